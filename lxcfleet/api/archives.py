@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from lxcfleet.errors import ErrorBody
 
@@ -28,6 +28,16 @@ class ExportContainer(TypedDict):
     seconds: float
 
 
+class Moved(TypedDict):
+    """By which move a container comes; see docs/move.md."""
+
+    id: str
+    origin: str
+    """The host that it comes from, by the name that this gave itself."""
+    ran: bool
+    """Whether it ran there."""
+
+
 class ImportContainer(TypedDict):
     """Make a container of the archive that is stdin, which travels with this."""
 
@@ -43,6 +53,8 @@ class ImportContainer(TypedDict):
     """Whether it is only compared with the archive, and removed again."""
     dry_run: bool
     """Whether only the head of the archive is read, and checked."""
+    moved: NotRequired[Moved]
+    """It comes by a move: it is blocked until the sending side has handed it over."""
 
 
 class ArchiveMessage(TypedDict, total=False):

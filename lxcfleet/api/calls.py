@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         findings,
         fleets,
         generations,
+        moves,
         queries,
         records,
         rehearsals,
@@ -35,6 +36,7 @@ else:  # The command line makes one call or two: it need not wait for the types 
     apps, disk, drain, findings = Later("apps"), Later("disk"), Later("drain"), Later("findings")
     fleets, generations, queries, records = Later("fleets"), Later("generations"), Later("queries"), Later("records")
     rehearsals, requests, snapshots = Later("rehearsals"), Later("requests"), Later("snapshots")
+    moves = Later("moves")
 
 VERSION = "1.0"
 MAX_BODY = 4 << 20
@@ -155,6 +157,28 @@ BEGIN_DRAIN: Call[drain.DrainRequest, records.OperationRecord] = Call(
 END_DRAIN: Call[drain.EndDrainRequest, records.OperationRecord] = Call(
     "end_drain", "POST", "/1.0/drain/end", "end the drain, and begin to start the containers that ran",
     InBody(drain.EndDrainRequest), one(records.OperationRecord), status=202,
+)  # fmt: skip
+
+# -- moves --------------------------------------------------------------------------------------------------
+
+MOVES: Call[None, list[moves.MoveRecord]] = Call(
+    "moves", "GET", "/1.0/moves", "the moves of containers to and from other hosts", _NOTHING, many(moves.MoveRecord)
+)
+OFFER_MOVE: Call[moves.OfferRequest, moves.OfferRecord] = Call(
+    "offer_move", "POST", "/1.0/moves/offer", "whether a container can be moved, and what the other host has to know",
+    InBody(moves.OfferRequest), one(moves.OfferRecord),
+)  # fmt: skip
+FORGET_MOVE: Call[moves.ForgetMoveRequest, moves.MoveRecord] = Call(
+    "forget_move", "POST", "/1.0/moves/forget", "an operator says that a container belongs to this host, and to no other",
+    InBody(moves.ForgetMoveRequest), one(moves.MoveRecord),
+)  # fmt: skip
+CHECK_ARRIVAL: Call[moves.CheckArrivalRequest, moves.ArrivalRecord] = Call(
+    "check_arrival", "POST", "/1.0/arrivals/check", "whether a container of another host can come here",
+    InBody(moves.CheckArrivalRequest), one(moves.ArrivalRecord),
+)  # fmt: skip
+ARRIVAL: Call[moves.ArrivalRequest, moves.MoveRecord | None] = Call(
+    "arrival", "POST", "/1.0/arrivals", "ask for, or change, what becomes of a container that came by a move",
+    InBody(moves.ArrivalRequest), maybe(moves.MoveRecord),
 )  # fmt: skip
 
 # -- volumes ------------------------------------------------------------------------------------------------

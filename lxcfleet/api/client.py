@@ -20,6 +20,7 @@ from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
     from lxcfleet.api.archives import ExportContainer, ImportContainer
+    from lxcfleet.api.moves import MoveContainer
     from lxcfleet.api.requests import AttachRequest, ForegroundRequest
 
 Q = TypeVar("Q")
@@ -120,6 +121,11 @@ class Client:
     drain = _plain(calls.DRAIN)
     begin_drain = _method(calls.BEGIN_DRAIN)
     end_drain = _method(calls.END_DRAIN)
+    moves = _plain(calls.MOVES)
+    offer_move = _method(calls.OFFER_MOVE)
+    forget_move = _method(calls.FORGET_MOVE)
+    check_arrival = _method(calls.CHECK_ARRIVAL)
+    arrival = _method(calls.ARRIVAL)
     volumes = _plain(calls.VOLUMES)
     volume = _method(calls.VOLUME)
     create_volume = _method(calls.CREATE_VOLUME)
@@ -214,7 +220,7 @@ class Client:
             raise _broken_off(str(self._paths.socket), call, error) from error
 
     def attach(
-        self, request: AttachRequest | ForegroundRequest | ExportContainer | ImportContainer,
+        self, request: AttachRequest | ForegroundRequest | ExportContainer | ImportContainer | MoveContainer,
         descriptors: tuple[int, int, int],
     ) -> socket.socket:  # fmt: skip
         """Run a command in a container, or a container, or write or read an archive; the requests tell which messages the

@@ -36,6 +36,8 @@ VERBS: dict[str, str] = {
     "export": "archive",
     "import": "archive",
     "restore-check": "archive",
+    "move": "move",
+    "receive": "receive",
     "fleet": "fleet",
     "freeze": "actions",
     "unfreeze": "actions",

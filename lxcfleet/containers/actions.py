@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers import foreground, plan, steps, store
+from lxcfleet.containers import foreground, moving, plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.drain import Drain
@@ -129,9 +129,11 @@ class Actions:
         return operation.results
 
     def _foresee(self, container: Container, ask: ActionRequest) -> tuple[Result, list[str]]:
-        if ask.action is Action.DESTROY and not ask.with_snapshots:
+        if ask.action is Action.DESTROY:
             try:
-                self._snapshots.refuse(container.name)
+                moving.refuse_destroy(self._paths, container.name)
+                if not ask.with_snapshots:
+                    self._snapshots.refuse(container.name)
             except FleetError as error:
                 return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
         return self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
@@ -212,8 +214,10 @@ class Actions:
         snapshots is destroyed, and they with it.
         """
         name = container.name
-        if action is Action.DESTROY and not with_snapshots:
-            self._snapshots.refuse(name)
+        if action is Action.DESTROY:
+            moving.refuse_destroy(self._paths, name)
+            if not with_snapshots:
+                self._snapshots.refuse(name)
         if action is Action.RESTART and container.foreground is not None:
             return await self._renew(container, container.foreground, timeout, drain)
         want = replace(plan.WANTED[action], lasting=lasting)

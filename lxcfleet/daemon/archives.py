@@ -22,12 +22,13 @@ from typing import Any
 from lxcfleet import __version__
 from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS, ArchiveMessage
 from lxcfleet.base.stack import stack_for
-from lxcfleet.containers import services, store
+from lxcfleet.containers import moving, services, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.dependencies import refuse_circle
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.specs import Specs
+from lxcfleet.containers.stillness import Still
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
@@ -45,10 +46,11 @@ from lxcfleet.errors import (
 from lxcfleet.launcher.client import Conversation, Died, Launcher
 from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
 from lxcfleet.launcher.operations import EXPORT, IMPORT
-from lxcfleet.paths import Paths
+from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec import combinations, strict_yaml
 from lxcfleet.spec.fields import stored
+from lxcfleet.spec.moves import MOST_HOST, Journal, Step, check_id
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.spec import Spec
@@ -88,6 +90,8 @@ class ImportAsk:
     start: bool
     check: bool
     dry_run: bool
+    moved: Journal | None = None
+    """The journal of the move by which it comes."""
 
 
 def parse_export(data: object) -> ExportAsk:
@@ -107,10 +111,22 @@ def parse_import(data: object) -> ImportAsk:
     name = fields.text("unpack")
     ask = ImportAsk(
         check_name(name) if name else "", fields.flag("trusted"), fields.integer("limit", 0, 0, _MOST_LIMIT),
-        fields.flag("start", True), fields.flag("check"), fields.flag("dry_run"),
+        fields.flag("start", True), fields.flag("check"), fields.flag("dry_run"), _moved(fields),
     )  # fmt: skip
     fields.finish("the request to import a container is not valid")
     return ask
+
+
+def _moved(fields: Fields) -> Journal | None:
+    if not fields.has("moved"):
+        return None
+    moved = fields.nested("moved")
+    found = Journal(
+        moved.text("id"), False, Step.RECEIVED, moved.text("origin")[:MOST_HOST], now(), ran=moved.flag("ran")
+    )  # fmt: skip
+    moved.close()
+    check_id(found.id)
+    return found
 
 
 class Archives:
@@ -147,17 +163,28 @@ class Archives:
                 f"{ask.name} is not exported, as it runs", why="only stopped containers were asked for",
                 hint=f"stop it: lxcfleet stop {ask.name}; or leave out --stopped: then it is frozen meanwhile",
             )  # fmt: skip
-        async with self._while_there(connection), self._fleet.stillness.hold(container, "export") as still:
-            item = self._export_item(ask, container, runs=still.runs)
-            conversation = await self._launcher.converse(EXPORT, item, archive)
-            with contextlib.closing(conversation):
-                last = await _finish(conversation, connection, f"{ask.name} is not exported")
+        async with self.while_there(connection):
+            last, still = await self.pack(ask, container, connection, archive, "export")
         told = "" if still.frozen_ms is None else f"it was frozen for {still.frozen_ms} ms"
         self._fleet.bus.publish(ActionDone(ask.name, "exported", told))
         outcome: ArchiveMessage = {
             "done": True, "name": ask.name, "bytes": last["bytes"], "frozen_ms": still.frozen_ms, "notes": still.notes
         }  # fmt: skip
         _say(connection, outcome)
+
+    async def pack(
+        self, ask: ExportAsk, container: Container, connection: socket.socket, archive: int, busy: str
+    ) -> tuple[Packed, Still]:
+        """Write a container to an archive, and tell the client how far that is. Raises FleetError.
+
+        ``busy``: the word for what is done to the container meanwhile.
+        """
+        async with self._fleet.stillness.hold(container, busy) as still:
+            item = self._export_item(ask, container, runs=still.runs)
+            conversation = await self._launcher.converse(EXPORT, item, archive)
+            with contextlib.closing(conversation):
+                last = await _finish(conversation, connection, f"{ask.name} is not exported")
+        return last, still
 
     def _export_item(self, ask: ExportAsk, container: Container, *, runs: bool) -> ExportItem:
         spec = container.wanted
@@ -176,7 +203,7 @@ class Archives:
         }
 
     @asynccontextmanager
-    async def _while_there(self, connection: socket.socket) -> AsyncIterator[None]:
+    async def while_there(self, connection: socket.socket) -> AsyncIterator[None]:
         """Break the present task off when its client goes away, or when the daemon ends."""
         loop, task = asyncio.get_running_loop(), _present_task()
 
@@ -201,11 +228,11 @@ class Archives:
     async def take(self, ask: ImportAsk, connection: socket.socket, archive: int) -> None:
         """Make a container of an archive, or only check the archive. Raises FleetError."""
         await self._fleet.registry.observe()
-        async with self._while_there(connection):
+        async with self.while_there(connection):
             conversation = await self._launcher.converse(IMPORT, None, archive)
             with contextlib.closing(conversation):
                 head = await _head(conversation)
-                spec = _spec_of(head, ask)
+                spec = spec_of(head, ask.name)
                 if ask.check:
                     outcome = await self._check(head, spec, ask, conversation, connection)
                 else:
@@ -236,15 +263,15 @@ class Archives:
     async def _make(
         self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
-        self._refuse_taken(spec.name)
+        self.refuse_taken(spec.name)
         if not ask.trusted:
             _refuse_untrusted(spec)
         fleet = self._fleet
         try:
             with fleet.room.building():
-                spec, moved = await self._addressed(spec)
-                notes = [*_notes(head), *moved, *await self._check_host(spec)]
-                self._refuse_taken(spec.name)
+                spec, moved = await self.addressed(spec)
+                notes = [*_notes(head), *moved, *await self.check_host(spec)]
+                self.refuse_taken(spec.name)
                 if ask.dry_run:
                     return {"done": True, "name": spec.name, "notes": notes, "started": False}
                 (made,) = fleet.room.take([spec.name], spec)
@@ -269,6 +296,8 @@ class Archives:
     ) -> Packed:
         item = _import_item(made.name, head, ask, made.first_id)
         item["files"] = {"config": self._specs.config(made, None), "lxcfleet.yaml": store.render(made)}
+        if ask.moved is not None:  # with the container in one step: one that comes by a move is not started as any other
+            item["files"][ContainerPaths.MOVE] = ask.moved.render()
         await conversation.say(item)
         try:
             return await _finish(conversation, connection, f"{made.name} is not imported")
@@ -281,7 +310,8 @@ class Archives:
             await self._lifecycle.remove([item["beside"]])
             raise
 
-    def _refuse_taken(self, name: str) -> None:
+    def refuse_taken(self, name: str) -> None:
+        """Raise AlreadyExists if the name of a new container is taken."""
         there = store.directory_of(self._paths, name)
         if name in self._fleet.registry or os.path.lexists(there):
             raise AlreadyExists(
@@ -289,7 +319,7 @@ class Archives:
                 hint="import it under another name: --name NAME",
             )  # fmt: skip
 
-    async def _addressed(self, spec: Spec) -> tuple[Spec, list[str]]:
+    async def addressed(self, spec: Spec) -> tuple[Spec, list[str]]:
         """The spec without chosen addresses, if it can't have them here, and what to say then. Raises FleetError."""
         try:
             await self._fleet.room.check_static({spec.name: spec})
@@ -297,7 +327,7 @@ class Archives:
             return replace(spec, static_addresses=()), [f"it gets another address: {error.message}: {error.why}"]
         return spec, []
 
-    async def _check_host(self, spec: Spec) -> tuple[str, ...]:
+    async def check_host(self, spec: Spec) -> tuple[str, ...]:
         """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError."""
         fleet = self._fleet
         await fleet.room.check_new(1, spec)
@@ -317,7 +347,7 @@ class Archives:
             await self._fleet.actions.act(container, Action.START, 0)
         except FleetError as error:
             notes.append(f"it is not started: {error.message}{': ' if error.why else ''}{error.why}")
-        if container.running is None and container.lack is not None:
+        if container.running is None and container.lack is not None and moving.load(self._paths, name) is None:
             notes.append(f"it waits: {container.lack.reason}")
         return container.running is not None
 
@@ -368,14 +398,16 @@ def _say(connection: socket.socket, message: ArchiveMessage) -> None:
         connection.send(json.dumps(message).encode())
 
 
-def _spec_of(head: Head, ask: ImportAsk) -> Spec:
-    """The spec of the new container, without what belongs to one host. Raises InvalidInput."""
+def spec_of(head: Head, other: str = "") -> Spec:
+    """The spec of the new container, without what belongs to one host. ``other``: its name, if not the archive's.
+
+    Raises InvalidInput."""
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in {"version": 1, **head.spec}.items()]
     try:
         spec = store.parse(head.name, "\n".join(lines).encode(), heads.HEAD)
     except Broken as error:
         raise InvalidInput("this archive is refused: its spec can't be used", why=error.why) from error
-    name = ask.name or head.name
+    name = other or head.name
     spec = replace(spec, name=name, generation=0, address=None, address6=None, hardware=None)
     if name != head.name:  # it is another one than the fleet's file has
         spec = replace(spec, fleet=None, group=None)

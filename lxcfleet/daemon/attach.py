@@ -17,10 +17,11 @@ from typing import Any
 from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.containers.registry import Registry
-from lxcfleet.daemon import foreground
+from lxcfleet.daemon import foreground, moves
 from lxcfleet.daemon.archives import Archives, parse_export, parse_import
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
+from lxcfleet.daemon.moves import Moves
 from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
@@ -39,11 +40,12 @@ class AttachServer:
 
     def __init__(
         self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access, runs: Foregrounds,
-        archives: Archives,
+        archives: Archives, moves: Moves,
     ) -> None:
         self._access = access
         self._runs = runs
         self._archives = archives
+        self._moves = moves
         self._listener = listener
         self._registry = registry
         self._launcher = launcher
@@ -84,6 +86,8 @@ class AttachServer:
                     await self._archives.export(parse_export(data), connection, descriptors[1])
                 elif isinstance(data, dict) and "unpack" in data:
                     await self._archives.take(parse_import(data), connection, descriptors[0])
+                elif isinstance(data, dict) and "move" in data:
+                    await self._moves.drive(moves.parse(data), connection, descriptors)
                 else:
                     await self._attach(_parse(data), connection, descriptors)
             except NoProgram as error:

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.runtime.tasks import TaskReading
+from lxcfleet.spec import moves
+from lxcfleet.spec.moves import Journal, Step
 from lxcfleet.units import some
 
 TOLD_FOR = timedelta(days=1)
@@ -26,6 +28,22 @@ def of_tasks(readings: Iterable[TaskReading], now: datetime) -> list[Finding]:
         for reading in readings
         if reading.last_at is not None and (not reading.up or now - reading.last_at < TOLD_FOR)
     ]  # fmt: skip
+
+
+def of_moves(journals: Mapping[str, Journal]) -> list[Finding]:
+    """A finding for each move that waits for an operator."""
+    found = []
+    for name, journal in sorted(journals.items()):
+        message, hint = f"{name}: {moves.why_not(journal)}", f"lxcfleet move {name} --continue, or --abort"
+        if journal.away and journal.step is Step.HANDED:
+            found.append(Finding("moves", "fail", f"{message}, and that has not said that it runs there", hint=hint))
+        elif journal.away and journal.step is Step.HEALTHY:
+            message = f"{message}, and is not removed here yet"
+            found.append(Finding("moves", "warning", message, hint=f"lxcfleet move {name} --continue"))
+        elif not journal.away and not moves.has_authority(journal):
+            message = f"{message}; what is here does not run"
+            found.append(Finding("moves", "warning", message, hint=f"if nobody needs it: lxcfleet destroy {name}"))
+    return found
 
 
 HELD_FOR = timedelta(days=7)

@@ -13,7 +13,7 @@ from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.generations import store
 from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.merge import reconcile
-from lxcfleet.containers import services
+from lxcfleet.containers import moving, services
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.boot import Boot
 from lxcfleet.containers.changing import Changing, Planned, needs_restart
@@ -246,6 +246,7 @@ class Fleet:
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         own += self.volumes.findings()
         own += self.draining.findings()
+        own += findings.of_moves(moving.all_of(self.paths, [each.name for each in self.registry]))
         own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]

@@ -65,7 +65,9 @@ class Daemon:
         await runner.setup()
         await parts.listener.listen(parts.fleet.config.metrics)
         site = await loop.create_server(gate.for_callers(runner, parts.access), sock=api)
-        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access, parts.foregrounds, parts.archives)
+        commands = AttachServer(
+            attach, parts.registry, parts.launcher, parts.access, parts.foregrounds, parts.archives, parts.moves
+        )  # fmt: skip
         tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         starting.cancel()
@@ -127,6 +129,7 @@ class Daemon:
         await parts.fleet.snapshot_files.finish([container.name for container in parts.registry])
         self._unfinished = parts.fleet.snapshot_files.set_aside()
         parts.specs.forget_staged(parts.registry)
+        parts.moves.recover()
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()

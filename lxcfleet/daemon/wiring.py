@@ -39,6 +39,7 @@ from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.monitor_guard import MonitorGuard
+from lxcfleet.containers.moving import AtHome
 from lxcfleet.containers.prerequisites import Prerequisites
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
@@ -59,11 +60,13 @@ from lxcfleet.daemon.http.containers import OfFleet
 from lxcfleet.daemon.http.data import OfDisk, OfSecrets, OfVolumes
 from lxcfleet.daemon.http.fleets import OfFleets
 from lxcfleet.daemon.http.generations import OfGenerations
+from lxcfleet.daemon.http.moves import OfMoves
 from lxcfleet.daemon.http.patches import OfPatches, OfRehearsals, OfRollouts
 from lxcfleet.daemon.http.routes import Handlers
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
+from lxcfleet.daemon.moves import Moves
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
@@ -207,7 +210,9 @@ class Parts:
         """Make the parts that know what has to be there before a container starts."""
         self.dependencies = Dependencies(self.registry, self.prober, self.store.has_group)
         self.drain = Drain(self.paths)
-        self.prerequisites = Prerequisites([self.drain, self.dependencies, self.secrets, AppsThere(self.paths)])
+        self.prerequisites = Prerequisites(
+            [AtHome(self.paths), self.drain, self.dependencies, self.secrets, AppsThere(self.paths)]
+        )  # fmt: skip
 
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host, and with what follows from other changes."""
@@ -292,7 +297,8 @@ class Parts:
         self.baking = Baking(self.paths, self.fleet, self.apps)
 
     def _of_secrets(self) -> None:
-        """Make the parts that tell containers of secrets that have changed."""
+        """Make the parts that deal with secrets, and the one that deals with moves."""
+        self.moves = Moves(self.paths, self.fleet, self.archives)
 
         async def restart(names: Sequence[str]) -> None:
             await self.rollouts.begin(RolloutRequest("restart", Selection(tuple(names))))
@@ -330,6 +336,7 @@ class Parts:
             OfDisk(fleet.disk),
             OfSnapshots(fleet.snapshots),
             OfDrains(fleet),
+            OfMoves(self.moves),
             OfPatches(self.patch, self.prover, self.cves, Audit(self.paths, self.registry, self.launcher), self.own),
             OfRollouts(self.rollouts, self.rescue, self.secret_changes),
             OfRehearsals(self.rehearsals),

@@ -18,7 +18,7 @@ from lxcfleet.base import devices, layers, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
-from lxcfleet.containers import announcements, store
+from lxcfleet.containers import announcements, moving, store
 from lxcfleet.data import mounting, restoring, secrets
 from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, FleetError, WrongState
@@ -78,6 +78,7 @@ def main() -> None:
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
         if paths.drained.exists():
             raise WrongState(f"{name} can't start: this host is drained", hint="`lxcfleet drain --end` ends that")
+        moving.refuse_start(paths, name)
         restoring.finish(paths, name)
         settings = load(paths.config_file, tolerate=lambda _: None)
         if spec.connected:

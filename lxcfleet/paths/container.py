@@ -18,6 +18,8 @@ class ContainerPaths:
 
     directory: Path
 
+    MOVE = "move.json"
+
     @property
     def spec(self) -> Path:
         """What the operator asked for: the record that everything else follows from."""
@@ -70,6 +72,11 @@ class ContainerPaths:
     def restoring(self) -> Path:
         """Is there while its delta is exchanged for that of a snapshot; see data.restoring."""
         return self.directory / "restoring.json"
+
+    @property
+    def move(self) -> Path:
+        """Is there while it moves to another host or from one; see spec.moves."""
+        return self.directory / self.MOVE
 
     @property
     def fallen(self) -> Path:

@@ -107,7 +107,9 @@ class Daemon:
         entrance = gate.for_callers(runner, parts.access)
         site = await self._loop.create_server(entrance, sock=_listen(self.paths.socket, socket.SOCK_STREAM))
         listener = _listen(self.paths.attach_socket, socket.SOCK_SEQPACKET)
-        attach = AttachServer(listener, parts.registry, self.launcher, parts.access, parts.foregrounds, parts.archives)
+        attach = AttachServer(
+            listener, parts.registry, self.launcher, parts.access, parts.foregrounds, parts.archives, parts.moves
+        )  # fmt: skip
         tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.driver.run)]
         self._runner = runner
         self._ready.set()

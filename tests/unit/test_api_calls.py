@@ -22,6 +22,7 @@ from lxcfleet.api.generations import (
     RemoveGenerationsRequest,
     RollbackRequest,
 )
+from lxcfleet.api.moves import ArrivalRequest, CheckArrivalRequest, Do, ForgetMoveRequest, OfferRequest
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.rehearsals import Delta, RehearseRequest
@@ -81,6 +82,10 @@ REQUESTS: dict[str, list[Any]] = {
     "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
     "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],
     "fleet_export": [ExportRequest("shop", WEB)], "fleet_remove": [RemoveFleetRequest("shop", orphan=True)],
+    "offer_move": [OfferRequest("web1"), OfferRequest("web1", True)],
+    "forget_move": [ForgetMoveRequest("web1")],
+    "check_arrival": [CheckArrivalRequest("web1", 1, "0.1.0", "alpha/0123", 7, {"init": "app"})],
+    "arrival": [ArrivalRequest("web1", "0123456789abcdef", do) for do in Do],
     "begin_drain": [DrainRequest(), DrainRequest("disks", 2.5, 0.0, True)], "end_drain": [EndDrainRequest(dry_run=True)],
     "snapshots": [Selection(), WEB],
     "create_snapshots": [CreateSnapshotsRequest(WEB), CreateSnapshotsRequest(WEB, "a.b", "before it", True, True)],

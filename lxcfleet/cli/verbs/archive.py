@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from lxcfleet.api.archives import (
     ArchiveMessage,
     ExportContainer,
     ImportContainer,
+    Moved,
 )
 from lxcfleet.api.client import Client
 from lxcfleet.api.fleets import ExportRequest
@@ -35,6 +35,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import beside, output, spool
 from lxcfleet.cli.ui.attach import fill_gaps, received
+from lxcfleet.cli.ui.meter import Meter
 from lxcfleet.errors import ErrorBody, FleetError, HostError, InvalidInput, Unreachable, from_body
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import natural_order
@@ -44,7 +45,6 @@ FAILED, SOME = 1, 3
 _AT_ONCE = 4
 """So many containers are exported at the same time, or as many as there are processors."""
 _PIECE = 1 << 20
-_TELL_SECONDS = 0.2
 
 
 @dataclass
@@ -150,7 +150,7 @@ class _Exporting:
         self._connections: set[socket.socket] = set()
         self._left = threading.Event()
         self._slots = threading.Semaphore(_slots())
-        self._meter = _Meter()
+        self._meter = Meter()
 
     def request(self, name: str) -> ExportContainer:
         """The request for one."""
@@ -254,14 +254,15 @@ def _limited(function: options.F) -> options.F:
 @click.option("--name", default=None, help="Another name; default: that in the archive.")
 @click.option("--no-start", is_flag=True, help="Leave it stopped.")
 @click.option("--trusted", is_flag=True, help="You know who made it: it gets what its spec asks for of this host.")
+@click.option("--moved", hidden=True, default=None, metavar="JSON", help="It comes by `lxcfleet move`.")
 @_limited
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names of new containers.")
 @click.pass_context
 def import_(
-    ctx: click.Context, /, *, files: tuple[str, ...], name: str | None, no_start: bool, trusted: bool, limit: int | None,
-    dry_run: bool, style: str, quiet: bool,
+    ctx: click.Context, /, *, files: tuple[str, ...], name: str | None, no_start: bool, trusted: bool, moved: str | None,
+    limit: int | None, dry_run: bool, style: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Make containers of archives, and start them. - is stdin.
 
@@ -285,7 +286,17 @@ def import_(
         "unpack": check_name(name) if name else "", "trusted": trusted, "limit": limit or 0, "start": not no_start,
         "check": False, "dry_run": dry_run,
     }  # fmt: skip
+    if moved is not None:
+        request["moved"] = _move(moved)
     return _show(_take_all(connect(ctx), files, request, "planned" if dry_run else "imported"), style, quiet, _imported)
+
+
+def _move(text: str) -> Moved:
+    try:
+        data = json.loads(text)
+        return {"id": str(data["id"]), "origin": str(data["origin"]), "ran": bool(data["ran"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("--moved makes no sense", why="it is for `lxcfleet move` alone") from error
 
 
 def _imported(outcome: Outcome) -> str:
@@ -339,7 +350,7 @@ def _checked(outcome: Outcome) -> str:
 
 
 def _take_all(client: Client, files: Sequence[str], request: ImportContainer, word: str) -> list[Outcome]:
-    meter, outcomes = _Meter(), []
+    meter, outcomes = Meter(), []
     for file in files:
         try:
             with _opened(file) as descriptor:
@@ -355,7 +366,7 @@ def _take_all(client: Client, files: Sequence[str], request: ImportContainer, wo
 
 
 def _take(
-    client: Client, file: str, descriptor: int, request: ImportContainer, word: str, meter: _Meter
+    client: Client, file: str, descriptor: int, request: ImportContainer, word: str, meter: Meter
 ) -> Outcome:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -402,31 +413,6 @@ def _answers(connection: socket.socket, name: str, told: Callable[[int], None]) 
     raise Unreachable(
         f"{name}: the daemon went away before it was done", why="it closed the connection", hint="try the same command again"
     )
-
-
-class _Meter:
-    """A line on the terminal that says how far it is."""
-
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
-        self._lock = threading.Lock()
-        self._last = time.monotonic()
-        self._shown = False
-
-    def show(self, name: str, size: int) -> None:
-        """Say how far one is."""
-        if not self._on or time.monotonic() - self._last < _TELL_SECONDS:
-            return
-        with self._lock:
-            self._last, self._shown = time.monotonic(), True
-            os.write(2, f"\r\x1b[K{output.printable(name)}: {output.size(size)}".encode())
-
-    def clear(self) -> None:
-        """Take the line away."""
-        with self._lock:
-            if self._shown:
-                os.write(2, b"\r\x1b[K")
-            self._shown = False
 
 
 def _tell(outcome: Outcome) -> None:

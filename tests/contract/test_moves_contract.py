@@ -1,0 +1,304 @@
+"""Moves between two hosts by the command line: two real daemons over fake launchers, and a stand-in for ssh between them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import leftovers
+import pytest
+
+from lxcfleet.cli import main
+from lxcfleet.containers import moving, store
+from lxcfleet.paths import Paths
+from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.spec import Spec
+
+from .conftest import Cli, Spawn, soon
+from .real_daemon import Daemon
+
+SLEEP = ("--", "sleep", "infinity")
+HOST = "root@other"
+ROOT = Path(main.__file__).parents[2]
+
+SSH = """\
+#!{python} -I
+import os, signal, subprocess, sys
+arguments = sys.argv[1:]
+with open({log!r}, "a") as file:
+    file.write("\\0".join(arguments) + "\\n")
+host, command = arguments[arguments.index("--") + 1 :]
+word, _, fault = open({faults!r}).read().partition(" ")
+here = word and any(f" {{each}} " in f"{{command}} " for each in word.split("|"))
+if here and fault == "before":
+    print("ssh: connect to host other port 22: Connection refused", file=sys.stderr)
+    sys.exit(255)
+if here and fault == "unknown":
+    print("Host key verification failed.", file=sys.stderr)
+    sys.exit(255)
+if here and fault == "missing":
+    sys.exit(subprocess.run(["sh", "-c", "no-such-program-here"]).returncode)
+if here and fault == "older":
+    print("Error: No such command 'receive'.", file=sys.stderr)
+    sys.exit(2)
+ran = subprocess.run(["sh", "-c", command], env={environment!r}, capture_output=True)
+if here and fault == "after":
+    sys.exit(255)
+if here and fault == "kill":
+    os.kill(os.getppid(), signal.SIGKILL)
+    sys.exit(255)
+sys.stdout.buffer.write(ran.stdout)
+sys.stderr.buffer.write(ran.stderr)
+sys.exit(ran.returncode)
+"""
+"""It runs the command on the second host. The file of faults names words of the command, and what goes wrong then."""
+LXCFLEET = """\
+#!{python}
+from lxcfleet.cli import main, session
+session._may_start = lambda: False
+main.main()
+"""
+"""It never starts a daemon."""
+
+
+class Other:
+    """The second host."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.paths = Paths(lxc=directory / "lxc", run=directory / "run", etc=directory / "etc")
+        self.log, self.faults = directory / "log", directory / "faults"
+        self.faults.write_text("")
+        self.begin()
+
+    def begin(self) -> None:
+        """Start its daemon."""
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.second_host", str(self.directory)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        """Kill its daemon."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def states(self) -> dict[str, str]:
+        """The states of its containers."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found: dict[str, str] = json.loads(self.process.stdout.readline())
+        return found
+
+    def fail(self, word: str, fault: str) -> None:
+        """Have something go wrong when ``word`` is asked for."""
+        self.faults.write_text(f"{word} {fault}" if word else "")
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
+    directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
+    leftovers.note("directory", str(directory))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    try:
+        found = Other(directory)
+        environment = {
+            **found.paths.environment(), "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        lines = {
+            "ssh": SSH.format(
+                python=sys.executable, log=str(found.log), faults=str(found.faults), environment=environment
+            ),
+            "lxcfleet": LXCFLEET.format(python=sys.executable),
+        }
+        for name, text in lines.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        yield found
+        found.kill()
+    finally:
+        shutil.rmtree(directory)
+
+
+def state(daemon: Daemon, name: str) -> str:
+    return daemon.call(lambda: str(daemon.parts.registry[name].state) if name in daemon.parts.registry else "")
+
+
+def step(paths: Paths, name: str) -> Step | None:
+    found = moving.load(paths, name)
+    return None if found is None else found.step
+
+
+def test_a_container_moves(cli: Cli, daemon: Daemon, other: Other) -> None:
+    assert cli("create", "web", "-l", "tier=front", "-e", "A=b 'c", *SLEEP).status == 0
+    assert cli("create", "still", "--no-start", *SLEEP).status == 0
+    planned = cli("move", "web", HOST, "--dry-run")
+    assert (planned.status, planned.out.split()[:2]) == (0, ["web", "planned"])
+    assert (state(daemon, "web"), other.states()) == ("running", {})
+
+    moved = cli("move", "--all", HOST, "-f", "json")
+    results = json.loads(moved.out)["results"]
+    assert (moved.status, [each["status"] for each in results]) == (0, ["moved", "moved"]), moved.err
+    assert other.states() == {"web": "running", "still": "stopped"}
+    assert (state(daemon, "web"), state(daemon, "still")) == ("", "")
+    assert not daemon.paths.container("web").directory.exists()
+    assert step(other.paths, "web") is None
+    spec = store.load(other.paths, "web")
+    assert isinstance(spec, Spec)
+    assert (spec.labels, spec.environment) == ({"tier": "front"}, {"A": "b 'c"})
+    assert cli("move", "--list").out == ""
+    for line in other.log.read_text().splitlines():
+        arguments = line.split("\0")
+        assert arguments[arguments.index("--") + 1] == HOST
+        assert {"BatchMode=yes", "ForwardAgent=no", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes"} <= {*arguments}
+    words = [line.split()[1:3] for line in cli("events").out.splitlines()]
+    assert ["move", "web"] in words
+
+
+def test_what_is_kept_does_not_start(cli: Cli, daemon: Daemon, other: Other) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    assert cli("move", "web", HOST, "--keep").status == 0
+    assert other.states() == {"web": "running"}
+    assert step(daemon.paths, "web") is Step.KEPT
+    cli("start", "web")
+    assert state(daemon, "web") == "blocked"
+    assert "moved to root@other" in cli("move", "web", HOST).err
+    assert cli("move", "web", "--abort").status == 1
+    assert cli("move", "web", "--forget").status == 0
+    assert step(daemon.paths, "web") is None
+
+
+@pytest.mark.parametrize(
+    ("word", "fault", "reason"),
+    [
+        ("check", "before", "Connection refused"), ("check", "unknown", "take it: ssh root@other"),
+        ("check", "missing", "has no lxcfleet"), ("check", "older", "older release"),
+        ("import", "before", "Connection refused"), ("import", "after", "can't be reached"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_cut_before_the_hand_over_leaves_it_here(
+    cli: Cli, daemon: Daemon, other: Other, word: str, fault: str, reason: str
+) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(word, fault)
+    ran = cli("move", "web", HOST)
+    assert (ran.status, reason in ran.err) == (1, True), ran.err
+    soon(lambda: state(daemon, "web") == "running")
+    assert step(daemon.paths, "web") is None
+    assert other.states() == {}, "the copy goes"
+    other.fail("", "")
+    assert cli("move", "web", HOST).status == 0
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("way", ["--continue", "--abort"])
+def test_a_line_that_is_cut_after_it(cli: Cli, daemon: Daemon, other: Other, fault: str, way: str) -> None:
+    """The other side is asked to start it, and neither answers nor can be asked to give it up."""
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail("grant|revoke", fault)
+    ran = cli("move", "web", HOST)
+    assert (ran.status, "what became of it is not known" in ran.err) == (1, True), ran.err
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
+    assert (cli("destroy", "web", "--force").status, cli("start", "web").status) == (1, 0)
+    assert state(daemon, "web") == "blocked"
+    findings = json.loads(cli("doctor", "-f", "json").out)["findings"]
+    assert any("has not said that it runs there" in each["message"] for each in findings)
+    listed = json.loads(cli("move", "--list", "-f", "json").out)
+    assert [(each["name"], each["step"], each["authority"]) for each in listed] == [("web", "handed", False)]
+    running = [state(daemon, "web"), *other.states().values()].count("running")
+    assert running == 0 if fault == "before" else running <= 1
+    other.fail("", "")
+    ran = cli("move", "web", way)
+    if way == "--continue":
+        assert ran.status == 0, ran.err
+        assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+    elif fault == "before":
+        assert ran.status == 0, ran.err
+        assert (state(daemon, "web"), other.states()) == ("running", {})
+    else:
+        assert (ran.status, "healthy there" in ran.err) == (1, True)
+        assert cli("move", "web", "--continue").status == 0
+        assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+@pytest.mark.parametrize("word", ["check", "import", "status", "grant", "settle"])
+def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: Spawn, word: str) -> None:
+    """Killed just after the other side did something. Exactly one runs: at once, or after --continue."""
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(word, "kill")
+    process = spawn("move", "web", HOST)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    other.fail("", "")
+    if word in ("check", "import", "status"):
+        soon(lambda: state(daemon, "web") == "running")
+        assert other.states().get("web", "stopped") != "running"
+        assert cli("move", "web", HOST).status == 0, "what was left there goes first"
+    elif word == "grant":
+        assert (state(daemon, "web"), other.states()) == ("stopped", {"web": "running"})
+        assert cli("move", "web", "--continue").status == 0
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+def test_the_other_daemon_is_killed(cli: Cli, daemon: Daemon, other: Other) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    other.kill()
+    ran = cli("move", "web", HOST)
+    assert (ran.status, state(daemon, "web")) == (1, "running")
+    other.begin()
+    assert cli("move", "web", HOST).status == 0
+
+
+def test_the_next_daemon_takes_back_what_was_not_handed_over(cli: Cli, daemon: Daemon, other: Other) -> None:
+    """As after a kill of the daemon in the middle of the copy: the container is stopped, and its journal says so."""
+    assert cli("create", "web", *SLEEP).status == 0
+    assert cli("stop", "web").status == 0
+    journal = Journal("0" * 16, True, Step.SENDING, HOST, "2026-01-01T00:00:00Z", ran=True)
+    moving.note(daemon.paths, "web", journal)
+    cli("start", "web")
+    assert state(daemon, "web") == "blocked"
+    daemon.call(daemon.parts.moves.recover)
+    daemon.call(lambda: daemon.parts.fleet.actions.resume(daemon.parts.registry["web"], "begun before"))
+    soon(lambda: state(daemon, "web") == "running")
+    assert step(daemon.paths, "web") is None
+
+
+def test_what_is_refused(cli: Cli, daemon: Daemon, other: Other) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    for words in ((), ("--", "web", "-oProxyCommand=x"), ("web", "a b"), ("web", "root@-x"), ("web", "x;y"), ("--continue",)):
+        assert cli("move", *words).status == 2, words
+    assert not other.log.exists()
+    assert cli("move", "web", HOST, "--abort", "--continue").status == 2
+    assert cli("move", "web", "--continue").status == 1
+    assert cli("move", "none", HOST).status == 1
+    assert cli("move", "web", HOST).status == 0
+    assert cli("create", "web", *SLEEP).status == 0
+    ran = cli("move", "web", HOST)
+    assert (ran.status, "the other host has a container named web" in ran.err) == (1, True)
+    assert state(daemon, "web") == "running"
+    answer = subprocess.run(["ssh", "--", HOST, "lxcfleet receive check </dev/null"], capture_output=True, check=True)
+    assert json.loads(answer.stdout)["error"]["code"] == "invalid-input"
+    answer = subprocess.run(
+        ["ssh", "--", HOST, f"lxcfleet receive grant web {'1' * 16}"], capture_output=True, check=True
+    )
+    assert json.loads(answer.stdout)["error"]["code"] == "not-found"

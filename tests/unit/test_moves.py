@@ -1,0 +1,223 @@
+"""Moves: which side has the authority, and what comes next, from every interrupted step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.cli.ui.ssh import Way
+from lxcfleet.containers import moving
+from lxcfleet.daemon import findings
+from lxcfleet.errors import InvalidInput, WrongState
+from lxcfleet.paths import Paths
+from lxcfleet.spec import moves
+from lxcfleet.spec.moves import Journal, Next, Step
+
+MOVE = "0123456789abcdef"
+
+
+def journal(step: Step, *, away: bool, move: str = MOVE) -> Journal:
+    return Journal(move, away, step, "root@other" if away else "alpha/01234567", "2026-01-01T00:00:00Z", ran=True)
+
+
+@dataclass(frozen=True)
+class World:
+    """Both sides' disks, and where the container runs."""
+
+    here: Journal | None = None
+    there: Journal | None = None
+    exists_here: bool = True
+    exists_there: bool = False
+    runs_here: bool = True
+    runs_there: bool = False
+
+    @property
+    def authority_here(self) -> bool:
+        return self.exists_here and moves.has_authority(self.here)
+
+    @property
+    def authority_there(self) -> bool:
+        return self.exists_there and moves.has_authority(self.there)
+
+
+def may(world: World) -> World:
+    """What the daemons do by themselves: each starts what belongs to it, and never what does not."""
+    here, there = world.exists_here and moves.may_start(world.here), world.exists_there and moves.may_start(world.there)
+    return replace(world, runs_here=world.runs_here or here, runs_there=world.runs_there or there)
+
+
+def daemon_starts(world: World) -> World:
+    """The sending side's daemon was killed, or its client: what was not handed over is taken back."""
+    if world.here is not None and world.here.step is Step.SENDING:
+        return may(replace(world, here=None))
+    return may(world)
+
+
+def grant(world: World) -> Iterator[World]:
+    if world.there is None or world.there.step not in (Step.RECEIVED, Step.GRANTED):
+        return
+    world = replace(world, there=journal(Step.GRANTED, away=False))
+    yield world
+    world = may(world)
+    yield world
+    yield replace(world, there=journal(Step.HEALTHY, away=False))
+
+
+def revoke(world: World) -> Iterator[World]:
+    if world.there is None or world.there.step is Step.HEALTHY:
+        return
+    if world.there.step is Step.RECEIVED:
+        yield replace(world, there=None, exists_there=False)
+        return
+    world = replace(world, runs_there=False)
+    yield world
+    yield replace(world, there=journal(Step.REVOKED, away=False))
+
+
+def begin(world: World) -> Iterator[World]:
+    """A move anew: each step that is seen on a disk, or in what runs."""
+    if world.exists_there:
+        yield from revoke(world)
+        return
+    world = replace(world, here=journal(Step.SENDING, away=True))
+    yield world
+    world = replace(world, runs_here=False)
+    yield world
+    world = replace(world, there=journal(Step.RECEIVED, away=False), exists_there=True)
+    yield world
+    yield replace(world, here=journal(Step.HANDED, away=True))
+
+
+def take(world: World, following: Next) -> Iterator[World]:
+    """What a client does for each word of the plan, step by step."""
+    match following:
+        case Next.ANEW | Next.CLEAR:
+            yield from begin(world)
+        case Next.HAND:
+            yield replace(world, here=journal(Step.HANDED, away=True))
+        case Next.GRANT:
+            yield from grant(world)
+        case Next.NOTE:
+            yield replace(world, here=journal(Step.HEALTHY, away=True))
+        case Next.END:
+            yield replace(world, here=None, exists_here=False)
+        case Next.REVOKE:
+            yield from revoke(world)
+        case Next.BACK:
+            yield replace(world, here=None)
+            yield may(replace(world, here=None))
+        case Next.DONE:
+            if world.there is not None and moves.has_authority(world.there):
+                yield replace(world, there=None)
+
+
+def following(world: World) -> set[World]:
+    """All that may come next: a step of a client, forwards or backwards, or a daemon that starts anew."""
+    found = {daemon_starts(world)}
+    if world.exists_here:
+        found |= {*take(world, moves.onward(world.here, world.there, MOVE))}
+        found |= {*take(world, moves.backward(world.here, world.there, MOVE))} if world.here is not None else set()
+    return found
+
+
+def all_worlds() -> set[World]:
+    seen, left = {World()}, deque([World()])
+    while left:
+        for each in following(left.popleft()):
+            if each not in seen:
+                seen.add(each)
+                left.append(each)
+    return seen
+
+
+def test_never_do_both_sides_run_it_and_never_is_the_last_copy_gone() -> None:
+    worlds = all_worlds()
+    assert len(worlds) > 12
+    for world in worlds:
+        assert not (world.runs_here and world.runs_there), world
+        assert not (world.authority_here and world.authority_there), world
+        assert world.exists_here or (world.exists_there and world.authority_there), world
+        assert world.authority_there or not world.runs_there, world
+        if world.exists_here and not world.authority_here and not world.authority_there:
+            # Handed over, and not taken yet; or given back, and not taken back yet.
+            assert world.here is not None, world
+            assert world.here.step is Step.HANDED, world
+
+
+@pytest.mark.parametrize("way", ["onward", "backward"])
+def test_from_every_interrupted_step_one_command_leaves_exactly_one_that_runs(way: str) -> None:
+    for start in all_worlds():
+        world = daemon_starts(start)
+        for _ in range(12):
+            if not world.exists_here or world.here is None:
+                break
+            word = getattr(moves, way)(world.here, world.there, MOVE)
+            if word in (Next.LOST, Next.STAYS):
+                word = Next.BACK if word is Next.LOST else moves.onward(world.here, world.there, MOVE)
+            *_, world = [world, *take(world, word)]
+        world = may(world)
+        assert [world.runs_here, world.runs_there].count(True) == 1, (start, world)
+
+
+def test_what_is_destroyed_there_is_not_lost() -> None:
+    """The other side's operator destroys it, or has another one of that name by then."""
+    for step in (Step.HANDED, Step.HEALTHY):
+        here = journal(step, away=True)
+        for there in (None, journal(Step.GRANTED, away=False, move="f" * 16), journal(Step.KEPT, away=True)):
+            assert moves.onward(here, there, MOVE) is Next.LOST
+            assert moves.backward(here, there, MOVE) is Next.BACK
+    kept = journal(Step.KEPT, away=True)
+    assert (moves.onward(kept, None, MOVE), moves.backward(kept, None, MOVE)) == (Next.DONE, Next.STAYS)
+    assert not moves.may_be_destroyed(journal(Step.HANDED, away=True))
+    assert moves.may_be_destroyed(kept)
+
+
+def test_journals_on_disk(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path, run=tmp_path / "run", etc=tmp_path / "etc")
+    assert moving.load(paths, "web") is None
+    paths.container("web").directory.mkdir()
+    for step in Step:
+        for away in (True, False):
+            known = journal(step, away=away)
+            paths.container("web").move.write_text(known.render())
+            found = moving.load(paths, "web")
+            if found == known:
+                assert moves.why_not(known)
+            else:
+                assert found is not None
+                assert not moves.may_start(found), "what no side is"
+    for text in ("", "{", "[]", "null", '{"id": "x"}', journal(Step.HANDED, away=True).render().replace("true", "1")):
+        paths.container("web").move.write_text(text)
+        found = moving.load(paths, "web")
+        assert found is not None
+        assert not moves.has_authority(found)
+        with pytest.raises(WrongState, match="can't start"):
+            moving.refuse_start(paths, "web")
+        with pytest.raises(WrongState, match="not destroyed"):
+            moving.refuse_destroy(paths, "web")
+    moving.note(paths, "web", journal(Step.GRANTED, away=False))
+    moving.refuse_start(paths, "web")
+    moving.note(paths, "web", None)
+    assert moving.load(paths, "web") is None
+    told = findings.of_moves({
+        "a": journal(Step.HANDED, away=True), "b": journal(Step.HEALTHY, away=True), "c": journal(Step.REVOKED, away=False),
+        "d": journal(Step.KEPT, away=True),
+    })  # fmt: skip
+    assert [each.level for each in told] == ["fail", "warning", "warning"]
+
+
+@pytest.mark.parametrize("host", ["other", "root@other.example.org", "root@10.0.0.2", "fd00::2", "root@fe80::1", "a_b@h-1"])
+def test_hosts(host: str) -> None:
+    words = Way(host, 2222, "/etc/x").arguments(["lxcfleet", "receive", "status", "a b'; reboot"])
+    assert words[-3:] == ["--", host, "lxcfleet receive status 'a b'\"'\"'; reboot'"]
+    assert words[words.index("-p") + 1] == "2222"
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "root@-x", "-x@y", "a b", "a;b", "a$(x)", "a\nb", "@x", "x" * 256, "ssh://x"])
+def test_what_is_no_host(host: str) -> None:
+    with pytest.raises(InvalidInput):
+        Way(host).arguments(["lxcfleet"])
