@@ -228,10 +228,11 @@ class Moves:
         self._tell(container.name, f"is moved to {journal.host}")
         export = ExportAsk(container.name, LEVEL, True, False, MOST_SECONDS)
         try:
+            _say(connection, {"step": "stopping"})
+            # To its end, also if the client is gone: a start in the middle of a stop would find it running, and it would end.
+            await self._fleet.actions.act(container, Action.STOP, None)
+            _say(connection, {"step": str(journal.step)})
             async with self._archives.while_there(connection):
-                _say(connection, {"step": "stopping"})
-                await self._fleet.actions.act(container, Action.STOP, None)
-                _say(connection, {"step": str(journal.step)})
                 last, _ = await self._archives.pack(export, container, connection, descriptors[1], "move")
         except BaseException:
             await self._take_back(container, journal)

@@ -67,9 +67,12 @@ def test_whatever_is_killed_exactly_one_runs(fleet: Fleet, other: Fleet, server:
     fleet.create(web)
     fleet.inside(web, "head -c 100M /dev/urandom >/srv/large")
 
+    def moving() -> bool:
+        return bool(fleet.client().moves()) and there(fleet).get(web) == "stopped"
+
     def copying() -> subprocess.Popen[bytes]:
         client = fleet.spawn("move", web, "other", *way)
-        until(lambda: there(fleet).get(web) != "running" or client.poll() is not None, 60, "it is stopped here")
+        until(lambda: moving() or client.poll() is not None, 60, "it is stopped here")
         assert client.poll() is None
         return client
 
