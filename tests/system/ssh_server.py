@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -64,10 +65,12 @@ def _accounts(directory: Path) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the kernel gives connections of others."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -108,9 +111,8 @@ def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
         deadline = time.monotonic() + 20
         while True:
             assert process.poll() is None, (directory / "sshd.log").read_text()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            if f"listening on 127.0.0.1 port {port}" in (directory / "sshd.log").read_text():
+                break
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield server
