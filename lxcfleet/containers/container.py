@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.exits import Exit, Mark
@@ -33,12 +32,12 @@ class Running:
     """When process 1 began, in seconds since the machine booted."""
     since: float
     """The same in seconds since the epoch."""
-    monitors: frozenset[Path] = frozenset()
+    monitors: frozenset[str] = frozenset()
     """The monitor's cgroups."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def cgroups(self) -> frozenset[Path]:
+    def cgroups(self) -> frozenset[str]:
         """All cgroups of the run."""
         return self.monitors | frozenset(self.payload.directories.values())
 

@@ -70,5 +70,5 @@ class Firsts:
 def _sleeps(running: Running) -> bool:
     """Whether all its processes sleep."""
     directory = running.payload.directory
-    pids, _ = cgroup.members(str(directory)) if directory is not None else ([], False)
+    pids, _ = cgroup.members(directory) if directory is not None else ([], False)
     return bool(pids) and all(map(proc.sleeps, pids))

@@ -416,10 +416,10 @@ exec /usr/bin/setpriv --reuid "$user" --regid "$gid" $groups -- "$@"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
-_ESCAPES = {
+_ESCAPES = str.maketrans({
     " ": "\\_", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", "\\": "\\\\", '"': '\\"', "$": "\\$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def _quote(word: str) -> str:
-    return '"' + "".join(_ESCAPES.get(character, character) for character in word) + '"'
+    return f'"{word.translate(_ESCAPES)}"'

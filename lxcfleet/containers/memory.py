@@ -156,14 +156,14 @@ class MemoryKills:
 
     def _look(self, name: str) -> None:
         """Something happened to the memory of a container."""
-        self._count(name)
+        there = self._count(name)  # cgroup v1 tells of its removal, too, and then nobody is killed in it any more
         container = self._container(name)
-        if container is not None and container.running is not None and _is_v1(container):
+        if there and container is not None and container.running is not None and _is_v1(container):
             for seconds in AGAIN_SECONDS:
                 asyncio.get_running_loop().call_later(seconds, self._count, name)
 
-    def _count(self, name: str) -> None:
-        """Compare the counter with what the log said.
+    def _count(self, name: str) -> bool:
+        """Compare the counter with what the log said; whether there is a counter.
 
         The counter is read first: the kernel writes to its log before it counts, so nothing is counted that is not there yet.
         """
@@ -172,11 +172,12 @@ class MemoryKills:
         count = None if running is None else running.payload.out_of_memory_kills
         self.read()
         if count is None:
-            return
+            return False
         run = self._runs.setdefault(name, _Run())
         if count > run.seen:
             self._hear(name, None, count - run.seen)
             run.seen = count
+        return True
 
     def _hear(self, name: str, kill: Kill | None, number: int) -> None:
         container = self._registry[name]
@@ -226,7 +227,7 @@ class MemoryKills:
         for name in (own, _NUMBERED.sub("", own)):
             if name in self._registry:
                 running = self._registry[name].running
-                if running is None or any(d.name == f"lxc.payload.{own}" for d in running.payload.directories.values()):
+                if running is None or any(d.endswith(f"/lxc.payload.{own}") for d in running.payload.directories.values()):
                     return name
         return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.host.process import cgroup
@@ -48,7 +47,7 @@ class Tidying:
                 self.later(name, left[name], 0.0)
             await asyncio.sleep(LAST_SECONDS)
 
-    def later(self, name: str, left: Iterable[Path], seconds: float = FIRST_SECONDS) -> None:
+    def later(self, name: str, left: Iterable[str], seconds: float = FIRST_SECONDS) -> None:
         """Remove them in so many seconds, in a thread.
 
         This goes on if the container is destroyed: a process that takes long to end holds its cgroup.
@@ -59,7 +58,7 @@ class Tidying:
         """The daemon ends; the next one removes what is left."""
         self._closed = True
 
-    def _tidy(self, name: str, left: frozenset[Path], seconds: float) -> None:
+    def _tidy(self, name: str, left: frozenset[str], seconds: float) -> None:
         if self._closed:
             return
         container = self._containers.get(name)
@@ -71,6 +70,6 @@ class Tidying:
         removed = asyncio.get_running_loop().run_in_executor(None, cgroup.remove, left)
         removed.add_done_callback(lambda done: None if done.result() else self._again(name, left, seconds))
 
-    def _again(self, name: str, left: frozenset[Path], seconds: float) -> None:
+    def _again(self, name: str, left: frozenset[str], seconds: float) -> None:
         if seconds < LAST_SECONDS and not self._closed:
             self.later(name, left, 2 * seconds or FIRST_SECONDS)

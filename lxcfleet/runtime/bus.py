@@ -53,6 +53,8 @@ class Bus:
 
     def __init__(self) -> None:
         self._subscriptions: list[_Subscription[Event]] = []
+        self._of_kind: dict[type[Event], list[_Subscription[Event]]] = {}
+        """The subscriptions to each kind of event that was published so far."""
         self._waiting: deque[Event] = deque()
         self._delivering = False
         self.failures: Counter[str] = Counter()
@@ -65,6 +67,7 @@ class Bus:
         """
         self.failures[name] += 0
         self._subscriptions.append(_Subscription(name, kind, hear))  # type: ignore[arg-type]
+        self._of_kind.clear()
 
     def publish(self, event: Event) -> None:
         """Tell all subscribers. What one of them raises is logged and counted, and keeps no other from hearing."""
@@ -79,10 +82,13 @@ class Bus:
             self._delivering = False
 
     def _deliver(self, event: Event) -> None:
-        for each in self._subscriptions:
-            if isinstance(event, each.kind):
-                try:
-                    each.hear(event)
-                except Exception:
-                    self.failures[each.name] += 1
-                    log.exception("%s could not deal with %s", each.name, event)
+        kind = type(event)
+        hearers = self._of_kind.get(kind)
+        if hearers is None:
+            hearers = self._of_kind[kind] = [each for each in self._subscriptions if issubclass(kind, each.kind)]
+        for each in hearers:
+            try:
+                each.hear(event)
+            except Exception:
+                self.failures[each.name] += 1
+                log.exception("%s could not deal with %s", each.name, event)

@@ -194,7 +194,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
     clock = _Clock()
 
     def counts(counters: Counters) -> Counts:
-        name = counters._payload.directories[""].name
+        name = counters._payload.directories[""].rpartition("/")[2]
         used = clock.last * model.loads.get(name, 0.0)
         return Counts(used, 1_500_000, 2, (0, int(4096 * clock.last)))
 

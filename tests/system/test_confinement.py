@@ -346,8 +346,8 @@ def test_the_console_can_not_fill_the_disk(own_fleet: Fleet) -> None:
 def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
     """The value of a limit in a container's cgroup."""
     directories = cgroup.payload(fleet.pid(name), name).directories
-    file = directories[controller] / legacy if controller in directories else directories[""] / modern
-    return file.read_text().strip()
+    top, own = (directories[controller], legacy) if controller in directories else (directories[""], modern)
+    return Path(top, own).read_text().strip()
 
 
 def test_a_containers_limits_hold(own_fleet: Fleet) -> None:

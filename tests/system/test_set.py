@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,8 @@ EAT = ("--", "python3", "-c", "import time; data = bytearray(96 << 20); time.sle
 def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
     """The limit that the kernel has for a container."""
     directories = cgroup.payload(fleet.pid(name), name).directories
-    file = directories[controller] / legacy if controller in directories else directories[""] / modern
-    return file.read_text().strip()
+    top, own = (directories[controller], legacy) if controller in directories else (directories[""], modern)
+    return Path(top, own).read_text().strip()
 
 
 def memory(fleet: Fleet, name: str) -> str:

@@ -152,6 +152,6 @@ def test_all_that_is_frozen_in_a_container_is_thawed_before_it_ends(top: Path) -
     (top / "x/y").mkdir(parents=True)
     for each in (top, top / "x", top / "x/y"):
         (each / "freezer.state").write_text("FROZEN")
-    cgroup.thaw(cgroup.Payload({"freezer": top}))
+    cgroup.thaw(cgroup.Payload({"freezer": str(top)}))
     assert {each.read_text() for each in top.rglob("freezer.state")} == {"THAWED"}
-    cgroup.thaw(cgroup.Payload({"": top}))
+    cgroup.thaw(cgroup.Payload({"": str(top)}))

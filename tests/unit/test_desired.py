@@ -120,7 +120,7 @@ def limited(item: dict[str, Any], paths: Paths) -> dict[str, Any]:
 
 def test_memory_in_use_is_not_taken_away(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.current").write_text("104857600\n")
-    monkeypatch.setattr(cgroup, "payload", lambda *_: Payload({"": tmp_path}))
+    monkeypatch.setattr(cgroup, "payload", lambda *_: Payload({"": str(tmp_path)}))
     lower = {"memory": 50 << 20, "limits": [["memory", "memory.max", str(50 << 20)]]}
     error = limited(lower, paths)["error"]
     assert "104857600 bytes" in error["why"]

@@ -120,7 +120,7 @@ class World:
         self.signals: list[int] = []
         self.told: list[str] = []
         self.container = Container("web", spec or Spec("web", Init.APP, ("x",), memory=32 << 20))
-        payload = Payload({"memory" if v1 else "": self.path})
+        payload = Payload({"memory" if v1 else "": str(self.path)})
         self.container.running = cast(Any, SimpleNamespace(pid=1, monitor=2, payload=payload, since=2e10))
         self.bus = Bus()
         self.bus.subscribe("test", KilledForMemory, lambda event: self.told.append(event.how))
@@ -296,7 +296,7 @@ def test_one_instance_of_inotify_watches_many_files(tmp_path: Path) -> None:
         for name in ("a", "b", "c"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "memory.events").touch()
-            events.watch(name, Payload({"": tmp_path / name}))
+            events.watch(name, Payload({"": str(tmp_path / name)}))
         assert len(os.listdir("/proc/self/fd")) == before + 1
         events.forget("b")
         for name in ("a", "b", "c"):
@@ -306,7 +306,7 @@ def test_one_instance_of_inotify_watches_many_files(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         assert sorted(set(heard)) == ["a", "c"]
         with pytest.raises(FileNotFoundError):
-            events.watch("d", Payload({"": tmp_path / "gone"}))
+            events.watch("d", Payload({"": str(tmp_path / "gone")}))
         events.close()
         assert len(os.listdir("/proc/self/fd")) == before
 

@@ -244,7 +244,7 @@ def test_what_a_limit_costs_is_counted(tmp_path: Path) -> None:
     assert stalled(f"full {line} total=1\n") is stalled("some nothing") is None
     (tmp_path / "cpu.stat").write_text("usage_usec 9\nthrottled_usec 1500000\n")
     (tmp_path / "memory.pressure").write_text(f"some {line} total=2500000\nfull {line} total=1\n")
-    unified, legacy = Payload({"": tmp_path}), Payload({"cpu": tmp_path})
+    unified, legacy = Payload({"": str(tmp_path)}), Payload({"cpu": str(tmp_path)})
     assert (unified.throttled_seconds, unified.pressure) == (1.5, {"memory": 2.5})
     assert (legacy.throttled_seconds, legacy.pressure) == (1.5, {})
     assert (Payload({}).throttled_seconds, Payload({}).pressure) == (None, {})

@@ -342,7 +342,7 @@ def test_what_is_no_hook_is_refused(text: str) -> None:
 def test_a_cgroup_of_either_version_is_frozen_by_its_file(
     file: str, told: str, words: tuple[str, str], tmp_path: Path
 ) -> None:
-    payload = cgroup.Payload({"freezer" if file == "freezer.state" else "": tmp_path})
+    payload = cgroup.Payload({"freezer" if file == "freezer.state" else "": str(tmp_path)})
     for word, frozen in zip(words, (True, False), strict=True):
         (tmp_path / told).write_text(f"populated 1\nfrozen {int(frozen)}\n")
         assert REAL(payload, frozen=frozen, seconds=0.05)

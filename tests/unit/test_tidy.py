@@ -18,7 +18,7 @@ from lxcfleet.containers.tidying import Tidying
 from lxcfleet.host.process import cgroup
 from lxcfleet.spec.spec import Spec
 
-LEFT = frozenset([Path("/nowhere/lxc.payload.web")])
+LEFT = frozenset(["/nowhere/lxc.payload.web"])
 
 
 @pytest.fixture
@@ -78,13 +78,13 @@ def test_cgroups_of_a_container_that_is_busy_or_runs_are_left(
 
 
 def test_what_a_killed_daemon_and_a_killed_monitor_left_is_found(hierarchy: Path) -> None:
-    left = {make(hierarchy, f"lxc.{name}") for name in ("payload.web", "monitor.web", "payload.web-2", "monitor.web-2")}
+    left = {str(make(hierarchy, f"lxc.{name}")) for name in ("payload.web", "monitor.web", "payload.web-2", "monitor.web-2")}
     for other in ("payload.web-3", "payload.db", "payload.web-x", "other.web"):
         make(hierarchy, f"lxc.{other}")
     busy = make(hierarchy, "lxc.payload.web-4", process=os.getpid())
     used = make(hierarchy, "lxc.payload.web-5")
     time.sleep(0.01)
-    assert cgroup.left_behind({"web", "web-3"}, {used}) == {"web": left, "web-3": {hierarchy / "lxc.payload.web-3"}}
+    assert cgroup.left_behind({"web", "web-3"}, {str(used)}) == {"web": left, "web-3": {f"{hierarchy}/lxc.payload.web-3"}}
     assert busy.exists()
 
 
@@ -107,9 +107,9 @@ def test_cgroups_nested_deeper_than_pythons_stack_are_removed_little_by_little(t
     finally:
         os.fchdir(here)
         os.close(here)
-    assert not cgroup.remove([top], 64)
+    assert not cgroup.remove([str(top)], 64)
     assert top.exists()
-    assert cgroup.remove([top])
+    assert cgroup.remove([str(top)])
     assert not top.exists()
 
 
@@ -118,7 +118,7 @@ def test_the_cgroups_of_a_run_are_removed_at_its_end_whatever_their_names(hierar
     payload, monitor = hierarchy / "lxc.payload.web-1", hierarchy / "lxc.monitor.web-1"
     payload.mkdir()
     monitor.mkdir()
-    running = Running(1, 1, -1, cgroup.Payload({"": payload}), 0.0, 0.0, frozenset([monitor]))
+    running = Running(1, 1, -1, cgroup.Payload({"": str(payload)}), 0.0, 0.0, frozenset([str(monitor)]))
     Tidying({}).ended("web", running)
     assert not payload.exists()
     assert not monitor.exists()

@@ -34,7 +34,7 @@ def test_counters_of_cgroup_v2(tmp_path: Path, net: Path) -> None:
         tmp_path / "own", cpu__stat="usage_usec 1500000\nuser_usec 1\n", memory__current="4096\n", pids__current="3\n",
         io__stat="8:0 rbytes=10 wbytes=20 rios=1\n",
     )  # fmt: skip
-    found = Counters(Payload({"": own}), "lx1")
+    found = Counters(Payload({"": str(own)}), "lx1")
     assert found.read() == Counts(1.5, 4096, 3, (10, 20), (9, 7))  # the container received what the host's end sent
     (own / "memory.current").write_text("8192\n")
     (net / "rx_bytes").write_text("100\n")
@@ -47,7 +47,7 @@ def test_counters_of_cgroup_v1(tmp_path: Path) -> None:
         tmp_path / "own", cpuacct__usage="1500000000\n", memory__usage_in_bytes="4096\n", pids__current="3\n",
         blkio__throttle__io_service_bytes_recursive="8:0 Read 10\n8:0 Write 20\nTotal 30\n",
     )  # fmt: skip
-    found = Counters(Payload(dict.fromkeys(("cpuacct", "memory", "pids", "blkio"), own)), "")
+    found = Counters(Payload(dict.fromkeys(("cpuacct", "memory", "pids", "blkio"), str(own))), "")
     assert found.read() == Counts(1.5, 4096, 3, (10, 20), None)
     found.close()
 
@@ -85,7 +85,7 @@ def test_throttling_and_pressure_are_rates_that_rows_are_sorted_by() -> None:
 def test_a_missing_counter_is_none_and_no_file_stays_open(tmp_path: Path, net: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     own = put(tmp_path / "own", pids__current="3\n")
-    found = Counters(Payload({"": own}), "gone")
+    found = Counters(Payload({"": str(own)}), "gone")
     assert found.read() == Counts(processes=3)
     found.close()
     assert found.read() == Counts()

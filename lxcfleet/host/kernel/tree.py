@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import secrets
 import stat
@@ -27,17 +28,18 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
 
     A full disk leaves the old text, and no other file beside it.
     """
-    beside = _beside(path)
+    content = text.encode()
+    directory, name = os.path.split(path)
+    beside = f"{directory}/.{name}.new"
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with open(beside, "wb", 0) as file:
+            _write_all(file, content)
             if sync:
-                file.flush()
                 os.fsync(file.fileno())
         os.rename(beside, path)
     except OSError:
         with contextlib.suppress(OSError):  # what is told is why it was not written
-            beside.unlink(missing_ok=True)
+            os.unlink(beside)
         raise
     if sync:
         sync_directory(path.parent)
@@ -69,6 +71,12 @@ def unstage(path: Path) -> None:
     """Remove what was staged beside ``path``."""
     with contextlib.suppress(OSError):
         _beside(path).unlink(missing_ok=True)
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write it all, as one system call may take less than that. Raises OSError."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def _beside(path: Path) -> Path:

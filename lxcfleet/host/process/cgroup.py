@@ -12,7 +12,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,28 +63,36 @@ def place(controller: str) -> Path | None:
 class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""
 
-    directories: dict[str, Path]
+    directories: Mapping[str, str]
+    """As texts: each start and each end handles dozens of them, and a Path takes ten times as long to make."""
 
     def _read(self, controller: str, legacy: str, modern: str) -> str | None:
         """The content of a controller's file by the name that v1 or v2 gives it."""
-        file = self.file(controller, legacy, modern)
+        name = self._name(controller, legacy, modern)
         try:
-            return None if file is None else file.read_text(encoding="ascii")
+            if name is None:
+                return None
+            with open(name, encoding="ascii") as file:
+                return file.read()
         except OSError:
             return None
 
+    def _name(self, controller: str, legacy: str, modern: str) -> str | None:
+        if controller in self.directories:
+            return f"{self.directories[controller]}/{legacy}"
+        return f"{self.directories['']}/{modern}" if "" in self.directories else None
+
     def file(self, controller: str, legacy: str, modern: str) -> Path | None:
         """A controller's file by the name that v1 or v2 gives it; None if the host has no such controller."""
-        if controller in self.directories:
-            return self.directories[controller] / legacy
-        return self.directories[""] / modern if "" in self.directories else None
+        name = self._name(controller, legacy, modern)
+        return None if name is None else Path(name)
 
     def write(self, controller: str, file: str, value: str) -> None:
         """Set a file of a controller, by v1's name or v2's as the host has it. Raises OSError."""
         directory = self.directories.get(controller) or self.directories.get("")
         if directory is None:
             raise FileNotFoundError(errno.ENOENT, "it has no such cgroup", controller)
-        (directory / file).write_text(value, encoding="ascii")
+        Path(directory, file).write_text(value, encoding="ascii")
 
     @property
     def frozen(self) -> bool:
@@ -127,7 +135,7 @@ class Payload:
         return {what: some for what, text in found.items() if text is not None and (some := stalled(text)) is not None}
 
     @property
-    def directory(self) -> Path | None:
+    def directory(self) -> str | None:
         """The directory that lists its processes; None if it is gone. All hierarchies list them; v2's is preferred."""
         return self.directories.get("") or next(iter(self.directories.values()), None)
 
@@ -220,15 +228,16 @@ def payload(pid: int, name: str) -> Payload:
     return Payload(_cgroups(pid, f"lxc.payload.{name}"))
 
 
-def of_monitor(pid: int, name: str) -> frozenset[Path]:
+def of_monitor(pid: int, name: str) -> frozenset[str]:
     """The cgroups that liblxc made for the monitor ``pid`` of the container ``name``."""
     return frozenset(_cgroups(pid, f"lxc.monitor.{name}").values())
 
 
-def _cgroups(pid: int, own_name: str) -> dict[str, Path]:
-    directories: dict[str, Path] = {}
+def _cgroups(pid: int, own_name: str) -> dict[str, str]:
+    directories: dict[str, str] = {}
     try:
-        text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
     except OSError:
         return directories
     for line in text.splitlines():
@@ -237,11 +246,10 @@ def _cgroups(pid: int, own_name: str) -> dict[str, Path]:
         if own is None:
             continue
         if not controllers:
-            base = _ROOT if unified() else _ROOT / "unified"
-            directories[""] = base / own
+            directories[""] = f"{_ROOT}/{own}" if unified() else f"{_ROOT}/unified/{own}"
         for controller in controllers.split(","):
             if controller:
-                directories[controller] = _ROOT / controller.removeprefix("name=") / own
+                directories[controller] = f"{_ROOT}/{controller.removeprefix('name=')}/{own}"
     return directories
 
 
@@ -314,7 +322,7 @@ def thaw(payload: Payload) -> None:
     """
     top = payload.directories.get("freezer")
     if top is not None:
-        Descent(str(top), _thaw).run()
+        Descent(top, _thaw).run()
 
 
 def _thaw(directory: int) -> list[str]:
@@ -323,12 +331,12 @@ def _thaw(directory: int) -> list[str]:
     return _below(directory)
 
 
-def usual(name: str) -> tuple[Path, ...]:
+def usual(name: str) -> tuple[str, ...]:
     """The cgroups that liblxc makes for a container, unless there are such already."""
-    return tuple(top / f"lxc.{kind}.{name}" for top in _hierarchies() for kind in _KINDS)
+    return tuple(f"{top}/lxc.{kind}.{name}" for top in _hierarchies() for kind in _KINDS)
 
 
-def remove(cgroups: Iterable[Path], most: int | None = None) -> bool:
+def remove(cgroups: Iterable[str], most: int | None = None) -> bool:
     """Remove what is left of cgroups of a container that has ended; returns whether nothing is left.
 
     liblxc's monitor tries that once, and leaves its cgroup if another process in it is not quite gone (5.0.2: in
@@ -339,17 +347,17 @@ def remove(cgroups: Iterable[Path], most: int | None = None) -> bool:
     for top in cgroups:
         if _is_removed(top):  # as nearly all are: a walk takes many times as long
             continue
-        for _ in Descent(str(top), _below, _remove):
+        for _ in Descent(top, _below, _remove):
             count += 1
             if most is not None and count > most:
                 return False
         with contextlib.suppress(OSError):  # in use
             os.rmdir(top)
-        gone = gone and not top.exists()
+        gone = gone and not os.path.exists(top)
     return gone
 
 
-def _is_removed(cgroup: Path) -> bool:
+def _is_removed(cgroup: str) -> bool:
     """Whether a cgroup is gone, be it removed by this. One that is in use, or has cgroups in it, can't be removed so."""
     try:
         os.rmdir(cgroup)
@@ -360,20 +368,20 @@ def _is_removed(cgroup: Path) -> bool:
     return True
 
 
-def left_behind(names: Collection[str], used: Collection[Path]) -> dict[str, set[Path]]:
+def left_behind(names: Collection[str], used: Collection[str]) -> dict[str, set[str]]:
     """The cgroups without processes of containers ``names``, by name, but for those that are in use and quite new ones.
 
     liblxc appends -1, -2, … to a name if a stale cgroup has it: that is ours only if no container has such a name.
     """
-    found: dict[str, set[Path]] = {}
+    found: dict[str, set[str]] = {}
     for top in _hierarchies():
         with contextlib.suppress(OSError), os.scandir(top) as entries:
             for entry in entries:
                 kind, _, rest = entry.name.removeprefix("lxc.").partition(".")
                 name = rest if rest in names else _NUMBERED.sub("", rest)
                 own = entry.name.startswith("lxc.") and kind in _KINDS and name in names
-                if own and Path(entry.path) not in used and _is_over(entry):
-                    found.setdefault(name, set()).add(Path(entry.path))
+                if own and entry.path not in used and _is_over(entry):
+                    found.setdefault(name, set()).add(entry.path)
     return found
 
 
@@ -396,15 +404,17 @@ def _remove(above: int, name: str) -> None:
 
 
 @functools.cache
-def _hierarchies() -> tuple[Path, ...]:
+def _hierarchies() -> tuple[str, ...]:
     """The directories where root's containers have their cgroups."""
     if unified():
-        return (_ROOT, _ROOT / SLICE)
-    return tuple(path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink())
+        return (str(_ROOT), f"{_ROOT}/{SLICE}")
+    return tuple(str(path) for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink())
 
 
 def _cut(path: str, component: str) -> str | None:
     """``path`` up to ``component``. (liblxc appends -1, -2, … if a stale cgroup has the name.)"""
+    if path.endswith(f"/{component}") and path.count(component) == 1:  # as nearly all do
+        return path.lstrip("/")
     parts = path.strip("/").split("/")
     for number, part in enumerate(parts):
         if part == component or (part.startswith(component + "-") and part[len(component) + 1 :].isdigit()):

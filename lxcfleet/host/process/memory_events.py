@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from lxcfleet.host.kernel.inotify import FileWatches
 from lxcfleet.host.process.cgroup import Payload
@@ -64,14 +63,15 @@ class MemoryEvents:
             self._files.close()
             self._files = None
 
-    def _listen(self, name: str, directory: Path) -> int:
+    def _listen(self, name: str, directory: str) -> int:
         event: int = _libc.eventfd(0, os.O_NONBLOCK | os.O_CLOEXEC)
         if event < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "eventfd")
         try:
-            control = os.open(directory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                (directory / "cgroup.event_control").write_text(f"{event} {control}", encoding="ascii")
+                with open(f"{directory}/cgroup.event_control", "wb", 0) as asked:
+                    asked.write(b"%d %d" % (event, control))
             finally:
                 os.close(control)
         except OSError:

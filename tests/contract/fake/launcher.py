@@ -350,7 +350,7 @@ class FakeLauncher(Launcher):
 
     def payload(self, _pid: int, name: str) -> Payload:
         """In place of host.process.cgroup.payload."""
-        return Payload({"": self._group(name)})
+        return Payload({"": str(self._group(name))})
 
     def still(self, payload: Payload, *, frozen: bool, seconds: float) -> bool:
         """In place of host.process.cgroup.still."""
