@@ -36,9 +36,36 @@ class Directory:
     group: int = 0
 
 
+_Stamps = dict[str, list[int] | None]
+_known: dict[tuple[str, ...], tuple[_Stamps, list[Directory]]] = {}
+"""What was found in a base, by its top directories, and the stamps of all that it follows from: containers that start one
+after the other have the same."""
+
+
 def directories(base: Tree) -> list[Directory]:
     """The directories that packages in ``base`` ask for, each after its parent; tmpfiles.d(5). Lines with specifiers, and
     with users that the base does not have, are left out."""
+    tops = tuple(base.places("/"))
+    known = _known.get(tops)
+    if known is not None and all(_stamp(path) == before for path, before in known[0].items()):
+        return known[1]
+    files = [base.outside(path) for path in ("/etc/passwd", "/etc/group", *_files(base))]
+    stamps = {path: _stamp(path) for path in (*base.places(_FILES), *files)}
+    found = _look(base)
+    _known[tops] = stamps, found
+    return found
+
+
+def _stamp(path: str) -> list[int] | None:
+    """A value that changes with what is read there; see base.tree.stamp. It is that of what a link leads to."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _look(base: Tree) -> list[Directory]:
     found = {_LOCK: Directory(_LOCK, 0o1777)}
     users, groups = _ids(base, "/etc/passwd"), _ids(base, "/etc/group")
     for line in _lines(base):
@@ -67,24 +94,28 @@ def mount(root: Path, base: Tree, first_id: int) -> None:
     """
     mount_empty(root, first_id)
     for each in directories(base):
-        _make(root / "run", each, first_id)
+        _make(f"{root}/run", each, first_id)
 
 
-def _make(run: Path, wanted: Directory, first_id: int) -> None:
+def _make(run: str, wanted: Directory, first_id: int) -> None:
     place = run
     for name in wanted.path.split("/")[1:]:
-        place /= name
+        place = f"{place}/{name}"
         with suppress(FileExistsError):
-            place.mkdir()
+            os.mkdir(place)
             os.chown(place, first_id, first_id)
     os.chown(place, first_id + wanted.user, first_id + wanted.group)
-    place.chmod(wanted.mode)
+    os.chmod(place, wanted.mode)
+
+
+def _files(base: Tree) -> list[str]:
+    names = (name for name in base.names(_FILES) if name.endswith(".conf"))
+    return [join(_FILES, name) for name in names if not _LEFT_OUT.fullmatch(name.removesuffix(".conf"))]
 
 
 def _lines(base: Tree) -> Iterator[str]:
-    for name in base.names(_FILES):
-        if name.endswith(".conf") and not _LEFT_OUT.fullmatch(name.removesuffix(".conf")):
-            yield from (line for line in _text(base, join(_FILES, name)).splitlines() if line[:1] in ("d", "D"))
+    for file in _files(base):
+        yield from (line for line in _text(base, file).splitlines() if line[:1] in ("d", "D"))
 
 
 def _text(base: Tree, path: str) -> str:

@@ -155,7 +155,7 @@ def test_a_stop_that_can_not_be_noted_beside_a_fall_is_told_in_the_log(
     fallen = Fallen(fleet.paths)
     fallen.note(fleet.container, "did not come up", "2026-01-01T00:00:00Z")
     orders = Orders(NOBODY, cast(Any, SimpleNamespace(active=None)), NOBODY, fallen, NOBODY)
-    with failing(monkeypatch, Path, "open", errno.EROFS):
+    with failing(monkeypatch, os, "rename", errno.EROFS):
         orders.note_wish(fleet.container, Action.STOP)
     assert "can't be noted" in caplog.text
 

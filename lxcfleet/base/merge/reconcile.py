@@ -58,7 +58,7 @@ class Reconciler:
     def __init__(self, paths: Paths, lower: Sequence[Layer]) -> None:
         """``lower``: the layers below the container's own, the topmost first."""
         self._paths = paths
-        self._lower_layers = tuple(lower)
+        self._places = {path: [layer.outside(path) for layer in lower] for path in MERGES}
         self._stamps: list[object] = []
         self._files: dict[str, bytes] = {}
         self._packed = b""
@@ -152,7 +152,7 @@ class Reconciler:
 
     def _snapshot(self) -> str:
         """The name of the present base's snapshot, as clones see the base. The snapshot is made if it is missing."""
-        stamps: list[object] = [stamp(str(file)) for path in MERGES for file in self._places(path)]
+        stamps: list[object] = [stamp(file) for path in MERGES for file in self._places[path]]
         if stamps != self._stamps or not self._paths.base_snapshot(self._present).is_file():
             self._files = {path: content for path in MERGES if (content := self._lower(path)) is not None}
             self._packed = _pack(self._files)
@@ -161,17 +161,14 @@ class Reconciler:
             self._keep()
         return self._present
 
-    def _places(self, path: str) -> list[Path]:
-        return [Path(layer.outside(path)) for layer in self._lower_layers]
-
     def _lower(self, path: str) -> bytes | None:
         """The file at ``path`` for a clone with an empty delta."""
-        for place in self._places(path):
+        for place in self._places[path]:
             try:
                 status = os.lstat(place)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            return place.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST else None
+            return Path(place).read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST else None
         return None
 
     def _keep(self) -> None:
