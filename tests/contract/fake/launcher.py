@@ -358,10 +358,10 @@ class FakeLauncher(Launcher):
         payload.write("freezer", "cgroup.freeze", str(int(frozen)))
         return True
 
-    def forget_groups(self, cgroups: Iterable[Path], _most: int | None = None) -> bool:
+    def forget_groups(self, cgroups: Iterable[str], _most: int | None = None) -> bool:
         """In place of host.process.cgroup.remove."""
         for each in cgroups:
-            if each.is_relative_to(self._paths.run):
+            if each.startswith(f"{self._paths.run}/"):
                 shutil.rmtree(each, ignore_errors=True)
         return True
 
