@@ -41,7 +41,8 @@ def place_on_host() -> Path | None:
 
 def place_inside(payload: cgroup.Payload) -> Path | None:
     """The cgroup in which those of a container's programs are made: its own, so its limits hold."""
-    return payload.directories.get("" if cgroup.unified() else "pids")
+    found = payload.directories.get("" if cgroup.unified() else "pids")
+    return None if found is None else Path(found)
 
 
 class Enclosure:
