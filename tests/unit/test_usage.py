@@ -58,11 +58,11 @@ def test_throttling_and_pressure_are_counted_where_the_host_has_them(tmp_path: P
         tmp_path / "own", cpu__stat="usage_usec 1500000\nthrottled_usec 250000\n", cpu__pressure=some.format(2_000_000),
         io__pressure=some.format(500_000), memory__pressure="hostile\n",
     )  # fmt: skip
-    modern = Counters(Payload({"": own}), "")
+    modern = Counters(Payload({"": str(own)}), "")
     assert modern.read() == Counts(1.5, throttled_seconds=0.25, pressure={"cpu": 2.0, "io": 0.5})
     modern.close()
     own = put(tmp_path / "legacy", cpuacct__usage="1500000000\n", cpu__stat="nr_periods 3\nthrottled_time 250000000\n")
-    legacy = Counters(Payload({"cpu": own, "cpuacct": own}), "")
+    legacy = Counters(Payload({"cpu": str(own), "cpuacct": str(own)}), "")
     assert legacy.read() == Counts(1.5, throttled_seconds=0.25)
     legacy.close()
 
