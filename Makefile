@@ -10,7 +10,7 @@ RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
-TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev openssh-client udhcpc
+TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev openssh-client python3-pytest-xdist udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := libwrap0 openssh-server prometheus rsyslog libestr0 libfastjson4
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant
