@@ -179,11 +179,16 @@ class Archives:
 
         ``busy``: the word for what is done to the container meanwhile.
         """
-        async with self._fleet.stillness.hold(container, busy) as still:
-            item = self._export_item(ask, container, runs=still.runs)
-            conversation = await self._launcher.converse(EXPORT, item, archive)
-            with contextlib.closing(conversation):
-                last = await _finish(conversation, connection, f"{ask.name} is not exported")
+        failed = f"{ask.name} is not exported"
+        with contextlib.ExitStack() as opened:
+            async with self._fleet.stillness.hold(container, busy) as still:
+                item = self._export_item(ask, container, runs=still.runs)
+                conversation = await self._launcher.converse(EXPORT, item, archive)
+                opened.enter_context(contextlib.closing(conversation))
+                # Once it is read it goes on, and what was read is still compressed.
+                last = await _finish(conversation, connection, failed, until_read=True)
+            if not last["done"]:
+                last = await _finish(conversation, connection, failed)
         return last, still
 
     def _export_item(self, ask: ExportAsk, container: Container, *, runs: bool) -> ExportItem:
@@ -305,7 +310,8 @@ class Archives:
             # Its answer may have got lost when it was done. A name is given in one step, to what is whole.
             if store.load(self._paths, made.name) == made:
                 return {
-                    "error": None, "done": True, "bytes": 0, "entries": 0, "differences": [], "differing": 0
+                    "error": None, "done": True, "bytes": 0, "read": True, "entries": 0, "differences": [],
+                    "differing": 0,
                 }  # fmt: skip
             await self._lifecycle.remove([item["beside"]])
             raise
@@ -380,13 +386,15 @@ async def _head(conversation: _Talk) -> Head:
     return heads.parse(text)
 
 
-async def _finish(conversation: _Talk, connection: socket.socket, failed: str) -> Packed:
-    """Pass on how far a child is, until it is done. Raises FleetError."""
+async def _finish(
+    conversation: _Talk, connection: socket.socket, failed: str, *, until_read: bool = False
+) -> Packed:
+    """Pass on how far a child is, until it is done; or, with ``until_read``, has read all. Raises FleetError."""
     while (reply := await conversation.hear()) is not None:
         body = reply.body
         if body["error"]:
             raise from_body(body["error"])
-        if body["done"]:
+        if body["done"] or (until_read and body["read"]):
             return body
         _say(connection, {"bytes": body["bytes"], "entries": body["entries"]})
     raise Died(failed, why="the process that did it ended before it was done", hint="try again")

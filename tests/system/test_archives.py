@@ -337,7 +337,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
     null = os.open(os.devnull, os.O_RDWR)
     request: ExportContainer = {"export": web, "level": 1, "stopped": False, "volumes": False, "seconds": 60}
     os.set_blocking(writing, False)
-    fleet.inside(web, "head -c 4M /dev/urandom >/srv/large")
+    fleet.inside(web, "head -c 120M /dev/urandom >/srv/large")
     os.set_blocking(writing, True)
     with closing(client.attach(request, (null, writing, null))) as exporting:
         os.close(writing)
@@ -368,7 +368,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
 def test_a_slow_reader_does_not_keep_a_container_frozen(fleet: Fleet) -> None:
     web = fleet.name("web")
     fleet.create(web)
-    fleet.inside(web, "head -c 4M /dev/urandom >/srv/large")
+    fleet.inside(web, "head -c 120M /dev/urandom >/srv/large")
     client = fleet.client()
     reading, writing = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
@@ -378,5 +378,5 @@ def test_a_slow_reader_does_not_keep_a_container_frozen(fleet: Fleet) -> None:
             pass
     for descriptor in (reading, writing, null):
         os.close(descriptor)
-    assert "not whole after 1 s" in message["error"]["why"]
+    assert "not read after 1 s" in message["error"]["why"]
     assert fleet.state(web) == "running"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,6 +25,8 @@ _CHANGED = 1
 _PAUSE = 0.25
 """Seconds between two reports of how far it is."""
 _SAID = 500
+_KEPT, _SHARE = 64 << 20, 16
+"""The most bytes that wait for zstd in memory, and the part of the free memory that they may take."""
 _MEMORY = "--memory=64MB"
 """As much as reading takes of what zstd's levels up to 19 made."""
 
@@ -33,14 +37,15 @@ class TooSlow(HostError):
 
 def pack(
     directory: Path, members: Sequence[str], attributes: Sequence[str], output: int, level: int, seconds: float,
-    told: Callable[[int], None], *, changing: bool = False,
+    told: Callable[[int], None], read: Callable[[], None], *, changing: bool = False,
 ) -> int:  # fmt: skip
     """Write ``members`` of ``directory`` as a compressed archive to the descriptor ``output``. Gives the bytes before
     compression.
 
-    ``attributes``: the extended attributes that it gets, as patterns; ``seconds``: the longest time; ``told``: called now and
-    then with the bytes so far, and may raise to have it broken off; ``changing``: whether others may write to the files
-    meanwhile. Raises HostError, TooSlow.
+    ``attributes``: the extended attributes that it gets, as patterns; ``seconds``: the longest time until all is read;
+    ``told``: called now and then with the bytes so far, and may raise to have it broken off; ``read``: called once all of the
+    files is read, while the rest is still compressed; ``changing``: whether others may write to the files meanwhile.
+    Raises HostError, TooSlow.
     """
     patterns = [f"--xattrs-include={each}" for each in attributes]
     packing = [
@@ -48,28 +53,105 @@ def pack(
         "--sort=name", "--pax-option=delete=atime,delete=ctime", "--warning=no-file-ignored", f"--directory={directory}",
         "--file=-", "--", *members,
     ]  # fmt: skip
-    written = 0
     with contextlib.ExitStack() as started:
         errors = [started.enter_context(_memory()) for _ in range(2)]
         tar = started.enter_context(_running(packing, subprocess.DEVNULL, subprocess.PIPE, errors[0]))
         compressing = ["zstd", "-q", "-c", f"-{level}", "-T0"]
-        zstd = started.enter_context(_running(compressing, tar.stdout, output, errors[1]))
+        zstd = started.enter_context(_running(compressing, subprocess.PIPE, output, errors[1]))
         assert tar.stdout is not None
-        tar.stdout.close()  # so that tar hears of zstd's end
+        assert zstd.stdin is not None
+        between = _Between(tar.stdout.fileno(), zstd.stdin.fileno())
         deadline = time.monotonic() + seconds
+        while between.reads:
+            if time.monotonic() > deadline:
+                raise TooSlow("the archive was not made", why=f"it was not read after {seconds:g} s")
+            if not between.step(min(_PAUSE, max(0.01, deadline - time.monotonic()))) or between.due():
+                told(between.read)
+        if not between.broken:
+            if tar.wait() > (_CHANGED if changing else 0):
+                raise HostError("the archive can't be made", why=_said(errors[0]) or f"tar ended with {tar.returncode}")
+            read()
+        while between.kept:
+            if not between.step(_PAUSE) or between.due():
+                told(between.read)
+        with contextlib.suppress(BrokenPipeError):
+            zstd.stdin.close()
         ended = started.enter_context(_ended(zstd.pid))
         while zstd.poll() is None:
-            if time.monotonic() > deadline:
-                raise TooSlow("the archive was not made", why=f"it was not whole after {seconds:g} s")
-            if not ended.poll(min(_PAUSE, max(0.01, deadline - time.monotonic())) * 1000):
-                written = max(written, _written(tar.pid))
-                told(written)
-        written = max(written, _written(tar.pid))
-        if zstd.returncode:
+            if not ended.poll(_PAUSE * 1000):
+                told(between.read)
+        if zstd.returncode or between.broken:
             raise HostError("the archive can't be written", why=_said(errors[1]) or f"zstd ended with {zstd.returncode}")
-        if tar.wait() > (_CHANGED if changing else 0):
-            raise HostError("the archive can't be made", why=_said(errors[0]) or f"tar ended with {tar.returncode}")
-    return written
+    return between.read
+
+
+class _Between:
+    """What one program has written and the next one has not read yet: some of it is kept in memory.
+
+    tar is several times faster than zstd. So the files are read, and their container goes on, long before all is compressed.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source, self._target = source, target
+        for descriptor in (source, target):
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(OSError):  # more than a user may have
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _BUFFER)
+        self._pieces: deque[memoryview] = deque()
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._most = max(_BUFFER, min(_KEPT, free // _SHARE))
+        self._told = time.monotonic()
+        self.kept = 0
+        """Bytes that are kept."""
+        self.read = 0
+        """Bytes that were read."""
+        self.reads = True
+        """Whether there may be more to read."""
+        self.broken = False
+        """Whether the next program takes no more."""
+
+    def step(self, seconds: float) -> bool:
+        """Pass on what can be passed on within this time; whether there was anything."""
+        poll = select.poll()
+        if self.reads and self.kept < self._most:
+            poll.register(self._source, select.POLLIN)
+        if self.kept:
+            poll.register(self._target, select.POLLOUT)
+        found = poll.poll(seconds * 1000)
+        for descriptor, _ in found:
+            if descriptor == self._source:
+                self._take()
+            else:
+                self._give()
+        return bool(found)
+
+    def due(self) -> bool:
+        """Whether it is time to tell how far it is."""
+        if time.monotonic() - self._told < _PAUSE:
+            return False
+        self._told = time.monotonic()
+        return True
+
+    def _take(self) -> None:
+        piece = os.read(self._source, _BUFFER)
+        self.reads = bool(piece)
+        if piece:
+            self._pieces.append(memoryview(piece))
+            self.kept += len(piece)
+            self.read += len(piece)
+
+    def _give(self) -> None:
+        try:
+            count = os.write(self._target, self._pieces[0])
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.broken, self.reads, self.kept = True, False, 0
+            return
+        self.kept -= count
+        self._pieces[0] = self._pieces[0][count:]
+        if not self._pieces[0]:
+            self._pieces.popleft()
 
 
 class Stream:
@@ -170,12 +252,3 @@ def _ended(pid: int) -> Iterator[select.poll]:
         yield poll
     finally:
         os.close(descriptor)
-
-
-def _written(pid: int) -> int:
-    """The bytes that a process has written; proc(5), /proc/PID/io. 0 once it has ended."""
-    try:
-        with open(f"/proc/{pid}/io", encoding="ascii") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("wchar:")), 0)
-    except OSError:
-        return 0

@@ -54,11 +54,12 @@ def serve(work: Callable[[Reply, int, Paths], None], descriptors: Sequence[int],
 
 
 def _say(
-    reply: Reply, *, error: FleetError | None = None, done: bool = False, size: int = 0, entries: int = 0, head: str = "",
+    reply: Reply, *, error: FleetError | None = None, done: bool = False, size: int = 0, read: bool = False,
+    entries: int = 0, head: str = "",
     differences: Sequence[str] = (), differing: int = 0,
 ) -> None:  # fmt: skip
     body: Packed = {
-        "error": None if error is None else error.body(), "done": done, "bytes": size, "entries": entries,
+        "error": None if error is None else error.body(), "done": done, "bytes": size, "read": read, "entries": entries,
         "differences": list(differences), "differing": differing,
     }  # fmt: skip
     if not head:
@@ -99,13 +100,17 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
         _attach(handle, target)
         members.append(f"{VOLUMES}/{volume}")
     before = os.lstat(own.delta).st_ino
+
+    def read() -> None:
+        if os.lstat(own.delta).st_ino != before:
+            raise HostError(f"{name} was destroyed meanwhile", why="another container has its name by now")
+        _say(reply, read=True)
+
     size = archiver.pack(
-        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size),
+        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size), read,
         changing=bool(item["volumes"]),
     )  # fmt: skip
-    if os.lstat(own.delta).st_ino != before:
-        raise HostError(f"{name} was destroyed meanwhile", why="another container has its name by now")
-    _say(reply, done=True, size=size)
+    _say(reply, done=True, read=True, size=size)
 
 
 def _private(paths: Paths) -> Path:

@@ -55,6 +55,8 @@ class Packed(TypedDict):
     done: bool
     bytes: int
     """So many bytes of tar were written, before compression; or so many bytes of files were unpacked."""
+    read: bool
+    """Whether all of its files is read: it may change from here on."""
     entries: int
     differences: list[str]
     """What was unpacked and is not as the archive has it."""

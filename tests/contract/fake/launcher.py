@@ -123,7 +123,9 @@ class Model:
     """Called with a container's name while it is made, started or frozen."""
 
 
-_PACKED: dict[str, Any] = {"error": None, "done": False, "bytes": 0, "entries": 0, "differences": [], "differing": 0}
+_PACKED: dict[str, Any] = {
+    "error": None, "done": False, "bytes": 0, "read": False, "entries": 0, "differences": [], "differing": 0
+}  # fmt: skip
 
 ABLE = Features((), "6.0", "v2", apparmor=False, seccomp=False, delta_filesystem="ext4")
 """A host with all features."""
@@ -259,6 +261,7 @@ class FakeLauncher(Launcher):
                 reply.send(json.dumps({**_PACKED, "error": error.body()}).encode())
                 return
         reply.send(json.dumps({**_PACKED, "bytes": 1000}).encode())
+        reply.send(json.dumps({**_PACKED, "read": True}).encode())
         reply.send(json.dumps({**_PACKED, "bytes": 2000, "done": True}).encode())
 
     def _import(self, _: None, reply: socket.socket, archive: int) -> None:
