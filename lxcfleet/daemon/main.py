@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import faulthandler
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -67,7 +68,11 @@ def _raise_open_files() -> None:
 
 
 async def _serve(paths: Paths, lock: int, observers: Sequence[Observer]) -> Sequence[int]:
-    return await Daemon(paths, lock, observers).run()
+    daemon = Daemon(paths, lock, observers)
+    # What is there now stays as long as the daemon does: modules, classes, the wiring. Garbage is looked for elsewhere.
+    gc.collect()
+    gc.freeze()
+    return await daemon.run()
 
 
 def main(observers: Sequence[Observer] = ()) -> None:
