@@ -87,7 +87,7 @@ def move(
     forget: bool, listed: bool, keep: bool, timeout: float, port: int | None, config: str | None,
     dry_run: bool, style: str, quiet: bool,
 ) -> int:  # fmt: skip
-    """Move containers to another host by ssh, one after the other.
+    """Move containers to another host by ssh.
 
     A container is stopped, its archive goes to `lxcfleet import` on the other host, and it starts there. Once that host has
     said that it is healthy, it is removed here; --keep keeps its files. If it does not become healthy, it runs here again.
