@@ -190,7 +190,8 @@ def test_every_verb_has_help(cli: Cli, daemon: Daemon, verb: str, option: str) -
 def test_help_names_every_verb(cli: Cli) -> None:
     ran = cli("-h")
     assert ran.status == 0
-    assert all(f"\n  {verb} " in ran.out for verb in VERBS)
+    told = {verb for verb in VERBS if f"\n  {verb} " in ran.out}
+    assert VERBS.keys() - told == {"receive"}, "only what other hosts call, and no people, is left out"
     assert "..." not in ran.out.split("Commands:")[1], "a summary does not fit into its line"
 
 

@@ -142,6 +142,20 @@ def test_old_modules_that_an_interpreter_has_read_leave_its_container_unproven(f
     assert fleet.run("verify").status == 0
 
 
+def test_modules_of_a_package_that_came_after_an_interpreter_began_are_not_old(fleet: Fleet, package: Package) -> None:
+    module = f"lxcfleet_test_{os.getpid()}"
+    for version in ("21", "22"):
+        package.build(version, texts={f"/usr/lib/python3/dist-packages/{module}/__init__.py": f"VERSION = {version}\n"})
+    package.purge()
+    before, after = fleet.name("before"), fleet.name("after")
+    fleet.create(before, command=("--", "python3", "-c", "import time; time.sleep(1e6)"))
+    package.dpkg("--install", package.deb("21"))
+    fleet.create(after, command=("--", "python3", "-c", f"import {module}, time; time.sleep(1e6)"))
+    assert fleet.run("stale").status == 0, "nobody has read what was not there"
+    package.dpkg("--install", package.deb("22"))
+    assert {record["name"] for record in fleet.json_any("stale") if record["stale"]} == {after}
+
+
 def test_modules_are_not_old_after_the_way_back_to_their_version(fleet: Fleet, one: Package) -> None:
     """A container that began with the version that is back has read no other, unless it looked one up meanwhile."""
     module = f"lxcfleet_test_{os.getpid()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,13 @@ def versions(tmp_path: Path) -> Versions:
     paths.base_snapshot(base).write_bytes(packed)
     paths.container("web").base_record.write_text(json.dumps({"base": base}))
     status = tmp_path / "status"
-    status.write_text(stanza("libc6", "1") + stanza("libc6", "2", "i386") + stanza("python3-x", "1", "all"))
+    taker = stanza("taker", "1").replace("Version", "Replaces: gone (<< 2)\nVersion")
+    same = stanza("libc6", "1") + stanza("python3-x", "1", "all")
+    status.write_text(same + stanza("libc6", "2", "i386") + stanza("new", "1") + taker)
+    for each in ("libc6", "python3-x", "new", "taker", "removed"):
+        (tmp_path / "doc" / each).mkdir(parents=True)
     assert hashlib.sha256(packed).hexdigest().startswith(base)
-    return Versions(paths, status)
+    return Versions(paths, status, tmp_path / "doc")
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,27 @@ def test_a_package_is_as_at_the_start_if_it_has_the_same_version(versions: Versi
 def test_what_is_not_known_is_not_as_at_the_start(versions: Versions, tmp_path: Path) -> None:
     assert not versions.as_at_start("other", "python3-x")
     assert not Versions(Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path), tmp_path / "no").as_at_start("web", "libc6")
+
+
+@pytest.mark.parametrize(
+    ("package", "new"),
+    [("new", True), ("new:amd64", True), ("new:i386", False), ("libc6", False), ("taker", False), ("removed", False)],
+)
+def test_a_package_is_new_if_it_was_not_there_at_the_start_and_takes_no_files_from_others(
+    versions: Versions, package: str, new: bool
+) -> None:
+    file = "/usr/lib/python3/dist-packages/file.py"
+    assert versions.is_new("web", package, file, time.time() - 60) is new
+    assert not versions.is_new("web", package, file, time.time() + 60), "the process is younger than the package"
+    assert not versions.is_new("other", package, file, 0), "which packages it began with is not known"
+
+
+def test_a_host_without_documentation_has_the_directories_of_modules(versions: Versions, tmp_path: Path) -> None:
+    (tmp_path / "doc/new").rmdir()
+    modules = tmp_path / "modules"
+    assert not versions.is_new("web", "new", f"{modules}/file.py", 0)
+    modules.mkdir()
+    assert versions.is_new("web", "new", f"{modules}/file.py", time.time() - 60)
+    assert not versions.is_new("web", "libc6", f"{modules}/file.py", time.time() - 60)
+    (tmp_path / "link").symlink_to(modules)
+    assert not versions.is_new("web", "new", f"{tmp_path}/link/file.py", 0), "dpkg makes a link anew with each version"

@@ -78,6 +78,11 @@ def versions(status: bytes) -> dict[str, str]:
     }
 
 
+def taking_over(status: bytes) -> set[str]:
+    """The packages NAME:ARCHITECTURE in dpkg's status that may have taken files from others; deb-control(5), Replaces."""
+    return {name for name, stanza in stanzas(status).items() if _field(stanza, "Replaces")}
+
+
 def with_records(own: bytes, given: Mapping[str, bytes]) -> bytes:
     """dpkg's status file ``own``, with the records ``given`` (NAME:ARCHITECTURE) in place of those that it has."""
     return b"".join((given.get(name) or stanza) + b"\n\n" for name, stanza in stanzas(own).items())

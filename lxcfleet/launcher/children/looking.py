@@ -37,7 +37,7 @@ def stale(ask: StaleItem, reply: Reply, paths: Paths) -> None:
     try:
         wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
         targets = map(scan.Target.from_json, ask["targets"])
-        look = scan.scan(targets, wanted, losses.read(paths.lost_files), Versions(paths).as_at_start)
+        look = scan.scan(targets, wanted, losses.read(paths.lost_files), Versions(paths))
         found = _each_in_time(look)
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from lxcfleet.base import layers
 from lxcfleet.base.present import Found, Present, Shelf
@@ -68,21 +68,35 @@ class Target:
         )  # fmt: skip
 
 
-AsAtStart = Callable[[str, str], bool]
-"""Tells whether the host has the same version of a package as at the last start of a container: by its name, and the
-package's."""
+class History(Protocol):
+    """What is known of the host's packages at the last starts of containers; see ``versions.Versions``."""
+
+    def as_at_start(self, name: str, package: str) -> bool:
+        """Whether the host has the same version of the package as at the last start of the container ``name``."""
+
+    def is_new(self, name: str, package: str, path: str, since: float) -> bool:
+        """Whether the package with the file ``path`` came to the host after ``since`` and the container's last start."""
 
 
-def _unknown(_name: str, _package: str) -> bool:
-    return False
+class _Unknown:
+    """Nothing is known."""
+
+    def as_at_start(self, _name: str, _package: str) -> bool:
+        return False
+
+    def is_new(self, _name: str, _package: str, _path: str, _since: float) -> bool:
+        return False
+
+
+_unknown = _Unknown()
 
 
 def scan(
-    targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = (), as_at_start: AsAtStart = _unknown
+    targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = (), history: History = _unknown
 ) -> Iterator[StaleScan]:
     """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too.
 
-    ``lost``: files that packages have no more; ``as_at_start``: whether a container began with a package's present version.
+    ``lost``: files that packages have no more; ``history``: the host's packages at containers' last starts.
     """
     chosen = list(targets)
     shelf, devices, alike = Shelf(), _Devices(), Alike()
@@ -91,7 +105,7 @@ def scan(
         candidates = Candidates(wanted, min(target.since for target in chosen), lost)
     try:
         for target in chosen:
-            yield _scan_one(_Container(target, candidates, alike, notes, as_at_start), shelf, devices)
+            yield _scan_one(_Container(target, candidates, alike, notes, history), shelf, devices)
     finally:
         shelf.close()
 
@@ -155,9 +169,9 @@ class _Container:
     """One container while it is looked at."""
 
     def __init__(
-        self, target: Target, candidates: Candidates | None, alike: Alike, notes: Notes, as_at_start: AsAtStart
+        self, target: Target, candidates: Candidates | None, alike: Alike, notes: Notes, history: History
     ) -> None:
-        self.target, self._as_at_start = target, as_at_start
+        self.target, self._history = target, history
         self._candidates, self._alike, self._notes = candidates, alike, notes
         self.seen: set[int] = set()
         self.found: list[tuple[str, Why, str, Process]] = []
@@ -378,17 +392,26 @@ class _Container:
         if self._candidates is None or kind not in MODULES:
             return []
         began = proc.began(pid)
+        if began is None:
+            return []
+        moment = proc.as_time(began)
         old: dict[str, tuple[str, Why, str]] = {}
-        for package, path in self._candidates.modules(kind, proc.as_time(began)) if began is not None else ():
+        for package, path in self._candidates.modules(kind, moment):
             now = self._present.find(path)
-            if package not in old and now.layer.hosts and not self._memory.has_same(path) and self._may_be_old(package, path):
+            if package in old or not now.layer.hosts or self._memory.has_same(path):
+                continue
+            if self._may_be_old(package, path, moment):
                 old[package] = path, Why.MODULES, now.layer.name
                 self._packages[path] = package
         return list(old.values())
 
-    def _may_be_old(self, package: str, path: str) -> bool:
-        """After the way back to the version that the container began with, only a file that it looked up meanwhile is old."""
-        return not self._as_at_start(self.target.name, package) or self._memory.differs(path) is not None
+    def _may_be_old(self, package: str, path: str, began: float) -> bool:
+        """Whether a process that began at that moment may have read another version of the file. After the way back to the
+        version that the container began with, only a file that it looked up meanwhile is old."""
+        name = self.target.name
+        if self._history.is_new(name, package, path, began):
+            return False
+        return not self._history.as_at_start(name, package) or self._memory.differs(path) is not None
 
 
 def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
