@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from lxcfleet.spec.fields import stored
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.swap import NO_LIMIT
 
 
 def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str, ...]:
@@ -28,16 +30,22 @@ _LIMITS = ("memory", "cpus", "pids", "disk")
 
 def risky(former: Spec, wanted: Spec) -> tuple[str, ...]:
     """The keys that change live, and whose new values may harm a container that was well with the former ones: lower limits,
-    another check, and ports of the host that do not lead to it any more. Higher limits and the like can't."""
+    another check, and ports of the host that do not lead to it any more. Higher limits and weights can't."""
     lower = [key for key in _LIMITS if _is_lower(getattr(former, key), getattr(wanted, key))]
+    swap = ["swap"] if _swap(wanted) < _swap(former) else []
     check = ["health"] if wanted.health is not None and wanted.health != former.health else []
     ports = [] if {*former.publish} <= {*wanted.publish} else ["publish"]
-    return (*lower, *check, *ports)
+    return (*lower, *swap, *check, *ports)
 
 
 def _is_lower(former: float, wanted: float) -> bool:
     """Of two limits, where 0 is none."""
     return wanted > 0 and (former == 0 or wanted < former)
+
+
+def _swap(spec: Spec) -> float:
+    """The most swap space that it may use; 0 is none at all, unlike with the other limits."""
+    return inf if spec.swap in (None, NO_LIMIT) else float(spec.swap or 0)
 
 
 def await_restart(in_force: Spec | None, wanted: Spec | None) -> tuple[str, ...]:

@@ -29,12 +29,12 @@ from lxcfleet.spec.results import Result
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import LIMITS
 from lxcfleet.spec.volumes import VolumeMount
 from lxcfleet.units import some
 
 SHOWN = 5
 """A complaint lists at most so many names, and says how many more there are."""
-_LIMITS = ("memory", "cpus", "pids", "disk")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Changing:
                 if spec.units != former.units and spec.units not in checked:
                     checked.add(spec.units)
                     await services.check(spec)
-                if any(getattr(former, key) != getattr(spec, key) for key in _LIMITS):
+                if any(getattr(former, key) != getattr(spec, key) for key in LIMITS):
                     self._specs.check_limits(spec)
                     self._check_running(container, spec)
                 if spec.mounted != former.mounted and spec.mounted not in mounted:

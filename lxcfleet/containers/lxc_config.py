@@ -12,14 +12,15 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxcfleet.containers import foreground
+from lxcfleet.containers import foreground, weights
 from lxcfleet.containers.foreground import Foreground
+from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY
 from lxcfleet.paths import Paths
 from lxcfleet.spec import raw_lxc, secrets
 from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal, Victim
+from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, WEIGHT, Init, Network, StopSignal, Victim
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -45,6 +46,8 @@ class Platform:
     """The parent of the containers' cgroups, as a path below the root; empty: liblxc chooses."""
     hook: Path
     """The program that mounts the layers for plain lxc-start."""
+    limit_files: frozenset[str] = frozenset()
+    """Those of ``host.process.cgroup.OPTIONAL`` that the cgroups of containers have on this host."""
     ipv6: bool = True
     """Whether the kernel has IPv6. Containers that had IPv6 addresses still start without it."""
 
@@ -178,17 +181,41 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
     found = []
     if platform.cgroup2:
         found.append(CgroupLimit("memory", "memory.max", str(spec.memory or "max"), bool(spec.memory)))
+        swap = weights.swap(spec)
+        if swap is not None or SWAP in platform.limit_files:
+            found.append(CgroupLimit("memory", SWAP, "max" if swap is None else str(swap), swap is not None))
         quota = f"{_quota(spec)} {_PERIOD}" if spec.cpus else f"max {_PERIOD}"
         found.append(CgroupLimit("cpu", "cpu.max", quota, bool(spec.cpus)))
+        if "cpu" in platform.controllers:
+            found.append(CgroupLimit("cpu", "cpu.weight", str(spec.cpu_weight or WEIGHT), spec.cpu_weight is not None))
         if "memory" in platform.controllers:
             found.append(CgroupLimit("memory", "memory.oom.group", str(int(ends_whole(spec))), ends_whole(spec)))
     else:
         found.append(CgroupLimit("memory", "memory.limit_in_bytes", str(spec.memory or -1), bool(spec.memory)))
+        swap = weights.swap(spec) if spec.memory else None
+        if swap is not None or SWAP_LEGACY in platform.limit_files:
+            both = -1 if swap is None else spec.memory + swap
+            found.append(CgroupLimit("memory", SWAP_LEGACY, str(both), swap is not None))
         found.append(CgroupLimit("cpu", "cpu.cfs_period_us", str(_PERIOD), bool(spec.cpus)))
         found.append(CgroupLimit("cpu", "cpu.cfs_quota_us", str(_quota(spec) if spec.cpus else -1), bool(spec.cpus)))
+        if "cpu" in platform.controllers:
+            found.append(CgroupLimit("cpu", "cpu.shares", str(weights.shares(spec.cpu_weight)), spec.cpu_weight is not None))
+    for file in weights.io_files(platform.limit_files):
+        weight = str(weights.io_weight(file, spec.io_weight))
+        found.append(CgroupLimit(file.partition(".")[0], file, weight, spec.io_weight is not None))
     if "pids" in platform.controllers:
         found.append(CgroupLimit("pids", "pids.max", str(spec.pids or "max"), bool(spec.pids)))
     return found
+
+
+def changed_limits(former: Spec, spec: Spec, platform: Platform) -> list[CgroupLimit]:
+    """The files to write for a change of a run's limits, in an order in which the kernel takes them: v1 refuses a limit of
+    memory above the one of memory and swap, so what rises of these two rises before, and falls after it."""
+    before = cgroup_limits(former, platform)
+    found = [each for each in cgroup_limits(spec, platform) if each not in before]
+    old = {each.file: int(each.value) for each in before if each.file == SWAP_LEGACY}
+    rising = [each for each in found if each.file in old and (each.value == "-1" or -1 < old[each.file] < int(each.value))]
+    return rising + [each for each in found if each not in rising]
 
 
 def ends_whole(spec: Spec) -> bool:
@@ -227,7 +254,8 @@ def _asked_for(spec: Spec, platform: Platform) -> list[str]:
 
 def needed_controllers(spec: Spec) -> frozenset[str]:
     """The cgroup controllers without which the spec's limits can't be kept."""
-    return frozenset(name for name, value in (("memory", spec.memory), ("cpu", spec.cpus)) if value)
+    asked = (("memory", spec.memory), ("cpu", spec.cpus or spec.cpu_weight))
+    return frozenset(name for name, value in asked if value)
 
 
 def confinement(spec: Spec, platform: Platform) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lxcfleet.base.stack import stack_of
-from lxcfleet.containers import changes, lxc_config, store
+from lxcfleet.containers import changes, lxc_config, store, weights
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import SpecChanged
 from lxcfleet.containers.foreground import Foreground
@@ -77,6 +77,9 @@ class Specs:
                 why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
                 hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
             )
+        why = weights.missing(spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
+        if why:
+            raise Unsupported("the limits that were asked for can't be kept", why=why, hint="leave it out")
         if spec.disk:
             quota.check(self._paths.lxc)
 
@@ -236,17 +239,15 @@ class Specs:
             self._bus.publish(SpecChanged(container, changes.different(former, spec)))
 
     async def _limit(self, container: Container, former: Spec, spec: Spec) -> None:
-        before = lxc_config.cgroup_limits(former, self._platform)
-        limits = [each for each in lxc_config.cgroup_limits(spec, self._platform) if each not in before]
+        limits = lxc_config.changed_limits(former, spec, self._platform)
         disk = spec.disk if spec.disk != former.disk else None
         if not limits and disk is None:
             return
         try:
             await self._ask(container, limits, disk, spec.memory if lowers_memory(former, spec) else None)
         except BaseException:
-            files = {each.file for each in limits}
             with contextlib.suppress(FleetError):
-                again = [each for each in before if each.file in files]
+                again = lxc_config.changed_limits(spec, former, self._platform)
                 await self._ask(container, again, None if disk is None else former.disk, None)
             raise
 

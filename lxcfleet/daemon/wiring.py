@@ -460,6 +460,7 @@ def _platform(bridge: str) -> lxc_config.Platform:
     return lxc_config.Platform(
         cgroup2=cgroup.unified(),
         controllers=cgroup.controllers(),
+        limit_files=cgroup.optional(),
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,

@@ -29,11 +29,11 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.terms import LIMITS, Network
 
 log = logging.getLogger(__name__)
 
-_LIMITS = frozenset(("memory", "cpus", "pids", "disk"))
+_LIMITS = frozenset(LIMITS)
 """Keys of specs that the network has nothing to do with, and that are changed in many containers at once."""
 
 _BANDWIDTH = frozenset(("receive_mbit", "send_mbit"))

@@ -205,6 +205,15 @@ def _sysctl_of_host(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _key_of_field(values: Values) -> InvalidInput | None:
+    """Refuse a limit by a field and by a key of LXC's: a start would take the key's, and a change the field's."""
+    for field, files in raw_lxc.FILES_OF.items():
+        found = [key for key in values["lxc"] if key.removeprefix(raw_lxc.CGROUP1).removeprefix(raw_lxc.CGROUP2) in files]
+        if found and values[field] is not None:
+            return InvalidInput(f"{found[0]} and {field} can't both be set", hint=f"leave out the key: {found[0]}=")
+    return None
+
+
 def _signal_to_systemd(values: Values) -> InvalidInput | None:
     signals = [each for each in values["secrets"] if each.on_change.then is Then.SIGNAL]
     if values["init"] is Init.APP or not signals:
@@ -242,6 +251,7 @@ RULES = (
     Rule(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),
+    Rule(("lxc", *raw_lxc.FILES_OF), _key_of_field, profile=False),
     Rule(("disk", "privileged"), _disk_of_privileged),
     Rule(("depends_on",), _too_many_depends),
     Rule(("nesting", "privileged"), _nesting_of_privileged),

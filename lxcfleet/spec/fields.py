@@ -34,6 +34,7 @@ from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.secrets import SecretsType, SecretUse
 from lxcfleet.spec.snapshots import NO_SCHEDULE, SCHEDULE, Schedule
+from lxcfleet.spec.swap import Swap
 from lxcfleet.spec.terms import (
     MAX_CPUS,
     MAX_GENERATION,
@@ -41,6 +42,7 @@ from lxcfleet.spec.terms import (
     MAX_ORDER,
     MAX_PIDS,
     MAX_STOP_TIMEOUT,
+    MAX_WEIGHT,
     PIDS,
     Affinity,
     Init,
@@ -161,6 +163,10 @@ class SpecFields:
         Size(), "Memory that it may use at most, such as 512M; 0: no limit.", default=0,
         setting="memory", change=Change.LIVE, option=("--memory",), metavar="SIZE",
     )
+    swap: int | None = row(
+        Swap(), "Swap space that it may use at most beside its memory, such as 1G; 0: none; max: no limit.", usual="max",
+        change=Change.LIVE, option=("--swap",), metavar="SIZE|max",
+    )
     oom: Victim | None = row(
         Choice(Victim), "Who is killed when its memory limit is reached. container: all its processes, so it ends, and its"
         " restart policy decides; process: the one that uses most.", usual="container for an app container, process for"
@@ -169,6 +175,15 @@ class SpecFields:
     cpus: float = row(
         Number(0, MAX_CPUS), "Processors that it may use at most, such as 1.5; 0: no limit.", default=0.0,
         setting="cpus", change=Change.LIVE, option=("--cpus",), metavar="N",
+    )
+    cpu_weight: int | None = row(
+        Whole(1, MAX_WEIGHT), "Its share of the processors where they don't suffice for all: one with 200 gets twice as much"
+        " as one with 100.", usual="100", change=Change.LIVE, option=("--cpu-weight",), metavar="N",
+    )
+    io_weight: int | None = row(
+        Whole(1, MAX_WEIGHT), "Its share of the disks' time where that does not suffice for all, as with cpu_weight. Takes a"
+        " disk whose scheduler goes by weights: bfq, or the kernel's io.cost.", usual="100",
+        change=Change.LIVE, option=("--io-weight",), metavar="N",
     )
     disk: int = row(
         Size(), "Disk space that it may take at most, such as 10G; 0: no limit. Takes project quotas; not for a privileged"

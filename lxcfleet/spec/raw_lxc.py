@@ -55,6 +55,12 @@ _FIELDS = {
 }  # fmt: skip
 """Files that a field of the spec is for."""
 
+FILES_OF = {
+    "swap": ("memory.swap.max", "memory.memsw.limit_in_bytes"), "cpu_weight": ("cpu.weight", "cpu.weight.nice", "cpu.shares"),
+    "io_weight": ("io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight"),
+}  # fmt: skip
+"""Files that a field of the spec is for, and that keys may be for instead: containers had them before there were fields."""
+
 _REASONS = {
     "lxc.rootfs": "lxcfleet mounts the root", "lxc.idmap": "lxcfleet gives ids", "lxc.id_map": "lxcfleet gives ids",
     "lxc.hook": "a hook runs as root of the host", "lxc.include": "a file could have any other key",

@@ -18,6 +18,12 @@ MAX_MBIT = 1_000_000.0
 """The highest limit of bandwidth, in megabits per second."""
 MAX_CPUS = 8192
 """The kernel's largest NR_CPUS."""
+WEIGHT = 100
+"""The weight that each cgroup has by itself (v2)."""
+MAX_WEIGHT = 10_000
+"""The highest weight that cgroup v2 knows."""
+LIMITS = ("memory", "swap", "cpus", "cpu_weight", "io_weight", "pids", "disk")
+"""The fields that say how much a container may use. Names and ports have nothing to do with them."""
 MAX_STOP_TIMEOUT = 86400.0
 """The longest time, in seconds, that a stop may take before it becomes a kill."""
 MAX_ORDER = 1000

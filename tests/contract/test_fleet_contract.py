@@ -378,6 +378,20 @@ def test_a_lower_limit_that_makes_a_container_ill_reaches_the_canary_alone_and_r
     assert (memories(shop), runs(shop)) == ([256] * 3, before)
 
 
+def test_weights_by_fleet_file_and_by_set_without_a_restart(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    before = runs(shop)
+    shop.write(("count: 3", "count: 3\n    cpu_weight: 50\n    swap: max"))
+    shop.apply()
+    assert {shop.spec(f"web{number}").cpu_weight for number in (1, 2, 3)} == {50}
+    lines = dict(line.split(":", 1) for line in cli("info", "web1").out.splitlines())
+    assert [lines[key].strip() for key in ("swap", "cpu weight", "io weight")] == ["max", "50", "-"]
+    done = json.loads(cli("set", "web1", "cpu_weight=200", "-f", "json").out)
+    assert done["results"][0]["differs"] == {"cpu_weight": ["50", "200"]}
+    assert (shop.spec("web1").cpu_weight, runs(shop)) == (200, before)
+    assert cli("set", "web1", "cpu_weight=0").status == 2
+
+
 def test_auto_revert_puts_a_lower_limit_back_also_of_one_container_alone(shop: Shop, cli: Cli) -> None:
     shop.write(("count: 3", f"count: 1\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
     shop.apply()
@@ -395,7 +409,8 @@ def test_what_can_not_harm_many_alike_is_changed_at_once(shop: Shop, cli: Cli) -
     """Higher limits, labels, names; and anything where nothing tells of harm, or where that is not asked for."""
     shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
     shop.apply()
-    for asked in (["web*", "memory=1G"], ["web*", "labels.tier=front"], ["db", "memory=8M"], ["web1", "memory=256M"]):
+    for asked in (["web*", "memory=1G"], ["web*", "labels.tier=front"], ["db", "memory=8M"], ["web1", "memory=256M"],
+                  ["web*", "cpu_weight=1"]):  # fmt: skip
         assert json.loads(cli("set", *asked, *QUICK, "-f", "json").out)["rollout"] is None
     dry = json.loads(cli("set", "web*", "memory=64M", *QUICK, "--dry-run", "-f", "json").out)
     assert [line for line in dry["plan"] if "in its turn" in line] == [

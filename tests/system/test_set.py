@@ -33,6 +33,36 @@ def spec(fleet: Fleet, name: str) -> str:
     return fleet.paths.container(name).spec.read_text()
 
 
+def test_swap_and_weights_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:
+    """Each as this kernel has it: what it can't keep is refused, with the reason."""
+    name, has = fleet.name("a"), cgroup.optional()
+    fleet.create(name)
+    pid = fleet.pid(name)
+    fleet.ok("set", name, "cpu_weight=50")
+    assert limit(fleet, name, "cpu", "cpu.shares", "cpu.weight") == ("50" if cgroup.unified() else "512")
+    done = fleet.run("set", name, "memory=256M", "swap=64M")
+    if {cgroup.SWAP, cgroup.SWAP_LEGACY} & has:
+        assert done.status == 0, done.err
+        files = ("memory", cgroup.SWAP_LEGACY, cgroup.SWAP)
+        assert limit(fleet, name, *files) == str((64 if cgroup.unified() else 320) << 20)
+        fleet.ok("set", name, "memory=512M", "swap=0")
+        assert limit(fleet, name, *files) == ("0" if cgroup.unified() else str(512 << 20))
+        fleet.ok("set", name, "memory=1G")
+        fleet.ok("set", name, "memory=", "swap=")
+        assert int(limit(fleet, name, *files).replace("max", str(1 << 62))) > 1 << 40
+    else:
+        assert (done.status, "swap" in done.err) == (1, True), done.err
+    done = fleet.run("set", name, "io_weight=200")
+    if (files_of_io := sorted(cgroup.IO_WEIGHTS & has)) and not cgroup.unified():
+        assert done.status == 0, done.err
+        assert limit(fleet, name, "blkio", files_of_io[0], files_of_io[0]) == "109"
+    elif not files_of_io:
+        assert (done.status, "io_weight" in done.err) == (1, True), done.err
+    assert fleet.pid(name) == pid
+    fleet.ok("restart", name)
+    assert limit(fleet, name, "cpu", "cpu.shares", "cpu.weight") == ("50" if cgroup.unified() else "512")
+
+
 def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:
     name, other = fleet.name("a"), fleet.name("b")
     fleet.create(name, other)

@@ -100,6 +100,14 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def test_limits_that_this_kernel_can_t_keep_are_refused(world: World) -> None:
+    """The platform of this world has none of the files."""
+    assert "memory.swap.max" in str(world.refused("swap=0", "memory=1G").why)
+    assert "no weights for block devices" in str(world.refused("io_weight=200").why)
+    assert [each.spec.cpu_weight for each in world.set("cpu_weight=50", "swap=max")] == [50] * 5
+    assert "can't both be set" in str(world.refused("lxc.cgroup2.cpu.weight=7").why)
+
+
 def test_all_containers_get_the_assigned_values(world: World) -> None:
     planned = world.set("labels.tier=front", "environment.MODE=night")
     assert [each.changed for each in planned] == [True] * 5

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import lxc_config, store
+from lxcfleet.containers import changes, lxc_config, store, weights
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import cgroup
-from lxcfleet.host.process.cgroup import Payload
+from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY, Payload
 from lxcfleet.launcher.children import containers as children
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.swap import NO_LIMIT
 from lxcfleet.spec.terms import Victim
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
@@ -90,14 +91,17 @@ def test_a_full_disk_keeps_no_container_from_starting(paths: Paths, monkeypatch:
 
 # -- limits of a run -----------------------------------------------------------------------------------------------
 
+MODERN_FILES = frozenset({SWAP, "io.weight", "io.bfq.weight"})
+LEGACY_FILES = frozenset({SWAP_LEGACY, "blkio.bfq.weight"})
 MODERN = Platform(True, frozenset({"memory", "cpu", "pids"}), False, False, "lxcfleet0", "", Path("/hook.py"))
 
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_each_limit_that_configurations_have_can_be_set_and_taken_away_while_it_runs(unified: bool) -> None:
     platform = replace(MODERN, cgroup2=unified)
+    platform = replace(platform, limit_files=MODERN_FILES if unified else LEGACY_FILES)
     limited = lxc_config.cgroup_limits(
-        replace(SPEC, memory=1 << 29, cpus=0.5, pids=100, oom=Victim.CONTAINER), platform
+        replace(SPEC, memory=1 << 29, cpus=0.5, pids=100, oom=Victim.CONTAINER, swap=0, cpu_weight=5, io_weight=2), platform
     )
     free = lxc_config.cgroup_limits(replace(SPEC, pids=0), platform)
     assert [each.file for each in limited] == [each.file for each in free]
@@ -106,6 +110,79 @@ def test_each_limit_that_configurations_have_can_be_set_and_taken_away_while_it_
     values = {each.file: each.value for each in free}
     assert values["pids.max"] == "max"
     assert values["memory.max" if unified else "memory.limit_in_bytes"] == ("max" if unified else "-1")
+
+
+def test_swap_and_weights_in_the_files_of_both_versions() -> None:
+    spec = replace(SPEC, memory=1 << 29, swap=1 << 28, cpu_weight=50, io_weight=10_000)
+    modern = lxc_config.cgroup_limits(spec, replace(MODERN, limit_files=MODERN_FILES))
+    values = {each.file: each.value for each in modern}
+    assert values["memory.swap.max"] == str(1 << 28)
+    assert (values["cpu.weight"], values["io.weight"], values["io.bfq.weight"]) == ("50", "10000", "1000")
+    platform = replace(MODERN, cgroup2=False, limit_files=LEGACY_FILES)
+    legacy = {each.file: (each.controller, each.value) for each in lxc_config.cgroup_limits(spec, platform)}
+    assert legacy["memory.memsw.limit_in_bytes"] == ("memory", str((1 << 29) + (1 << 28)))
+    assert (legacy["cpu.shares"], legacy["blkio.bfq.weight"]) == (("cpu", "512"), ("blkio", "1000"))
+    assert [weights.shares(each) for each in (None, 1, 100, 10_000)] == [1024, 10, 1024, 102400]
+    assert [weights.io_weight("blkio.weight", each) for each in (None, 1, 10_000)] == [500, 10, 1000]
+    assert [weights.io_weight("io.bfq.weight", each) for each in (None, 1, 100, 200)] == [100, 1, 100, 109]
+    unset = lxc_config.cgroup_limits(replace(SPEC, swap=NO_LIMIT), MODERN)
+    assert not [each for each in unset if "swap" in each.file or "io" in each.file]
+
+
+@pytest.mark.parametrize(("former", "wanted"), [
+    ((1 << 29, 0), (1 << 30, 0)), ((1 << 30, 0), (1 << 29, 0)), ((0, None), (1 << 29, 0)), ((1 << 29, 0), (0, None)),
+    ((1 << 29, 0), (1 << 30, None)), ((1 << 30, 10 << 30), (2 << 30, 0)), ((2 << 30, 0), (1 << 30, 10 << 30)),
+])  # fmt: skip
+def test_v1_never_has_a_limit_of_memory_above_the_one_of_memory_and_swap(
+    former: tuple[int, int | None], wanted: tuple[int, int | None]
+) -> None:
+    """The kernel refuses such a write."""
+    platform = replace(MODERN, cgroup2=False, limit_files=LEGACY_FILES)
+    one, other = (replace(SPEC, memory=memory, swap=swap) for memory, swap in (former, wanted))
+    for start, end in ((one, other), (other, one)):
+        now = {each.file: each.value for each in lxc_config.cgroup_limits(start, platform)}
+        for each in lxc_config.changed_limits(start, end, platform):
+            now[each.file] = each.value
+            low, high = (int(now[f"memory.{file}"]) for file in ("limit_in_bytes", "memsw.limit_in_bytes"))
+            assert high == -1 or -1 < low <= high
+        assert now == {each.file: each.value for each in lxc_config.cgroup_limits(end, platform)}
+
+
+def test_what_a_kernel_can_t_keep_is_told() -> None:
+    both = replace(SPEC, memory=1 << 29, swap=0, io_weight=200)
+    assert weights.missing(both, MODERN_FILES, cgroup2=True) == weights.missing(both, LEGACY_FILES, cgroup2=False) == ""
+    assert "memory.swap.max" in weights.missing(both, frozenset(), cgroup2=True)
+    assert "memory.memsw" in weights.missing(both, frozenset(), cgroup2=False)
+    assert "limit of memory, too" in weights.missing(replace(both, memory=0), LEGACY_FILES, cgroup2=False)
+    assert "bfq" in weights.missing(replace(both, swap=None), frozenset({SWAP}), cgroup2=True)
+    assert weights.missing(replace(SPEC, swap=NO_LIMIT, cpu_weight=5), frozenset(), cgroup2=True) == ""
+
+
+def test_the_files_of_this_kernel_are_found(tmp_path: Path) -> None:
+    for name in ("old/memory", "old/blkio", "new/system.slice", "proc", "sys/module/bfq"):
+        (tmp_path / name).mkdir(parents=True)
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert cgroup.optional(old, tmp_path) == frozenset()
+    for name in ("memory/memory.memsw.limit_in_bytes", "blkio/blkio.bfq.io_service_bytes"):
+        (old / name).touch()
+    assert cgroup.optional(old, tmp_path) == LEGACY_FILES
+    (new / "cgroup.controllers").write_text("cpu memory pids\n")
+    (tmp_path / "proc/swaps").touch()
+    (new / "io.cost.qos").touch()
+    assert cgroup.optional(new, tmp_path) == {SWAP}
+    (new / "system.slice/memory.current").touch()
+    assert cgroup.optional(new, tmp_path) == frozenset()  # swap accounting is off
+    (new / f"system.slice/{SWAP}").touch()
+    (new / "cgroup.controllers").write_text("cpu io memory pids\n")
+    assert cgroup.optional(new, tmp_path) == MODERN_FILES
+
+
+def test_less_swap_may_harm_and_weights_may_not() -> None:
+    def risky(one: int | None, other: int | None) -> tuple[str, ...]:
+        return changes.risky(replace(SPEC, swap=one, cpu_weight=100), replace(SPEC, swap=other, cpu_weight=1, io_weight=1))
+
+    assert [risky(*each) for each in ((None, 0), (5, 4), (NO_LIMIT, 9))] == [("swap",)] * 3
+    assert [risky(*each) for each in ((0, None), (4, 5), (None, NO_LIMIT), (0, 0))] == [()] * 4
 
 
 def limited(item: dict[str, Any], paths: Paths) -> dict[str, Any]:

@@ -35,6 +35,36 @@ def controllers() -> frozenset[str]:
     return frozenset(path.name for path in _ROOT.iterdir() if path.is_dir())
 
 
+SWAP, SWAP_LEGACY = "memory.swap.max", "memory.memsw.limit_in_bytes"
+IO_WEIGHTS = frozenset(("io.weight", "io.bfq.weight", "blkio.bfq.weight", "blkio.weight"))
+OPTIONAL = frozenset((SWAP, SWAP_LEGACY)) | IO_WEIGHTS
+"""Files that a cgroup has only with some kernels, or with some of their options."""
+
+
+def optional(root: Path = _ROOT, system: Path = Path("/")) -> frozenset[str]:
+    """Those of ``OPTIONAL`` that the cgroups of containers have.
+
+    The root has most of them not, and on v2 its children only those of controllers that are on in it, as liblxc turns them
+    on at the first start of a container. So files that come along with them count, too.
+    """
+    if not (root / "cgroup.controllers").exists():
+        found = {each for each in OPTIONAL if (root / each.partition(".")[0] / each).exists()}
+        if (root / "blkio/blkio.bfq.io_service_bytes").exists():
+            found.add("blkio.bfq.weight")
+        return frozenset(found)
+    known = (root / "cgroup.controllers").read_text(encoding="ascii").split()
+    below = [path for path in root.iterdir() if path.is_dir()]
+    found = {each for each in OPTIONAL for path in below if (path / each).exists()}
+    counted = any((path / "memory.current").exists() for path in below)
+    if "memory" in known and not counted and (system / "proc/swaps").exists():
+        found.add(SWAP)
+    if "io" in known and (root / "io.cost.qos").exists():
+        found.add("io.weight")
+    if "io" in known and (system / "sys/module/bfq").exists():
+        found.add("io.bfq.weight")
+    return frozenset(found)
+
+
 SLICE = "lxcfleet.slice"
 """The unit that is lxcfleet's slice; systemd.slice(5)."""
 
