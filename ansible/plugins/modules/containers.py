@@ -154,6 +154,12 @@ options:
       - >-
         Memory that it may use at most, such as 512M; 0: no limit.
     type: str
+  swap:
+    description:
+      - >-
+        Swap space that it may use at most beside its memory, such as 1G; 0: none; max: no limit. The default
+        is max.
+    type: str
   oom:
     description:
       - >-
@@ -167,6 +173,18 @@ options:
       - >-
         Processors that it may use at most, such as 1.5; 0: no limit.
     type: float
+  cpu_weight:
+    description:
+      - >-
+        Its share of the processors where they don't suffice for all: one with 200 gets twice as much as one
+        with 100. The default is 100.
+    type: int
+  io_weight:
+    description:
+      - >-
+        Its share of the disks' time where that does not suffice for all, as with cpu_weight. Takes a disk
+        whose scheduler goes by weights: bfq, or the kernel's io.cost. The default is 100.
+    type: int
   disk:
     description:
       - >-
@@ -373,8 +391,11 @@ FIELDS = dict(
     drain=dict(type="float"),
     health=dict(type="dict"),
     memory=dict(type="str"),
+    swap=dict(type="str"),
     oom=dict(type="str", choices=["container", "process"]),
     cpus=dict(type="float"),
+    cpu_weight=dict(type="int"),
+    io_weight=dict(type="int"),
     disk=dict(type="str"),
     pids=dict(type="int"),
     volumes=dict(type="list", elements="str"),
@@ -413,8 +434,11 @@ OPTIONS = dict(
     isolated=("--isolated", ""),
     drain=("--drain", ""),
     memory=("--memory", ""),
+    swap=("--swap", ""),
     oom=("--oom", ""),
     cpus=("--cpus", ""),
+    cpu_weight=("--cpu-weight", ""),
+    io_weight=("--io-weight", ""),
     disk=("--disk", ""),
     pids=("--pids", ""),
     volumes=("--volume", ""),
