@@ -59,8 +59,14 @@ def test_swap_and_weights_of_a_container_that_runs_change_at_once(fleet: Fleet) 
     elif not files_of_io:
         assert (done.status, "io_weight" in done.err) == (1, True), done.err
     assert fleet.pid(name) == pid
+    if {cgroup.SWAP, cgroup.SWAP_LEGACY} & has:
+        fleet.ok("set", name, "memory=512M", "swap=0")
     fleet.ok("restart", name)
     assert limit(fleet, name, "cpu", "cpu.shares", "cpu.weight") == ("50" if cgroup.unified() else "512")
+    if {cgroup.SWAP, cgroup.SWAP_LEGACY} & has:
+        assert limit(fleet, name, *files) == ("0" if cgroup.unified() else str(512 << 20))
+    if files_of_io and not cgroup.unified():
+        assert limit(fleet, name, "blkio", files_of_io[0], files_of_io[0]) == "109"
 
 
 def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import socket
@@ -15,11 +16,14 @@ from lxcfleet.containers import changes, lxc_config, store, weights
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.specs import Specs
+from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY, Payload
 from lxcfleet.launcher.children import containers as children
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.swap import NO_LIMIT
 from lxcfleet.spec.terms import Victim
@@ -146,6 +150,33 @@ def test_v1_never_has_a_limit_of_memory_above_the_one_of_memory_and_swap(
             low, high = (int(now[f"memory.{file}"]) for file in ("limit_in_bytes", "memsw.limit_in_bytes"))
             assert high == -1 or -1 < low <= high
         assert now == {each.file: each.value for each in lxc_config.cgroup_limits(end, platform)}
+
+
+def test_a_write_that_fails_puts_memory_and_swap_back_in_the_kernel_s_order(paths: Paths) -> None:
+    platform = replace(MODERN, cgroup2=False, limit_files=LEGACY_FILES)
+    nothing: Any = None
+    specs = Specs(paths, platform, nothing, nothing, Bus(), 4)
+    asked: list[list[tuple[str, str]]] = []
+
+    async def refuse(item: Any) -> None:
+        asked.append([(file, value) for _, file, value in item["limits"]])
+        if len(asked) == 1:
+            raise HostError("web: a limit can't be changed while it runs", why="Device or resource busy")
+
+    limits: Any = type("Limits", (), {"set": staticmethod(refuse)})()
+    specs._limits = limits
+    former = replace(SPEC, memory=1 << 30, swap=0, cpu_weight=50)
+    container = Container("web", former)
+    running: Any = type("Running", (), {"pid": 1})()
+    container.running = running
+    with pytest.raises(HostError, match="can't be changed"):
+        asyncio.run(specs.put_in_force(container, replace(former, memory=1 << 29, cpu_weight=None)))
+    memory, both = "memory.limit_in_bytes", SWAP_LEGACY
+    assert asked == [
+        [(memory, str(1 << 29)), (both, str(1 << 29)), ("cpu.shares", "1024")],
+        [(both, str(1 << 30)), (memory, str(1 << 30)), ("cpu.shares", "512")],
+    ]
+    assert container.spec == former
 
 
 def test_what_a_kernel_can_t_keep_is_told() -> None:
