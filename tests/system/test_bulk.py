@@ -28,7 +28,9 @@ def test_a_hundred_containers_are_created_used_and_destroyed(fleet: Fleet) -> No
     assert {record["state"] for record in records} == {"running"}
     assert len(fleet.ok("exec", "--all", "--", "true").splitlines()) == 0
     assert host_mounts() == mounts
-    assert len(fleet.loops()) == 1
+    # Tests that run beside this one change the host: then the mask is built anew, and containers stay on the former one.
+    assert len([loop for loop in fleet.loops() if not loop.endswith("(deleted)")]) == 1
+    assert len(fleet.loops()) < 10
     assert "100 restarted" in fleet.ok("restart", "--all")
     after = {record["name"]: record["pid"] for record in fleet.records()}
     assert not {record["pid"] for record in records} & set(after.values())
