@@ -364,6 +364,7 @@ def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
         file.truncate(192 << 20)
     try:
         subprocess.run(["mkfs.ext4", "-qF", *make, str(image)], check=True)
+        _share(fleet.paths.lxc)
         subprocess.run(["mount", "-o", options, str(image), str(fleet.paths.lxc)], check=True, capture_output=True)
         (fleet.paths.lxc / "lost+found").rmdir()
         fleet.start_daemon()
@@ -377,7 +378,15 @@ def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
             fleet.stop_daemon()
             (fleet.paths.lxc / "ballast").unlink(missing_ok=True)
             until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
+        subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True, check=False)
         fleet.remove()
+
+
+def _share(directory: Path) -> None:
+    """Have mounts on the directory end everywhere when they end here, as on a host with systemd: namespaces of other fleets,
+    whose tests run at the same time, would keep the disk."""
+    subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+    subprocess.run(["mount", "--make-shared", str(directory)], check=True)
 
 
 def alive(pid: int | None) -> bool:
