@@ -210,7 +210,7 @@ POINTS = st.sets(st.sampled_from(("/usr", "/opt", "/usr/local", "/var/lib")))
     st.lists(st.lists(STEPS, max_size=6), min_size=1, max_size=7), st.randoms(use_true_random=False), st.booleans(),
     st.lists(st.one_of(st.just(set[str]()), POINTS), min_size=8, max_size=8), st.sampled_from(("/", "/var")),
 )  # fmt: skip
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_what_was_frozen_stays_whatever_becomes_of_the_host(
     patches: list[list[tuple[str, str, int]]], random: Any, squash: bool, parts: list[set[str]], home: str
 ) -> None:
