@@ -60,13 +60,13 @@ class Mounted:
         self.top = top
         self.paths = Paths(lxc=top / "lxc", run=top / "run", etc=top / "etc")
         make_mount_points(self.paths)
-        (self.paths.run / "app").mkdir()
+        (self.paths.run / "fourth").mkdir()
         (top / "apps").mkdir()
         own = self.paths.container(NAME)
         for directory in (own.directory, own.delta, own.work):
             directory.mkdir(parents=True)
         os.chown(own.delta, FIRST_ID, FIRST_ID)
-        mounted = str(self.paths.run / "app")
+        mounted = str(self.paths.run / "fourth")
         app = Layer("app", str(top / "apps"), mounted, idmapped=True, hosts=False, neutral=False, opaque=OPAQUE)
         usual = stack_of(self.paths, NAME)
         self.stack = Stack((usual.top, app, *usual.lower))
