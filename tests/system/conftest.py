@@ -13,7 +13,7 @@ from .harness import Fleet
 
 CHANGE_THE_HOST = {
     "app", "bad_input", "clone", "confinement", "cve", "exposure", "generations", "group_tests", "haproxy", "layers", "mask",
-    "own_parts", "parts", "patch", "reload", "rollout", "services", "stack", "stale", "stories", "verify",
+    "own_parts", "parts", "patch", "reconcile", "reload", "rollout", "services", "stack", "stale", "stories", "verify",
 }  # fmt: skip
 """Modules that change files of the host below /etc, /opt, /usr and /var, or look whether somebody did."""
 
