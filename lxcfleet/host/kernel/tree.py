@@ -110,30 +110,31 @@ def _sync_all(paths: Iterable[Path]) -> None:
             pass
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor for reading, with these flags besides. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    with _opened(path, os.O_NOFOLLOW) as descriptor:
+        os.fsync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory on disk, as they are now; fsync(2). Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(directory, os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_file_system(directory: Path) -> None:
     """Have all that was written to the file system of a directory on disk; syncfs(2). Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(directory, os.O_DIRECTORY) as descriptor:
         syscalls.sync_file_system(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def keep_copy(source: Path, target: Path) -> None:
