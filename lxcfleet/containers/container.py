@@ -75,7 +75,7 @@ class Container:
     busy: str | None = None
     """The word for the action that is under way on it; None: there is none."""
     still: bool = False
-    """It is frozen for a moment, for a copy; see containers.stillness."""
+    """It is frozen for a moment, for a copy; see containers.copies.stillness."""
     stills: int = 0
     """How often this daemon froze it for a copy."""
     starts: int = 0

@@ -1,4 +1,5 @@
-"""The desired and the observed state of a container. Values only; containers.plan gives the steps from one to the other.
+"""The desired and the observed state of a container. Values only; containers.reconciling.plan gives the steps from one to the
+other.
 
 The operator's intent is on disk, in the container's file ``pending``, before anything is done for it, until it is
 fulfilled. So if the daemon dies at any moment, the next one knows what was wanted.

@@ -22,13 +22,14 @@ from typing import Any
 from lxcfleet import __version__
 from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS, ArchiveMessage
 from lxcfleet.base.stack import stack_for
-from lxcfleet.containers import moving, services, store
+from lxcfleet.containers import moving, store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import refuse_circle
+from lxcfleet.containers.copies.stillness import Still
 from lxcfleet.containers.events import ActionDone
-from lxcfleet.containers.lifecycle import Lifecycle
-from lxcfleet.containers.specs import Specs
-from lxcfleet.containers.stillness import Still
+from lxcfleet.containers.order.dependencies import refuse_circle
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.specs import Specs
+from lxcfleet.containers.requests import services
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from lxcfleet.api.drain import DrainRecord, DrainRequest, EndDrainRequest
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.capacity.needs import Finding
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.drain import Drain
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.daemon.events import DrainBegan, DrainEnded
 from lxcfleet.errors import HostError, WrongState
 from lxcfleet.runtime.bus import Bus

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from lxcfleet import __version__
 from lxcfleet.api.client import answers
 from lxcfleet.base.mask import mount
-from lxcfleet.containers.steps import Observer
+from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.daemon import systemd
 from lxcfleet.daemon.serving import Daemon
 from lxcfleet.errors import FleetError, HostError, Unsupported

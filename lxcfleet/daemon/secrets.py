@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from lxcfleet.api.records import SecretRecord
 from lxcfleet.api.requests import RefreshSecretsRequest
-from lxcfleet.containers.declarations import Declared
-from lxcfleet.containers.secrets import Secrets
+from lxcfleet.containers.secrets.declarations import Declared
+from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.spec.results import Result

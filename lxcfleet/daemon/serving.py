@@ -12,7 +12,7 @@ from functools import partial
 
 from lxcfleet import __version__
 from lxcfleet.containers.events import LeftoverRemoved
-from lxcfleet.containers.steps import Observer
+from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.daemon import systemd
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http import gate

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
 from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
-from lxcfleet.containers import services
-from lxcfleet.containers.changing import Planned, restart_lines, to_restart
-from lxcfleet.containers.request import units_of
+from lxcfleet.containers.requests import services
+from lxcfleet.containers.requests.changing import Planned, restart_lines, to_restart
+from lxcfleet.containers.requests.request import units_of
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders

@@ -14,12 +14,12 @@ from lxcfleet.api.snapshots import (
     RestoreSnapshotRequest,
     SnapshotRecord,
 )
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.copy_cost import CopyCost, in_words
+from lxcfleet.containers.copies.copy_cost import CopyCost, in_words
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
+from lxcfleet.containers.copies.stillness import Stillness
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.snapshot_files import SnapshotFiles
-from lxcfleet.containers.stillness import Stillness
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.daemon.events import SnapshotMade, SnapshotRemoved, SnapshotRestored
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import ASKED, RESTORE, Snapshot

@@ -12,13 +12,11 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.apps import AppSealed, AppsThere
-from lxcfleet.containers.bases import Bases
-from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.drain import Drain
-from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.ends.endings import Endings
+from lxcfleet.containers.ends.memory import MemoryKills
+from lxcfleet.containers.ends.monitor_guard import MonitorGuard
 from lxcfleet.containers.events import (
     ActionDone,
     Began,
@@ -35,19 +33,21 @@ from lxcfleet.containers.events import (
     Wished,
 )
 from lxcfleet.containers.host_keeper import HostKeeper
-from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.memory import MemoryKills
-from lxcfleet.containers.monitor_guard import MonitorGuard
+from lxcfleet.containers.measuring.delta_sizes import DeltaSizes
+from lxcfleet.containers.measuring.readings import Readings
 from lxcfleet.containers.moving import AtHome
-from lxcfleet.containers.prerequisites import Prerequisites
-from lxcfleet.containers.readings import Readings
+from lxcfleet.containers.order.blocking import Blocking
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.reconciling.bases import Bases
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.prerequisites import Prerequisites
+from lxcfleet.containers.reconciling.specs import Specs
+from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.secret_changes import SecretChanges
-from lxcfleet.containers.secrets import Secrets
-from lxcfleet.containers.specs import Specs
-from lxcfleet.containers.steps import Observer
-from lxcfleet.containers.supervision import Supervision
+from lxcfleet.containers.secrets.keeper import Secrets
+from lxcfleet.containers.secrets.new_values import SecretChanges
+from lxcfleet.containers.supervision.supervision import Supervision
 from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.archives import Archives
 from lxcfleet.daemon.baking import Baking

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lxcfleet.api.records import RolloutRecord
-from lxcfleet.containers.actions import Actions
-from lxcfleet.containers.changing import Changing, Planned
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.creation import Creation
-from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.measuring.delta_sizes import Looks
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
+from lxcfleet.containers.requests.changing import Changing, Planned
+from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Change, Kind, Plan
@@ -64,7 +64,7 @@ class AppHands(Protocol):
 
 
 class SecretHands(Protocol):
-    """What fleets use of secrets; containers.secrets has it."""
+    """What fleets use of secrets; containers.secrets.keeper has it."""
 
     async def renew(self, keys: Collection[str]) -> dict[str, bool | FleetError]:
         """Ask the sources of these anew."""

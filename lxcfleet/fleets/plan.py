@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.containers.changes import await_restart
+from lxcfleet.containers.reconciling.changes import await_restart
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets import dependencies
 from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init

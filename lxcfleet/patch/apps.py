@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.api.apps import AppSwitchRecord, UseAppRequest
-from lxcfleet.containers.changing import Changing
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.changing import Changing
 from lxcfleet.errors import Broken, HostError, InvalidInput, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.rollout.orders import Orders

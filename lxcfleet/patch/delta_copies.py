@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.copy_cost import CopyCost
+from lxcfleet.containers.copies.copy_cost import CopyCost
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
+from lxcfleet.containers.copies.stillness import Stillness
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.snapshot_files import SnapshotFiles
-from lxcfleet.containers.stillness import Stillness
 from lxcfleet.errors import Broken, NotFound
 from lxcfleet.paths import Paths
 

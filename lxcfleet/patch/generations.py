@@ -23,12 +23,12 @@ from lxcfleet.api.generations import (
     RollbackRequest,
 )
 from lxcfleet.base.generations import packages, store
-from lxcfleet.containers.changing import Changing
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
-from lxcfleet.containers.fitting import unfit
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.changing import Changing
+from lxcfleet.containers.requests.fitting import unfit
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher

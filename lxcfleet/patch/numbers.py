@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from lxcfleet.api.findings import ShadowsRecord
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.readings import PatchReading
+from lxcfleet.containers.measuring.readings import PatchReading
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import database

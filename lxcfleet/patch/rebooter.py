@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers.actions import Actions
-from lxcfleet.containers.boot import Boot
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
+from lxcfleet.containers.supervision.boot import Boot
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg, reboot

@@ -17,12 +17,12 @@ from pathlib import Path
 from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
 from lxcfleet.base.generations import store
 from lxcfleet.containers import exits
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
+from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.errors import Broken, Busy, FleetError, HostError, NotFound, WrongState, from_body
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree

@@ -15,7 +15,7 @@ from functools import partial
 from lxcfleet.api.generations import FreezeRecord
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.containers.bases import Bases
+from lxcfleet.containers.reconciling.bases import Bases
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.packages import database

@@ -100,7 +100,7 @@ class ContainerPaths:
 
     @property
     def runs(self) -> Path:
-        """Is there while it runs; see containers.supervision."""
+        """Is there while it runs; see containers.supervision.supervision."""
         return self.directory / "runs"
 
     @property
@@ -110,7 +110,7 @@ class ContainerPaths:
 
     @property
     def secrets(self) -> Path:
-        """Digests of the secrets that its program knows of; no values. See containers.secrets."""
+        """Digests of the secrets that its program knows of; no values. See containers.secrets.keeper."""
         return self.directory / "secrets.json"
 
     @property

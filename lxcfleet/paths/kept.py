@@ -199,7 +199,7 @@ class KeptPaths(Roots):
 
     @property
     def running_record(self) -> Path:
-        """What runs, for the next boot; see containers.boot."""
+        """What runs, for the next boot; see containers.supervision.boot."""
         return self.lxc / ".lxcfleet-running"
 
     @property

@@ -143,7 +143,7 @@ class RunPaths(Roots):
 
     @property
     def patch_base(self) -> Path:
-        """The generation that was frozen before the patch that is under way; see containers.bases."""
+        """The generation that was frozen before the patch that is under way; see containers.reconciling.bases."""
         return self.run / "patched.base.json"
 
     @property
@@ -157,7 +157,7 @@ class RunPaths(Roots):
 
     @property
     def stills(self) -> Path:
-        """A file for each container that is frozen for a copy: which run of it; see containers.stillness."""
+        """A file for each container that is frozen for a copy: which run of it; see containers.copies.stillness."""
         return self.run / "still"
 
     def still(self, name: str) -> Path:

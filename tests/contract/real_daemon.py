@@ -18,7 +18,7 @@ from aiohttp import web
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import usage
+from lxcfleet.containers.measuring import usage
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http import gate
 from lxcfleet.daemon.http.access import Access

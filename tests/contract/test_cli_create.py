@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.containers import services
+from lxcfleet.containers.requests import services
 from lxcfleet.errors import HostError
 from lxcfleet.spec.states import State
 from lxcfleet.spec.terms import Init

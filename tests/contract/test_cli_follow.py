@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lxcfleet.containers import creation
+from lxcfleet.containers.requests import creation
 from lxcfleet.errors import HostError
 from lxcfleet.runtime.operations import Operation
 from lxcfleet.spec.states import State

@@ -12,7 +12,7 @@ import pytest
 
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import firsts
+from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.events import Began, Exited
 
 from .conftest import Cli, rows, soon

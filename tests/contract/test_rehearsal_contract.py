@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lxcfleet.api.rehearsals import RehearseRequest
-from lxcfleet.containers import copy_cost
+from lxcfleet.containers.copies import copy_cost
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.patch.rehearsal import PREFIX, clone_of
 from lxcfleet.spec.merging import merge

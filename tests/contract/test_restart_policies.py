@@ -19,7 +19,7 @@ import pytest
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import ContainerDetails
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import firsts
+from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.restarts import Course
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import stopping

@@ -15,7 +15,7 @@ import pytest
 from lxcfleet.api.client import Client
 from lxcfleet.api.snapshots import CreateSnapshotsRequest
 from lxcfleet.cli.verbs import backup
-from lxcfleet.containers import copy_cost
+from lxcfleet.containers.copies import copy_cost
 from lxcfleet.errors import HostError
 from lxcfleet.spec.selection import Selection
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lxcfleet.containers.changing import needs_restart
+from lxcfleet.containers.requests.changing import needs_restart
 from lxcfleet.patch.verify import covers
 
 from .conftest import Cli, rows

@@ -1,7 +1,7 @@
 """A daemon that kills itself or its launcher when it is about to do a chosen step to a chosen container.
 
 KILL_AT=daemon:NAME:STEP or KILL_AT=launcher:NAME:STEP in the daemon's environment chooses the process, the container and the
-step. STEP is the name of a class in containers.steps in small letters.
+step. STEP is the name of a class in containers.reconciling.steps in small letters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 
-from lxcfleet.containers.steps import Step
+from lxcfleet.containers.reconciling.steps import Step
 from lxcfleet.daemon.main import main
 
 from .harness import command_lines, parent_of

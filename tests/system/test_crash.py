@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.containers import plan
 from lxcfleet.containers.desired import Observed
-from lxcfleet.containers.steps import Check, Halt, Leave, Make, Step, Want
+from lxcfleet.containers.reconciling import plan
+from lxcfleet.containers.reconciling.steps import Check, Halt, Leave, Make, Step, Want
 from lxcfleet.spec.states import Action
 
 from .harness import SLEEP, TIMEOUT, Fleet, alive, until

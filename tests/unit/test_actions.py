@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import plan, store
-from lxcfleet.containers.actions import Actions
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import StartFailed
-from lxcfleet.containers.reboots import Reboots
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling import plan
+from lxcfleet.containers.reconciling.reconciler import Reconciler
+from lxcfleet.containers.reconciling.steps import Boot
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.snapshot_files import SnapshotFiles
-from lxcfleet.containers.steps import Boot
+from lxcfleet.containers.requests.actions import Actions
+from lxcfleet.containers.requests.reboots import Reboots
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus

@@ -20,6 +20,14 @@ VALUES = {"lxcfleet", "errors", "paths", "units"}
 LAUNCHER = {"launcher.client", "launcher.operations", "launcher.items"}
 """The part of the launcher that the daemon's rooms may know: its operations and its client."""
 
+CONTAINERS = {
+    "containers", "containers.secrets", "containers.ends", "containers.measuring", "containers.reconciling",
+    "containers.order", "containers.copies", "containers.requests", "containers.supervision",
+}  # fmt: skip
+"""The rooms within ``containers`` have arrows of their own. Rooms above may use each of them."""
+
+BELOW_CONTAINERS = {*LAUNCHER, "runtime", "capacity", "data", "base", "host", "api", "spec", "values"}
+
 BELOW: dict[str, set[str]] = {
     "values": set(),
     "spec": {"values"},
@@ -32,18 +40,32 @@ BELOW: dict[str, set[str]] = {
     "launcher.client": {"launcher.operations", "host", "values"},
     "runtime": {"api", "spec", "values"},
     "capacity": {"host", "spec", "values"},
-    "containers": {*LAUNCHER, "runtime", "capacity", "data", "base", "host", "api", "spec", "values"},
-    "network": {"containers", "capacity", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
-    "health": {"containers", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
-    "logs": {"containers", "runtime", "host", "api", "spec", "values"},
-    "patch": {"health", "containers", *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
+    "containers": BELOW_CONTAINERS,
+    "containers.secrets": {"containers", *BELOW_CONTAINERS},
+    "containers.ends": {"containers", *BELOW_CONTAINERS},
+    "containers.measuring": {"containers", *BELOW_CONTAINERS},
+    "containers.reconciling": {"containers.secrets", "containers", *BELOW_CONTAINERS},
+    "containers.order": {"containers.reconciling", "containers.ends", "containers", *BELOW_CONTAINERS},
+    "containers.copies": {"containers.reconciling", "containers", *BELOW_CONTAINERS},
+    "containers.requests": {
+        "containers.order", "containers.copies", "containers.reconciling", "containers.ends", "containers.secrets",
+        "containers", *BELOW_CONTAINERS,
+    },
+    "containers.supervision": {
+        "containers.requests", "containers.order", "containers.reconciling", "containers.ends", "containers",
+        *BELOW_CONTAINERS,
+    },
+    "network": {*CONTAINERS, "capacity", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
+    "health": {*CONTAINERS, *LAUNCHER, "runtime", "host", "api", "spec", "values"},
+    "logs": {*CONTAINERS, "runtime", "host", "api", "spec", "values"},
+    "patch": {"health", *CONTAINERS, *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
     "launcher": {
-        "launcher.operations", "launcher.items", "patch", "network", "containers", "data", "base", "host", "spec",
+        "launcher.operations", "launcher.items", "patch", "network", *CONTAINERS, "data", "base", "host", "spec",
         "values",
     },
-    "fleets": {"patch", "containers", "runtime", "host", "api", "spec", "values"},
+    "fleets": {"patch", *CONTAINERS, "runtime", "host", "api", "spec", "values"},
     "daemon": {
-        "fleets", "patch", "network", "health", "logs", "containers", "capacity", *LAUNCHER, "runtime", "data", "base",
+        "fleets", "patch", "network", "health", "logs", *CONTAINERS, "capacity", *LAUNCHER, "runtime", "data", "base",
         "host", "api", "spec",
         "values",
     },

@@ -10,8 +10,8 @@ import pytest
 
 from lxcfleet.base.generations import store
 from lxcfleet.base.generations.record import Generation
-from lxcfleet.containers.bases import Bases, for_now
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.reconciling.bases import Bases, for_now
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.containers.boot import Record, parse
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.turns import Gates, in_turns, turns
+from lxcfleet.containers.order.turns import Gates, in_turns, turns
+from lxcfleet.containers.supervision.boot import Record, parse
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.spec.depends import Graph
 from lxcfleet.spec.results import Result

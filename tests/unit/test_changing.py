@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from lxcfleet.containers import store
-from lxcfleet.containers.changing import Changing, Planned, like, to_restart
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.lxc_config import Platform
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.reconciling.reconciler import Reconciler
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.specs import Specs
+from lxcfleet.containers.requests.changing import Changing, Planned, like, to_restart
 from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths

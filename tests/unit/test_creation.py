@@ -11,9 +11,9 @@ import pytest
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.containers import delta_sizes
-from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.measuring import delta_sizes
+from lxcfleet.containers.measuring.delta_sizes import Looks
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 

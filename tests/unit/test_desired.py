@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import changes, lxc_config, store, weights
+from lxcfleet.containers import lxc_config, store, weights
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lxc_config import Platform
+from lxcfleet.containers.reconciling import changes
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.specs import Specs
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import cgroup

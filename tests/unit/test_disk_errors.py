@@ -14,14 +14,15 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers import plan, store
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling import plan
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.reconciler import Reconciler
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.specs import Specs
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp
@@ -119,8 +120,8 @@ def test_a_container_that_is_removed_by_half_is_broken_and_says_so(fleet: Fleet,
         raise HostError("it can't be removed")
 
     monkeypatch.setattr(fleet.lifecycle, "remove", no_room)
-    monkeypatch.setattr("lxcfleet.containers.lifecycle.monitor.runs", lambda *_: False)
-    monkeypatch.setattr("lxcfleet.containers.lifecycle.cgroup.remove", lambda *_: True)
+    monkeypatch.setattr("lxcfleet.containers.reconciling.lifecycle.monitor.runs", lambda *_: False)
+    monkeypatch.setattr("lxcfleet.containers.reconciling.lifecycle.cgroup.remove", lambda *_: True)
     want = plan.WANTED[Action.DESTROY]
     with pytest.raises(HostError):
         asyncio.run(fleet.reconciler.bring(fleet.container, want, "destroy", None))

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.containers import endings
+from lxcfleet.containers.ends import endings
 from lxcfleet.containers.exits import Ending
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc

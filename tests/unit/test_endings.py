@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Endings, words
+from lxcfleet.containers.ends.endings import NOT_KNOWN, RUNS, Endings, words
+from lxcfleet.containers.ends.memory import MemoryKills
 from lxcfleet.containers.events import KilledForMemory
 from lxcfleet.containers.exits import Ending
-from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
 from lxcfleet.host.process import cgroup, kernel_log, peer
@@ -112,7 +112,7 @@ class Monitors:
 def test_the_moment_of_an_end_is_that_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not when its monitor had tidied up, some ten milliseconds later."""
     now = [1000.0]
-    monkeypatch.setattr("lxcfleet.containers.endings.time.time", lambda: now[0])
+    monkeypatch.setattr("lxcfleet.containers.ends.endings.time.time", lambda: now[0])
 
     async def run() -> None:
         monitors = Monitors(tmp_path)

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import EndedInHand, Exited
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.snapshot_files import SnapshotFiles
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths

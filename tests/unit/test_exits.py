@@ -18,7 +18,7 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.events import Killed
 from lxcfleet.containers.exits import Exit, Past, last_lines, mark
-from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.restarts import Course
 from lxcfleet.host.lxc.stopping import stops
 from lxcfleet.host.process import cgroup, proc

@@ -9,7 +9,7 @@ import pytest
 from lxcfleet.api import calls
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
-from lxcfleet.containers.request import resolve
+from lxcfleet.containers.requests.request import resolve
 from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import HIDDEN
 from lxcfleet.errors import Broken, InvalidInput

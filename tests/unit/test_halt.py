@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lxcfleet.containers import lifecycle
 from lxcfleet.containers.container import Running
+from lxcfleet.containers.reconciling import lifecycle
 from lxcfleet.host.process import cgroup, proc
 
 pytestmark = pytest.mark.reaches("processes", reason="the end of a real process is waited for")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers.limiting import Limits
+from lxcfleet.containers.reconciling.limiting import Limits
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.launcher.client import Died
 

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from lxcfleet.containers import lxc_config, memory
+from lxcfleet.containers import lxc_config
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.ends import memory
+from lxcfleet.containers.ends.memory import MemoryKills, words
 from lxcfleet.containers.events import KilledForMemory
 from lxcfleet.containers.exits import Exit, _parse_exit
-from lxcfleet.containers.memory import MemoryKills, words
 from lxcfleet.host.kernel import inotify
 from lxcfleet.host.process import kernel_log, proc
 from lxcfleet.host.process.cgroup import Payload

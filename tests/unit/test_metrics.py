@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from lxcfleet.api.records import ContainerRecord
-from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
+from lxcfleet.containers.measuring.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.containers.monitor_guard import MonitorGuard, crowded, pause
+from lxcfleet.containers.ends.monitor_guard import MonitorGuard, crowded, pause
 from lxcfleet.paths import Paths
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Desired, Intent, Lack, Observed
-from lxcfleet.containers.holding import Hold
-from lxcfleet.containers.plan import WANTED, Steps, change, create, plan, recover
-from lxcfleet.containers.steps import (
+from lxcfleet.containers.reconciling.holding import Hold
+from lxcfleet.containers.reconciling.plan import WANTED, Steps, change, create, plan, recover
+from lxcfleet.containers.reconciling.steps import (
     Boot,
     Check,
     Halt,

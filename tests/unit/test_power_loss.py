@@ -18,9 +18,10 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers import boot, store
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.specs import Specs
+from lxcfleet.containers.reconciling.specs import Specs
+from lxcfleet.containers.supervision import boot
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.launcher.children import preparing
 from lxcfleet.patch.fallen import Fallen

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers.preparer import Preparer
+from lxcfleet.containers.reconciling.preparer import Preparer
 from lxcfleet.errors import HostError
 from lxcfleet.launcher.children.answer import answer
 from lxcfleet.launcher.client import Conversation, Reply

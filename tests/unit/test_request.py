@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers.request import find_command, resolve
+from lxcfleet.containers.requests.request import find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.merging import differences

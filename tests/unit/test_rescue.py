@@ -15,8 +15,8 @@ import pytest
 
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.containers import bases
-from lxcfleet.containers.bases import Bases
+from lxcfleet.containers.reconciling import bases
+from lxcfleet.containers.reconciling.bases import Bases
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchAccepted, PatchPassedOver, PatchRejected

@@ -13,8 +13,8 @@ import pytest
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lxc_config import Platform, render
-from lxcfleet.containers.secret_changes import waves
-from lxcfleet.containers.secrets import Secrets
+from lxcfleet.containers.secrets.keeper import Secrets
+from lxcfleet.containers.secrets.new_values import waves
 from lxcfleet.data import secrets
 from lxcfleet.errors import FleetError, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.facts import swap

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import stillness
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copies import stillness
+from lxcfleet.containers.copies.stillness import Stillness
 from lxcfleet.containers.events import ActionDone, HookFailed
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.stillness import Stillness
 from lxcfleet.errors import Busy, HostError, InvalidInput, WrongState
 from lxcfleet.health.judge import CheckResult
 from lxcfleet.health.prober import Prober

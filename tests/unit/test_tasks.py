@@ -141,11 +141,11 @@ def test_a_task_survives_the_cancellation_of_what_it_waits_for() -> None:
 WAITED_FOR = {
     "runtime/tasks.py",  # the group itself
     "runtime/operations.py",  # a failure is a result of the operation
-    "containers/delta_sizes.py",  # the client's question waits, and gets the failure
+    "containers/measuring/delta_sizes.py",  # the client's question waits, and gets the failure
     "containers/host_keeper.py",  # the question for the host's features waits, and gets the failure
-    "containers/limiting.py",  # the change waits, and gets the failure
-    "containers/snapshot_files.py",  # who asked for the copy waits, and gets the failure
-    "containers/preparer.py",  # the start waits, and gets the failure
+    "containers/reconciling/limiting.py",  # the change waits, and gets the failure
+    "containers/copies/snapshot_files.py",  # who asked for the copy waits, and gets the failure
+    "containers/reconciling/preparer.py",  # the start waits, and gets the failure
     "daemon/attach.py",  # one request, which gets the failure
     "daemon/http/routes.py",  # one request, which gets the failure
     "daemon/http/scrape.py",

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers.boot import Boot
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.reconciler import refuse_unseen
+from lxcfleet.containers.reconciling.reconciler import refuse_unseen
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.supervision.boot import Boot
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor
 from lxcfleet.paths import Paths

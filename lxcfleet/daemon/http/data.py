@@ -14,7 +14,7 @@ from lxcfleet.api.requests import (
     RefreshSecretsRequest,
     RemoveVolumesRequest,
 )
-from lxcfleet.containers.disk import Disk
+from lxcfleet.containers.measuring.disk import Disk
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.volumes import Volumes

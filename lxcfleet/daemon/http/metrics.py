@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from lxcfleet import __version__
 from lxcfleet.api.records import ContainerRecord, TargetRecord
-from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
+from lxcfleet.containers.measuring.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.host.process.cgroup import PRESSED
 from lxcfleet.patch import notice
 from lxcfleet.patch.rollout.state import Status

@@ -26,8 +26,8 @@ from lxcfleet.api.requests import (
     ResumeRequest,
     RolloutRequest,
 )
-from lxcfleet.containers.secret_changes import SecretChanges
-from lxcfleet.containers.telling import Telling
+from lxcfleet.containers.secrets.new_values import SecretChanges
+from lxcfleet.containers.secrets.telling import Telling
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.api.records import TargetRecord
-from lxcfleet.containers.readings import FleetReading, Readings
+from lxcfleet.containers.measuring.readings import FleetReading, Readings
 from lxcfleet.daemon.http import gate, metrics
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from lxcfleet.containers.endings import RUNS
+from lxcfleet.containers.ends.endings import RUNS
 from lxcfleet.patch.rollout.state import Halt, Rollout
 from lxcfleet.units import some
 

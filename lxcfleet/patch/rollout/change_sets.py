@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.containers.changing import Changing
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.requests.changing import Changing
 from lxcfleet.errors import Conflict, FleetError, HostError, NotFound
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths

@@ -18,10 +18,11 @@ from typing import Any
 
 from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.api.requests import read_selection
-from lxcfleet.containers import endings, exits
+from lxcfleet.containers import exits
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.endings import Endings
-from lxcfleet.containers.ordering import BLOCKED
+from lxcfleet.containers.ends import endings
+from lxcfleet.containers.ends.endings import Endings
+from lxcfleet.containers.order.ordering import BLOCKED
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import baking, causes, halting, live, packages, planner

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lxcfleet.containers.changes import risky
-from lxcfleet.containers.changing import Planned
+from lxcfleet.containers.reconciling.changes import risky
+from lxcfleet.containers.requests.changing import Planned
 from lxcfleet.spec.rollout import GateLive, ProfileRollout, RolloutSettings
 from lxcfleet.spec.spec import Spec
 

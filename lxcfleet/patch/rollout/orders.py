@@ -12,9 +12,9 @@ from typing import Any
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, selection_to_json
-from lxcfleet.containers.changes import await_restart
-from lxcfleet.containers.changing import Planned
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.reconciling.changes import await_restart
+from lxcfleet.containers.requests.changing import Planned
 from lxcfleet.errors import Busy, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import gating, live, planner

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from lxcfleet.containers import store
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.prerequisites import Prerequisites
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before

@@ -132,7 +132,7 @@ class Halt:
     exit_status: int | None = None
     """Of process 1, as a shell shows it; None: it has not ended, or its status is not known."""
     ended: str = ""
-    """How process 1 ended, in words; see containers.endings."""
+    """How process 1 ended, in words; see containers.ends.endings."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from lxcfleet.base.stack import delta, stack_for
-from lxcfleet.containers.bases import for_now
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reconciling.bases import for_now
 from lxcfleet.errors import from_body
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.packages.losses import Losses

@@ -14,9 +14,9 @@ from pathlib import Path
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.records import ResultRecord
 from lxcfleet.base.merge.records import records_of
-from lxcfleet.containers import services
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests import services
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
 from lxcfleet.host.packages import database, dpkg, reboot
 from lxcfleet.host.packages.database import Owner

@@ -6,8 +6,8 @@ import os
 import stat
 
 from lxcfleet.base.mask import build
-from lxcfleet.containers import request
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.requests import request
 from lxcfleet.errors import NoProgram
 from lxcfleet.paths import Paths
 from lxcfleet.spec.apps import AppUse, Form

@@ -1,7 +1,7 @@
 """What has to be there before a container starts, such as the containers that it depends on.
 
 Rooms that know of such things are providers; the daemon's wiring names them. A container that is to run and lacks something
-is blocked: that it is to run is noted on disk, and ``containers.blocking`` starts it once nothing is lacking.
+is blocked: that it is to run is noted on disk, and ``containers.order.blocking`` starts it once nothing is lacking.
 """
 
 from __future__ import annotations

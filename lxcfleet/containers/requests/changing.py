@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lxcfleet.base.generations import store
-from lxcfleet.containers import changes, services, steps
 from lxcfleet.containers.apps import check_use
-from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.order.dependencies import Dependencies
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.reconciler import Reconciler
-from lxcfleet.containers.specs import Specs, lowers_memory
+from lxcfleet.containers.reconciling import changes, steps
+from lxcfleet.containers.reconciling.reconciler import Reconciler
+from lxcfleet.containers.reconciling.specs import Specs, lowers_memory
+from lxcfleet.containers.requests import services
+from lxcfleet.containers.requests.commands import check_command
 from lxcfleet.errors import Broken, Busy, FleetError, WrongState
 from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
@@ -77,7 +78,7 @@ class Changing:
         dependencies: Dependencies,
         unfit: Callable[[Iterable[str], int], Awaitable[dict[str, list[str]]]],
     ) -> None:
-        """``unfit``: see containers.fitting."""
+        """``unfit``: see containers.requests.fitting."""
         self._paths, self._unfit = paths, unfit
         self._reconciler = reconciler
         self._specs = specs

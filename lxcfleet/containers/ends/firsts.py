@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from lxcfleet.containers.container import Container, Running
-from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.errors import WrongState
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.spec.results import Result

@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
-from lxcfleet.containers import plan
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Desired, Intent, Lack, Observed
-from lxcfleet.containers.holding import Hold
-from lxcfleet.containers.lifecycle import Lifecycle
-from lxcfleet.containers.plan import Steps
-from lxcfleet.containers.prerequisites import Prerequisites
+from lxcfleet.containers.reconciling import plan
+from lxcfleet.containers.reconciling.holding import Hold
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.plan import Steps
+from lxcfleet.containers.reconciling.prerequisites import Prerequisites
+from lxcfleet.containers.reconciling.specs import Specs
+from lxcfleet.containers.reconciling.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.specs import Specs
-from lxcfleet.containers.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
 from lxcfleet.errors import Blocked, Broken, Busy, HostError, NotFound
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action

@@ -1,8 +1,9 @@
 """The steps that change a container. Each describes itself, does its work, and undoes it if that is possible.
 
 A step may be interrupted at any point: the daemon, its launcher or the machine may die between two steps, or in the
-middle of one. The state on disk and of the processes is then an Observed, and containers.plan knows how to go on from it.
-If a step fails and the daemon lives, the steps before it are undone, the last one first, up to the point of no return.
+middle of one. The state on disk and of the processes is then an Observed, and the plan (containers.reconciling.plan) goes on
+from it. If a step fails and the daemon lives, the steps before it are undone, the last one first, up to the point of no
+return.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from lxcfleet.containers.changes import different
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Intent, Lack, Observed
+from lxcfleet.containers.reconciling.changes import different
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.spec import Spec
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Hands(Protocol):
-    """The acts that steps consist of; implemented in containers.lifecycle. All raise FleetError."""
+    """The acts that steps consist of; implemented in containers.reconciling.lifecycle. All raise FleetError."""
 
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         """Make its files, or check them, and mount its layers. Gives a descriptor of the mount namespace, if ``mount``."""
@@ -67,7 +68,7 @@ class Hands(Protocol):
 
 
 class SpecHands(Protocol):
-    """The acts that steps change specs with; implemented in containers.specs."""
+    """The acts that steps change specs with; implemented in containers.reconciling.specs."""
 
     def write(self, container: Container, spec: Spec) -> None:
         """Write another spec to disk, and keep the former one beside it. Raises HostError."""

@@ -10,21 +10,22 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers import foreground, moving, plan, steps, store
+from lxcfleet.containers import foreground, moving, store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.drain import Drain
+from lxcfleet.containers.ends.firsts import TIDY_SECONDS
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
-from lxcfleet.containers.firsts import TIDY_SECONDS
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.ordering import Ordering, Turn, blocked
-from lxcfleet.containers.reboots import Reboots
-from lxcfleet.containers.reconciler import Reconciler, refuse_unseen, waits
+from lxcfleet.containers.order.ordering import Ordering, Turn, blocked
+from lxcfleet.containers.order.turns import in_turns, turns
+from lxcfleet.containers.reconciling import plan, steps
+from lxcfleet.containers.reconciling.reconciler import Reconciler, refuse_unseen, waits
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.reboots import Reboots
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.snapshot_files import SnapshotFiles
-from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lxcfleet.containers.desired import Lack, Observed
-from lxcfleet.containers.steps import Step, Work
+from lxcfleet.containers.reconciling.steps import Step, Work
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The resources that the steps of containers.steps need: the launcher, liblxc, the kernel and the disk."""
+"""The resources that steps (containers.reconciling.steps) need: the launcher, liblxc, the kernel and the disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dataclasses import replace
 
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
-from lxcfleet.containers.bases import Bases
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent, Lack
 from lxcfleet.containers.events import ConflictNoted, Held, Killed
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.preparer import Preparer
+from lxcfleet.containers.reconciling.bases import Bases
+from lxcfleet.containers.reconciling.preparer import Preparer
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.secrets import Secrets
-from lxcfleet.containers.specs import Specs
+from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import Broken, FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor

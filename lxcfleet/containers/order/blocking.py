@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import Held
-from lxcfleet.containers.prerequisites import Prerequisites
+from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
 from lxcfleet.runtime.bus import Bus
 

@@ -9,22 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import plan, request, services, steps, store
-from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers import store
 from lxcfleet.containers.apps import check_use
-from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
-from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.ordering import blocked
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.order.ordering import blocked
+from lxcfleet.containers.reconciling import plan, steps
+from lxcfleet.containers.reconciling.reconciler import Reconciler
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests import request, services
+from lxcfleet.containers.requests.actions import AT_ONCE, Actions
+from lxcfleet.containers.requests.changing import Changing, Planned, like, restart_lines
+from lxcfleet.containers.requests.commands import check_command
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.secrets import Secrets
-from lxcfleet.containers.specs import Specs
+from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.ends.memory import MemoryKills
 from lxcfleet.containers.exits import SHELL, Ending
-from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor_fifo, stopping

@@ -15,16 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lxcfleet.containers.actions import AT_ONCE
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, StartFailed
-from lxcfleet.containers.ordering import blocked
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.order.ordering import blocked
+from lxcfleet.containers.order.turns import in_turns, turns
 from lxcfleet.containers.outside import Healths
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.turns import in_turns, turns
+from lxcfleet.containers.requests.actions import AT_ONCE
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lxcfleet.containers.snapshot_files import SnapshotFiles
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.errors import NoCapacity, Unconfirmed
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.looks import UsageItem

@@ -17,13 +17,13 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.containers import exits, foreground, restarts, store
-from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.events import BackedOff, GaveUp
 from lxcfleet.containers.exits import Exit, Past
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.restarts import FRESH, End
 from lxcfleet.errors import Blocked, FleetError
 from lxcfleet.host.kernel import tree
@@ -232,7 +232,7 @@ class Supervision:
 
     def _follow(self, container: Container) -> None:
         if container.exit is None or store.noted(self._paths, container.name) is not None:
-            return  # what was wanted is owed to it; containers.actions sees to that
+            return  # what was wanted is owed to it; containers.requests.actions sees to that
         self._decide(container, container.exit.end)
         container.exit = replace(container.exit, followed=True)
         self._save(container)

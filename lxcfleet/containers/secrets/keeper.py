@@ -3,7 +3,7 @@
 Values are fetched and written by children of the launcher (data.secrets). This part knows references and digests.
 
 A container's file ``secrets.json`` has the digests of the values that its program knows: those at its start, and those
-that it was told of since. What it has and does not know is owed to it (containers.secret_changes), whatever was killed
+that it was told of since. What it has and does not know is owed to it (containers.secrets.new_values), whatever was killed
 in between.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.declarations import Declarations, Declared, Sources
 from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.events import SecretChanged, SecretFailed, SecretsDeclared
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.secrets.declarations import Declarations, Declared, Sources
 from lxcfleet.data import secrets
 from lxcfleet.errors import FleetError, HostError, from_body
 from lxcfleet.host.facts import swap

@@ -17,8 +17,8 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.events import SecretHalted, SecretTold
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.secrets import Secrets
-from lxcfleet.containers.telling import Telling
+from lxcfleet.containers.secrets.keeper import Secrets
+from lxcfleet.containers.secrets.telling import Telling
 from lxcfleet.errors import Busy, FleetError, HostError, from_body
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.events import ActionDone, HookFailed
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.delta_sizes import DeltaSizes
+from lxcfleet.containers.measuring.delta_sizes import DeltaSizes
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.net import interfaces
 from lxcfleet.host.net.interfaces import Traffic

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lxcfleet.base.stack import stack_of
-from lxcfleet.containers import changes, lxc_config, store, weights
+from lxcfleet.containers import lxc_config, store, weights
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import SpecChanged
 from lxcfleet.containers.foreground import Foreground
-from lxcfleet.containers.limiting import Limits
 from lxcfleet.containers.lxc_config import CgroupLimit
 from lxcfleet.containers.outside import Network
+from lxcfleet.containers.reconciling import changes
+from lxcfleet.containers.reconciling.limiting import Limits
 from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.process import descriptors

@@ -8,10 +8,10 @@ on disk before anything is done for it.
 
 from __future__ import annotations
 
-from lxcfleet.containers.changes import put_live
 from lxcfleet.containers.desired import Desired, Intent, Lack, Observed
-from lxcfleet.containers.holding import AwaitTurn, Hold
-from lxcfleet.containers.steps import (
+from lxcfleet.containers.reconciling.changes import put_live
+from lxcfleet.containers.reconciling.holding import AwaitTurn, Hold
+from lxcfleet.containers.reconciling.steps import (
     Boot,
     Check,
     Freeze,

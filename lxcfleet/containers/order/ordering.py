@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.desired import Lack
-from lxcfleet.containers.firsts import Firsts
-from lxcfleet.containers.prerequisites import Prerequisites
+from lxcfleet.containers.ends.firsts import Firsts
+from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.order.turns import Gates, in_turns
+from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.turns import Gates, in_turns
 from lxcfleet.errors import Blocked
 from lxcfleet.runtime.operations import Job
 from lxcfleet.spec.depends import Graph
