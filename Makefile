@@ -33,7 +33,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench install uninstall docs root packages test-packages
+.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves install uninstall docs root packages test-packages
 .PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
@@ -49,6 +49,7 @@ help:
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
+	echo 'make bench-curves  measure 10 to 1,000 containers, and write docs/performance.md'
 	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema, the journal's catalogue and Ansible's fields anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
@@ -107,12 +108,16 @@ test-ansible: root ansible-packages
 bench: root packages
 	$(PYTHON) -m bench.run $(ARGS)
 
+bench-curves: root packages
+	$(PYTHON) bench/curves.py --page $(ARGS)
+
 docs:
 	$(PYTHON) docs/reference.py > docs/reference.md
 	$(PYTHON) docs/api.py > docs/api.md
 	$(PYTHON) docs/schema.py
 	$(PYTHON) docs/catalog.py
 	$(PYTHON) docs/ansible_fields.py
+	$(PYTHON) bench/curves.py --draw
 
 # -- installing ---------------------------------------------------------------------------------------------
 
