@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import subprocess
 from pathlib import Path
 
@@ -35,4 +36,39 @@ def test_the_event_loop_goes_on_while_a_servant_ends(tmp_path: Path) -> None:
         return process
 
     assert asyncio.run(run()).returncode == 0
+    os.close(lock)
+
+
+@pytest.mark.reaches("processes", reason="two real servants")
+def test_a_request_for_which_a_servant_has_no_room_goes_to_the_next_one(tmp_path: Path) -> None:
+    """Before, it waited for ever at the socket of the one that was let go, and all later requests behind it."""
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    file = tmp_path / "second"
+    program = (
+        "import os, socket, sys, time\n"
+        "requests = socket.socket(fileno=int(sys.argv[1]))\n"
+        f"if os.path.exists({str(file)!r}):\n    while requests.recv(4096): pass\n"
+        "else:\n    time.sleep(60)"
+    )
+    servant = Servant("servant", ["-c", program, "{requests}"], lock, dict(os.environ))
+
+    async def run() -> None:
+        async def fill() -> None:
+            while servant.generation < 2:
+                await servant.send(b"request", [])
+
+        requests = servant.start()
+        filling = asyncio.ensure_future(fill())
+        while select.select([], [requests], [], 0)[1]:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        process = servant._process
+        assert process is not None
+        file.touch()
+        process.kill()  # stuck, so it is let go only by this
+        await servant.end()
+        await filling
+        servant.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
     os.close(lock)

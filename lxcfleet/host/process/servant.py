@@ -59,6 +59,8 @@ class Servant:
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
         self._sending = asyncio.Lock()
+        self._in_use: socket.socket | None = None
+        """The socket on which a request is being sent."""
         self.generation = 0
         """Counts the processes that were started."""
 
@@ -106,7 +108,11 @@ class Servant:
 
     def _let_go(self) -> subprocess.Popen[bytes] | None:
         if self._requests is not None:
-            self._requests.close()
+            if self._requests is self._in_use:
+                # The loop hears nothing of a closed socket, so who waits there for room would wait for ever.
+                self._requests.shutdown(socket.SHUT_RDWR)
+            else:
+                self._requests.close()
             self._requests = None
         process, self._process = self._process, None
         return process
@@ -124,11 +130,17 @@ class Servant:
                 return
 
     async def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        requests = self._in_use = self.start()
         try:
-            await send_datagram(self.start(), message, descriptors)
+            await send_datagram(requests, message, descriptors)
         except ConnectionError:
-            await self.end()  # it is about to end, though it is still there
+            if requests is self._requests:
+                await self.end()  # it is about to end, though it is still there
             raise
+        finally:
+            self._in_use = None
+            if requests is not self._requests:
+                requests.close()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
