@@ -111,3 +111,34 @@ def test_the_culprit_of_a_batch_is_found_and_the_others_go_on() -> None:
     replies = asyncio.run(asyncio.wait_for(prepare(), 30))
     assert [isinstance(reply, HostError) for reply in replies] == [False, True, False, False]
     assert launcher.batches == [["a", "bad", "b", "c"], ["b", "c"], ["bad"]]
+
+
+def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts() -> None:
+    """Before, the descriptor of a namespace stayed open if its start was broken off in the moment in which it came."""
+
+    async def prepare() -> None:
+        launcher: Any = _Launcher({"web": []})
+
+        async def before(_: Iterable[int]) -> None:
+            pass
+
+        preparer = Preparer(launcher, 1, before)
+        item: Any = {"name": "web", "generation": 0}
+        asked = asyncio.ensure_future(preparer.submit(item))
+        await asyncio.sleep(0)
+        (_, future), *_ = preparer._waiting
+
+        def keep(conversation: Any) -> None:  # in the moment of the answer
+            asked.cancel()
+            conversation.close()
+
+        preparer._keep = keep  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        descriptor = future.result().descriptor
+        assert descriptor is not None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+        preparer.close()
+
+    asyncio.run(asyncio.wait_for(prepare(), 30))

@@ -44,7 +44,13 @@ class Preparer:
         future: asyncio.Future[Reply[Done]] = loop.create_future()
         self._waiting.append((item, future))
         loop.call_soon(self._pump)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The answer may have come in the same moment. Its descriptor would keep the container's mounts as long as we run.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _close(future.result())
+            raise
 
     def _pump(self) -> None:
         while self._waiting and len(self._batches) < self._slots:
@@ -101,8 +107,8 @@ class Preparer:
                 _, future = batch.pop(reply.body["name"])
                 if not future.done():
                     future.set_result(reply)
-                elif reply.descriptor is not None:
-                    os.close(reply.descriptor)
+                else:
+                    _close(reply)
         except ConnectionError:
             pass  # the child was killed
         finally:
@@ -131,6 +137,12 @@ class Preparer:
         """Let the idle children end."""
         while self._idle:
             self._idle.pop().close()
+
+
+def _close(reply: Reply[Done]) -> None:
+    """Close the descriptor of an answer for which nobody waits any more."""
+    if reply.descriptor is not None:
+        os.close(reply.descriptor)
 
 
 def _bases(batch: _Batch) -> set[int]:
