@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,34 @@ def test_whatever_fails_it_is_unfrozen_and_its_last_hook_runs(where: str, tmp_pa
     with pytest.raises(OSError if where == "copy" else HostError):
         asyncio.run(parts.copy(fail))
     assert parts.host.done[-2:] == ["unfreeze", "after"]
+    assert parts.clean()
+
+
+def test_a_copy_that_is_broken_off_during_the_freeze_leaves_nothing_frozen(tmp_path: Path) -> None:
+    """Before, the freeze went on in its thread, and could be done after the thaw, when nobody looked any more."""
+    parts = Parts(tmp_path)
+    begun, broken_off = threading.Event(), threading.Event()
+    freeze = parts.host.still
+
+    def slow(payload: Any, **how: Any) -> bool:
+        if how["frozen"]:
+            begun.set()
+            broken_off.wait(0.5)  # a thread that is not waited for is late
+        else:
+            broken_off.set()
+        return freeze(payload, **how)
+
+    parts.host.still = slow  # type: ignore[method-assign]
+
+    async def run() -> None:
+        copying = asyncio.ensure_future(parts.copy())
+        await asyncio.to_thread(begun.wait)
+        copying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await copying
+
+    asyncio.run(run())
+    assert parts.host.done == ["before", "freeze", "unfreeze", "after"]
     assert parts.clean()
 
 

@@ -193,8 +193,14 @@ class Stillness:
     async def _freeze(self, container: Container, running: Running) -> None:
         """Freeze it. Raises HostError."""
         message = f"{container.name} can't be frozen"
+        freezing = asyncio.ensure_future(
+            asyncio.to_thread(cgroup.still, running.payload, frozen=True, seconds=SETTLE_SECONDS)
+        )
         try:
-            done = await asyncio.to_thread(cgroup.still, running.payload, frozen=True, seconds=SETTLE_SECONDS)
+            done = await asyncio.shield(freezing)
+        except asyncio.CancelledError:
+            await asyncio.wait([freezing])  # a thread can't be broken off: it would freeze what is unfrozen by then
+            raise
         except OSError as error:
             raise HostError.from_os_error(message, error) from error
         if not done:
