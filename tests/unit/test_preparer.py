@@ -113,7 +113,7 @@ def test_the_culprit_of_a_batch_is_found_and_the_others_go_on() -> None:
     assert launcher.batches == [["a", "bad", "b", "c"], ["b", "c"], ["bad"]]
 
 
-def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts() -> None:
+def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, the descriptor of a namespace stayed open if its start was broken off in the moment in which it came."""
 
     async def prepare() -> None:
@@ -132,7 +132,7 @@ def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts() -> None:
             asked.cancel()
             conversation.close()
 
-        preparer._keep = keep  # type: ignore[method-assign]
+        monkeypatch.setattr(preparer, "_keep", keep)
         with pytest.raises(asyncio.CancelledError):
             await asked
         descriptor = future.result().descriptor

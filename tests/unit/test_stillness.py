@@ -164,7 +164,9 @@ def test_whatever_fails_it_is_unfrozen_and_its_last_hook_runs(where: str, tmp_pa
     assert parts.clean()
 
 
-def test_a_copy_that_is_broken_off_during_the_freeze_leaves_nothing_frozen(tmp_path: Path) -> None:
+def test_a_copy_that_is_broken_off_during_the_freeze_leaves_nothing_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before, the freeze went on in its thread, and could be done after the thaw, when nobody looked any more."""
     parts = Parts(tmp_path)
     begun, broken_off = threading.Event(), threading.Event()
@@ -178,7 +180,7 @@ def test_a_copy_that_is_broken_off_during_the_freeze_leaves_nothing_frozen(tmp_p
             broken_off.set()
         return freeze(payload, **how)
 
-    parts.host.still = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(parts.host, "still", slow)
 
     async def run() -> None:
         copying = asyncio.ensure_future(parts.copy())
