@@ -145,6 +145,7 @@ WAITED_FOR = {
     "containers/host_keeper.py",  # the question for the host's features waits, and gets the failure
     "containers/reconciling/limiting.py",  # the change waits, and gets the failure
     "containers/copies/snapshot_files.py",  # who asked for the copy waits, and gets the failure
+    "containers/copies/stillness.py",  # likewise
     "containers/reconciling/preparer.py",  # the start waits, and gets the failure
     "daemon/attach.py",  # one request, which gets the failure
     "daemon/http/routes.py",  # one request, which gets the failure
