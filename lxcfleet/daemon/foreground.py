@@ -7,6 +7,7 @@ destroy what was to be gone after its run, and to end what has lost its keeper.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -169,14 +170,13 @@ class Foregrounds:
             return
         reason = "; ".join(result.notes) or f"{container.state}"
         keeper.setblocking(False)
-        keeper.send(json.dumps({"waits": f"{container.name}: {reason}"}).encode())
+        with contextlib.suppress(ConnectionError):
+            keeper.send(json.dumps({"waits": f"{container.name}: {reason}"}).encode())
         while self._is_owed(container):
-            try:
-                if not keeper.recv(1):
-                    await self._fleet.actions.act(container, Action.STOP, 0.0)
-                    return
-            except BlockingIOError:
-                await asyncio.sleep(_RETRY_SECONDS)
+            if _has_ended(keeper):
+                await self._fleet.actions.act(container, Action.STOP, 0.0)
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _is_owed(self, container: Container) -> bool:
         down = container.running is None and self._fleet.registry.knows(container)
@@ -270,6 +270,16 @@ class Foregrounds:
 
     def _kept(self) -> set[str]:
         return {each.container for each in sessions.running(self._paths.keepers)}
+
+
+def _has_ended(keeper: socket.socket) -> bool:
+    """Whether the keeper has given up, or was killed: then what it had not read is lost, and the kernel says so."""
+    try:
+        return not keeper.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def _refuse_running(container: Container) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,14 +19,17 @@ from lxcfleet.containers import foreground
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
+from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.host.lxc import foreground as keeping
 from lxcfleet.host.lxc.streams import Copies, Follower, Log
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
+from lxcfleet.spec.results import Result
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action
 from lxcfleet.spec.terms import Init
 
 NOTE = Foreground(stdin=True, remove=True)
@@ -201,6 +207,29 @@ def test_a_stop_that_comes_during_the_start_is_passed_on_once_the_command_is_the
         keeper._look_at_the_clock()
         assert sent == [signal.SIGTERM]
         assert keeper._patience() is None
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["gave up", "killed before it read"])
+def test_a_start_that_waits_is_not_owed_any_more_once_its_keeper_is_gone(unread: bool, tmp_path: Path) -> None:
+    """Before, one whose keeper was killed with a message unread was started later, for nobody."""
+    paths, container, done = Paths(lxc=tmp_path), Container("a", Spec("a"), foreground=NOTE), []
+    (tmp_path / "a").mkdir()
+    paths.container("a").pending.write_text("start\n")
+
+    async def act(_: Container, action: Action, timeout: float) -> None:
+        done.append((action, timeout))
+
+    fleet: Any = SimpleNamespace(
+        registry=SimpleNamespace(knows=lambda _: True), actions=SimpleNamespace(act=act)
+    )  # fmt: skip
+    runs = Foregrounds(paths, fleet, None, None)  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        if unread:
+            ours.send(b"{}")
+        theirs.close()
+        asyncio.run(runs._until_it_runs(container, Result("a", "blocked", False), ours))
+    assert done == [(Action.STOP, 0.0)]
 
 
 def test_systemd_takes_an_end_for_a_restart_for_no_failure() -> None:
