@@ -14,12 +14,13 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lxc_config import Platform, render
 from lxcfleet.containers.secrets.keeper import Secrets
-from lxcfleet.containers.secrets.new_values import waves
+from lxcfleet.containers.secrets.new_values import SecretChanges, waves
 from lxcfleet.data import secrets
 from lxcfleet.errors import FleetError, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.facts import swap
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec import combinations
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import RolloutSettings, Share
@@ -364,11 +365,41 @@ def test_what_a_program_does_not_know_is_owed_to_it_until_it_is_told(paths: Path
     again = made(paths, launcher, container)  # a daemon that was killed before it told anybody
     asyncio.run(again.go_on())
     (owed,) = again.owed(container)
-    again.note_told(container, [owed])
+    again.note_told(container, [owed], again.digests(container))
     assert again.owed(container) == []
     launcher.values["db-pw"] = "3"
     some.starts("web1")  # it is started anew, with whatever value there is then
     assert some.owed(container) == []
+
+
+def test_a_value_that_changes_while_a_command_tells_of_the_former_one_is_told_of_later(paths: Paths) -> None:
+    """Before, the program counted as told of the new one, which its command had not seen."""
+
+    class Changing(Asked):
+        async def ask(self, _: str, item: Any) -> Any:
+            if "command" not in item:
+                return await super().ask(_, item)
+            self.values["db-pw"] = "3"
+            await some.renew(["db-pw"])
+            return {"name": "web1", "error": None, "status": 0, "output": ""}
+
+    launcher, container = Changing(), web(1, "db-pw,on_change=exec:/bin/reload")
+    paths.container("web1").directory.mkdir(parents=True)
+    some = made(paths, launcher, container)
+    secrets.note_known(paths, "web1", {"db-pw": "1"})
+    nobody: Any = None
+    registry: Any = {"web1": container}
+    ways: Any = launcher
+    changes = SecretChanges(some, registry, nobody, ways, Bus(), Tasks(), RolloutSettings, nobody)
+
+    async def tell() -> None:
+        launcher.values["db-pw"] = "2"
+        await some.renew(["db-pw"])
+        assert await changes._tell_one("web1", some.owed(container)) == ""
+
+    asyncio.run(tell())
+    assert secrets.known(paths, "web1") == {"db-pw": "2"}
+    assert [use.target for use in some.owed(container)] == ["db-pw"]
 
 
 def test_a_value_that_changes_while_a_container_starts_is_given_to_it_later(paths: Paths) -> None:

@@ -47,6 +47,7 @@ MISSING_SECONDS = 15.0
 LOOK_SECONDS = 30.0
 """The longest time between two looks at what is due."""
 
+
 @dataclass(frozen=True)
 class Value:
     """What is known of the value of one secret."""
@@ -277,9 +278,12 @@ class Secrets:
             and use.on_change.then is not Then.NONE
         ]  # fmt: skip
 
-    def note_told(self, container: Container, uses: Sequence[SecretUse]) -> None:
-        """Its program knows these now."""
-        present = self._present.get(container.name, {})
+    def digests(self, container: Container) -> Mapping[str, str]:
+        """Digests of the values that a container has at this moment, by file."""
+        return self._present.get(container.name, {})
+
+    def note_told(self, container: Container, uses: Sequence[SecretUse], present: Mapping[str, str]) -> None:
+        """Its program knows these now, with the values that the container had when it was told: see ``digests``."""
         known = secrets.known(self._paths, container.name)
         known |= {use.target: present[use.target] for use in uses if use.target in present}
         try:

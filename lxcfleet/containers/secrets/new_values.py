@@ -145,6 +145,7 @@ class SecretChanges:
         container = self._find(name)
         if container is None or container.running is None or container.busy is not None:
             return ""  # if it is being restarted, it knows them then
+        present = self._secrets.digests(container)  # it may get others while a command tells it of these
         try:
             for change in dict.fromkeys(use.on_change for use in uses):
                 if change.then is Then.SIGNAL:
@@ -154,7 +155,7 @@ class SecretChanges:
         except (FleetError, OSError) as error:
             self._halted |= self._runs([name])
             return f"{name} could not be told: {str(error).splitlines()[0]}"
-        self._secrets.note_told(container, uses)
+        self._secrets.note_told(container, uses, present)
         names = ", ".join(dict.fromkeys(use.secret for use in uses))
         self._bus.publish(SecretTold(name, f"{names}: {', '.join(dict.fromkeys(str(u.on_change.then) for u in uses))}"))
         return ""
