@@ -11,6 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import HealthType
 from lxcfleet.spec.rows import Row
@@ -40,6 +41,8 @@ def _type(row: Row) -> dict[str, Any]:
             return {"type": "bool"}
         case Whole():
             return {"type": "int"}
+        case Seconds():
+            return {"type": "str"}
         case Number():
             return {"type": "float"}
         case Choice() if not row.type.prefix:

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.spec.names import MAX_COUNT, check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
@@ -218,6 +218,8 @@ class PlanRecord(TypedDict):
     kept: list[KeptRecord]
     left: list[str]
     """Containers that the fleet owns, and the file does not have: they are left alone."""
+    refused: ErrorBody | None
+    """Why `apply` would refuse it as things are now, for example as there is no room; null: it would carry it out."""
 
 
 class ApplyRecord(OperationRecord):

@@ -99,7 +99,7 @@ class Verbs(Suggesting):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`lxcfleet VERB -h` explains each with examples. "
+    epilog="`lxcfleet VERB -h` explains each with examples. A TIME is in seconds, or such as 90s, 10m, 2h or 1d. "
     "Exit status: 0 done, 1 failed, 2 not valid, 3 some of several failed, 4 a check found something.",
 )
 @click.option("--debug", is_flag=True, envvar="LXCFLEET_DEBUG", help="Show the traceback of an error.")

@@ -16,6 +16,7 @@ from lxcfleet.spec.names import MAX_DRAIN, check_name, check_variable, parse_lab
 from lxcfleet.spec.selection import Selection, is_glob
 from lxcfleet.spec.states import State
 from lxcfleet.spec.terms import Init
+from lxcfleet.units import parse_duration
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
@@ -87,9 +88,22 @@ def ignore_depends(function: F) -> F:
     )(function)  # fmt: skip
 
 
+class Time(click.FloatRange):
+    """Seconds within bounds, which people may write as 10m, too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if isinstance(value, str):
+            try:
+                value = parse_duration(value)
+            except InvalidInput as error:
+                self.fail(f"{error.message}; {error.hint}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def drain(text: str) -> Callable[[F], F]:
-    """``--drain SECONDS``."""
-    return click.option("--drain", type=click.FloatRange(0, MAX_DRAIN), default=None, metavar="SECONDS", help=text)
+    """``--drain TIME``."""
+    return click.option("--drain", type=Time(0, MAX_DRAIN), default=None, metavar="TIME", help=text)
 
 
 def environment_option(function: F) -> F:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from lxcfleet.cli.options import F, read_all_by, read_by
+from lxcfleet.cli.options import F, Time, read_all_by, read_by
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.rows import Row
 from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Whole
 
@@ -30,6 +31,8 @@ def _how(row: Row, usual: str, offered: Any) -> dict[str, Any]:
             how["type"] = click.Choice([str(word) for word in row.type.words])
         case Whole():
             how["type"] = click.IntRange(row.type.low, row.type.high)
+        case Seconds():
+            how["type"] = Time(row.type.low, row.type.high)
         case Number():
             how["type"] = click.FloatRange(row.type.low, row.type.high)
         case Items():

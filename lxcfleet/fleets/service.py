@@ -22,7 +22,7 @@ from lxcfleet.api.fleets import (
     TextRecord,
 )
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import Busy, Conflict, NotFound, WrongState
+from lxcfleet.errors import Busy, Conflict, ErrorBody, FleetError, NotFound, WrongState
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup
 from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
@@ -47,8 +47,13 @@ class Fleets:
     # -- planning --------------------------------------------------------------------------------------------
 
     async def plan(self, ask: FleetRequest) -> PlanRecord:
-        """What the file would change. Raises FleetError."""
-        return await self._record(await self._plan(ask))
+        """What the file would change, and whether `apply` would be refused. Raises FleetError."""
+        made = await self._plan(ask)
+        try:
+            await check(self._core, self._orders, made, ask.policy)
+        except FleetError as error:
+            return await self._record(made, error.body())
+        return await self._record(made)
 
     async def _plan(self, ask: FleetRequest) -> Plan:
         sources = Sources(ask.text, ask.where, ask.files, ask.missing)
@@ -82,7 +87,7 @@ class Fleets:
 
         return await asyncio.to_thread(compare)
 
-    async def _record(self, made: Plan) -> PlanRecord:
+    async def _record(self, made: Plan, refused: ErrorBody | None = None) -> PlanRecord:
         changes: list[ChangeRecord] = []
         for each in made.changes:
             record: ChangeRecord = {
@@ -104,6 +109,7 @@ class Fleets:
             "changes": changes,
             "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
             "left": list(made.left),
+            "refused": refused,
         }
 
     # -- changing --------------------------------------------------------------------------------------------

@@ -6,8 +6,41 @@ from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.types import ValueType
+from lxcfleet.spec.types import Number, ValueType
 from lxcfleet.units import as_duration, parse_duration
+
+_TEXT = {"type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,6})? *(s|m|min|h|d)?$"}
+"""A length of time as a text, in JSON Schema."""
+
+
+class Seconds(Number):
+    """A number of seconds within bounds, which people may write as 10m. It is kept and shown as a number."""
+
+    def read(self, fields: Fields, key: str) -> float:
+        """See ValueType."""
+        if not isinstance(fields.raw(key), str):
+            return super().read(fields, key)
+        try:
+            return self.parse(fields.text(key))
+        except InvalidInput as error:
+            fields.complain(key, ": ".join(part for part in (error.message, error.hint) if part))
+            return self.low
+
+    def parse(self, text: str) -> float:
+        """See ValueType."""
+        seconds = parse_duration(text)
+        if not self.low <= seconds <= self.high:
+            raise InvalidInput(f"{text} is not between {self.low:g} and {self.high:g} seconds")
+        return seconds
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return f"seconds from {self.low:g} to {self.high:g}, or a length of time such as 10m"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"anyOf": [super().schema(), _TEXT]}
 
 
 class Duration(ValueType[float]):
@@ -40,8 +73,7 @@ class Duration(ValueType[float]):
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
-        text = {"type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,6})? *(s|m|min|h|d)?$"}
-        return {"anyOf": [{"type": "number", "minimum": 0, "maximum": self.most}, text]}
+        return {"anyOf": [{"type": "number", "minimum": 0, "maximum": self.most}, _TEXT]}
 
     def render(self, value: float) -> str:
         """See ValueType."""

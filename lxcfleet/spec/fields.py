@@ -16,6 +16,7 @@ from lxcfleet.spec.addresses import check_addresses, parse_address
 from lxcfleet.spec.apps import AppType, AppUse
 from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.devices import check_devices, parse_device
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.hooks import HOOKS, NO_HOOKS, Hooks
 from lxcfleet.spec.names import MAX_DRAIN, check_alias, check_aliases, check_label, check_name, check_user, check_variable
@@ -152,8 +153,8 @@ class SpecFields:
         option=("--isolated",),
     )
     drain: float | None = row(
-        Number(0, MAX_DRAIN), "Seconds that it stays up after it left names and ports, before it is stopped.",
-        setting="network.drain", change=Change.LIVE, option=("--drain",), metavar="SECONDS",
+        Seconds(0, MAX_DRAIN), "Seconds that it stays up after it left names and ports, before it is stopped.",
+        setting="network.drain", change=Change.LIVE, option=("--drain",), metavar="TIME",
     )
     health: HealthCheck | None = row(
         HealthType(), "How to tell that it does its work: one of `exec` (a list), `tcp` and `http`, with `interval`,"
@@ -228,8 +229,8 @@ class SpecFields:
         init=Init.APP, init_why="systemd has a signal of its own\nwrite it to a unit's KillSignal= inside",
     )
     stop_timeout: float | None = row(
-        Number(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
-        setting="stop_timeout", change=Change.LIVE, option=("--stop-timeout",), metavar="SECONDS",
+        Seconds(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
+        setting="stop_timeout", change=Change.LIVE, option=("--stop-timeout",), metavar="TIME",
     )
     units: tuple[str, ...] = row(
         Items(parse_unit, check_units), "The host's services that it runs, by the names of their units, such as"

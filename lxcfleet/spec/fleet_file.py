@@ -7,7 +7,6 @@ by the rule of ``layering``. All keys about containers come from the table of fi
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import itertools
 import re
@@ -25,7 +24,7 @@ from lxcfleet.spec.merging import init_of, merged
 from lxcfleet.spec.names import MAX_COUNT, check_name
 from lxcfleet.spec.profiles import ROLLOUT, Profile, foreign_commands
 from lxcfleet.spec.profiles import rows as rows_of_profiles
-from lxcfleet.spec.reader import Fields, Marked
+from lxcfleet.spec.reader import Fields, Marked, did_you_mean
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import Row, read_said
 from lxcfleet.spec.secrets import SOURCES, SecretSource
@@ -66,8 +65,10 @@ _SUGGESTED = 20
 MOST_CIRCLES = 10
 """So many circles of dependencies are enough."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
-LATER = frozenset(("autoscale", "base", "cpu_weight", "io", "logs", "stop", "swap"))
-"""Keys that the format has, and this version does not carry out."""
+LATER: Mapping[str, str] = {
+    "autoscale": "", "base": "generation: N", "io": "io_weight", "logs": "", "stop": "stop_signal and stop_timeout",
+}  # fmt: skip
+"""Keys that the format has, and this version does not carry out, with the key that does something like it."""
 
 
 def container_rows() -> Mapping[str, Row]:
@@ -285,11 +286,11 @@ class _Reader:
         for number, key in enumerate(fields.keys()):
             if number > MOST:
                 return
-            close = [] if number >= _SUGGESTED else difflib.get_close_matches(key, [*known], 1)
             if key in LATER:
-                fields.complain(key, "not known to this version of lxcfleet")
+                instead = f": write {LATER[key]}" if LATER[key] else ""
+                fields.complain(key, f"not known to this version of lxcfleet{instead}")
             else:
-                fields.complain(key, "unknown key" + (f": did you mean {close[0]}?" if close else ""))
+                fields.complain(key, "unknown key" + (did_you_mean(key, known) if number < _SUGGESTED else ""))
 
     def _layer(self, outer: Fields, key: str, own: Iterable[str] = ()) -> Marked:
         """What a profile, group or member says, without its own keys; each value is checked by itself."""

@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
-from lxcfleet.spec.types import Items, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Items, Text, Texts, ValueType, Whole
 from lxcfleet.spec.unit_names import check_unit
 
 MAX_TIMEOUT = 60.0
@@ -50,20 +51,20 @@ class HealthCheck:
     units: tuple[str, ...] = ()
     """For ignore_units."""
     interval: float = row(
-        Number(0.1, 3600), "Seconds from one check to the next. At first they come faster: after 0.1 s, then twice that, …",
-        default=10.0, option=("--health-interval",), metavar="SECONDS",
+        Seconds(0.1, 3600), "Seconds from one check to the next. At first they come faster: after 0.1 s, then twice that, …",
+        default=10.0, option=("--health-interval",), metavar="TIME",
     )
     timeout: float = row(
-        Number(0.1, MAX_TIMEOUT), "Seconds that a check may take; without an answer by then it has failed.",
-        default=5.0, option=("--health-timeout",), metavar="SECONDS",
+        Seconds(0.1, MAX_TIMEOUT), "Seconds that a check may take; without an answer by then it has failed.",
+        default=5.0, option=("--health-timeout",), metavar="TIME",
     )
     retries: int = row(
         Whole(1, 1000), "So many failures in a row mean unhealthy. One check that passes means healthy.",
         default=3, option=("--health-retries",), metavar="N",
     )
     start_period: float = row(
-        Number(0, 86400), "Seconds after a start in which failures do not count, unless a check has passed.",
-        default=30.0, option=("--health-start-period",), metavar="SECONDS",
+        Seconds(0, 86400), "Seconds after a start in which failures do not count, unless a check has passed.",
+        default=30.0, option=("--health-start-period",), metavar="TIME",
     )  # fmt: skip
 
     @property

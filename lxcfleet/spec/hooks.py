@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.parts import PartsType
 from lxcfleet.spec.rows import row
-from lxcfleet.spec.types import Command, Number
+from lxcfleet.spec.types import Command
 
 MAX_SECONDS = 60.0
 """The launcher's children may not take longer than 120."""
@@ -23,7 +24,7 @@ class Hooks:
     post_freeze: tuple[str, ...] = row(
         Command(), "Runs once it is unfrozen, also after a copy or a pre_freeze that failed.", default=()
     )
-    timeout: float = row(Number(0.1, MAX_SECONDS), "Seconds that each of them may take.", default=30.0)
+    timeout: float = row(Seconds(0.1, MAX_SECONDS), "Seconds that each of them may take.", default=30.0)
 
 
 NO_HOOKS = Hooks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -21,6 +22,16 @@ _KINDS: dict[type, str] = {
     list: "a list",
     dict: "a mapping",
 }
+
+
+_SUGGESTED = 10
+"""So many unknown keys of a mapping get the name of one that is like them, as to find it takes long."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a complaint about an unknown word; empty: none of the known ones is like it."""
+    close = difflib.get_close_matches(word, sorted(known), 1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 class Marked(dict[str, Any]):
@@ -59,6 +70,8 @@ class Fields:
         self._where = where
         self._complaints: list[str] = [] if complaints is None else complaints
         self._data: dict[str, object] = {}
+        self._asked: set[str] = set()
+        """The keys that were asked for: those that the mapping may have."""
         self._place = data.place if isinstance(data, Marked) else place
         self._places: Mapping[str, str] = data.places if isinstance(data, Marked) else {}
         if data is None:
@@ -91,12 +104,18 @@ class Fields:
 
     def raw(self, key: str) -> object:
         """The value as it stands there; the key counts as not read."""
+        self._asked.add(key)
         return self._data.get(key)
+
+    def _pop(self, key: str) -> object:
+        """The value of a key, which counts as read now; None: it has none."""
+        self._asked.add(key)
+        return self._data.pop(key, None)
 
     def skip(self, *keys: str) -> None:
         """Count these keys as read."""
         for key in keys:
-            self._data.pop(key, None)
+            self._pop(key)
 
     def drop_nulls(self, key: str) -> None:
         """Leave the keys of the mapping ``key`` out that have no value."""
@@ -108,18 +127,20 @@ class Fields:
             self._data[key] = kept
 
     def _take(self, key: str, kind: type[T], default: T) -> T:
-        value = self._data.pop(key, None)
+        value = self._pop(key)
         if value is None:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            self.complain(key, f"expected {_KINDS[kind]}, found {_describe(value)}")
+            example = " such as [a, b]" if kind is list else ""
+            self.complain(key, f"expected {_KINDS[kind]}{example}, found {_describe(value)}")
             return default
         return value
 
     def has(self, key: str) -> bool:
         """Whether the mapping has ``key`` and it was not read yet; null counts as missing."""
         if self._data.get(key) is None:
-            self._data.pop(key, None)
+            self._pop(key)
+        self._asked.add(key)
         return key in self._data
 
     def text(self, key: str, default: str = "") -> str:
@@ -153,7 +174,7 @@ class Fields:
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
         """A number from ``low`` to ``high``."""
-        value = self._data.pop(key, None)
+        value = self._pop(key)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -166,7 +187,7 @@ class Fields:
 
     def size(self, key: str, default: int) -> int:
         """A size in bytes: a whole number, or a text such as 512M; 0 is none."""
-        value = self._data.pop(key, None)
+        value = self._pop(key)
         if value is None:
             return default
         try:
@@ -241,7 +262,7 @@ class Fields:
     def nested(self, key: str, short: str = "") -> Fields:
         """The mapping below ``key``; an empty one where it is missing. ``short``: a single word stands for a mapping with
         this key alone. YAML takes the word no for false."""
-        value = self._data.pop(key, None)
+        value = self._pop(key)
         if short and isinstance(value, str | bool):
             value = {short: "no" if value is False else value}
         where = f"{self._where}: {key}" if self._where else key
@@ -252,9 +273,9 @@ class Fields:
         return tuple(self._data)
 
     def close(self) -> None:
-        """Complain about every key that was not read: it is unknown."""
-        for key in self._data:
-            self.complain(key, "unknown key")
+        """Complain about every key that was not read: it is unknown. Name the key that is like it, if one is."""
+        for number, key in enumerate(self._data):
+            self.complain(key, "unknown key" + (did_you_mean(key, self._asked) if number < _SUGGESTED else ""))
         self._data.clear()
 
     def finish(self, message: str) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
 from lxcfleet.spec.types import Choice, Flag, Number, ValueType, Whole
@@ -41,21 +42,21 @@ class Restart:
         default=Policy.NO,
     )
     delay: float = row(
-        Number(0.1, MAX_SECONDS), "Seconds until the second start in a row; the first one comes at once.", default=1.0
+        Seconds(0.1, MAX_SECONDS), "Seconds until the second start in a row; the first one comes at once.", default=1.0
     )
     factor: float = row(
         Number(1, MAX_FACTOR), "Each further failure in a row multiplies the pause by this.", default=2.0
     )
-    max_delay: float = row(Number(0.1, MAX_SECONDS), "The longest pause, in seconds.", default=60.0)
+    max_delay: float = row(Seconds(0.1, MAX_SECONDS), "The longest pause, in seconds.", default=60.0)
     reset_after: float = row(
-        Number(0.1, MAX_SECONDS), "A run of so many seconds counts as success: the next failure is the first of a new row.",
+        Seconds(0.1, MAX_SECONDS), "A run of so many seconds counts as success: the next failure is the first of a new row.",
         default=60.0,
     )
     attempts: int = row(
         Whole(0, MAX_ATTEMPTS), "So many starts after failures within the time `within`, and it is given up until somebody"
         " starts it; 0: never.", default=0,
     )
-    within: float = row(Number(0.1, MAX_SECONDS), "The seconds in which `attempts` are counted.", default=600.0)
+    within: float = row(Seconds(0.1, MAX_SECONDS), "The seconds in which `attempts` are counted.", default=600.0)
     on_unhealthy: bool = row(
         Flag(), "Whether a running container that its check calls unhealthy is restarted, too; with the same pauses.",
         default=False,

@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.durations import Duration
+from lxcfleet.spec.durations import Duration, Seconds
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
-from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Choice, Flag, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
@@ -82,7 +82,7 @@ class GateLive(StrEnum):
     NONE = "none"
 
 
-_SECONDS = Number(0, MAX_SECONDS)
+_SECONDS = Seconds(0, MAX_SECONDS)
 OF_SETTINGS = ("data", "on_halt")
 """Keys that only the settings may have: the rule on stale data files, and the operator's command."""
 _NONE_AT_ALL = "with none nothing could ever be restarted"
@@ -102,11 +102,11 @@ class RolloutSettings(Checked):
     )
     min_healthy_time: float = row(
         _SECONDS, "Seconds that each container of a wave must have been healthy before the next wave begins.",
-        default=5.0, option=("--min-healthy-time",), metavar="SECONDS",
+        default=5.0, option=("--min-healthy-time",), metavar="TIME",
     )
     healthy_deadline: float = row(
         _SECONDS, "Seconds after its start at which a container that is not healthy halts the rollout.",
-        default=120.0, option=("--healthy-deadline",), metavar="SECONDS",
+        default=120.0, option=("--healthy-deadline",), metavar="TIME",
     )
     groups: tuple[str, ...] = row(
         Texts(), "Keys of labels: of several containers that share a value, at least one stays up. `\"*\"`: all keys.",

@@ -13,9 +13,10 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import Checked, read_section, row, rows_of, schema_of
-from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Choice, Flag, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 600.0
 MOST = 32
@@ -54,7 +55,7 @@ class RolloutTest(Checked):
         " settings.", default=Place.INSIDE,
     )
     timeout: float = row(
-        Number(0.1, MAX_SECONDS), "Seconds after which it is ended, with all that it started: then it is bad.", default=30.0
+        Seconds(0.1, MAX_SECONDS), "Seconds after which it is ended, with all that it started: then it is bad.", default=30.0
     )
     passes: int = row(Whole(1, 100), "How often in a row it has to be good.", default=1)
     required: bool = row(

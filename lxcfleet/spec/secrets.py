@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.types import Items, ValueType
@@ -29,8 +30,6 @@ _MAX_ID = 65535
 _TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,254}")
 _MODE = re.compile(r"0?[0-7]{3}")
-_SECONDS = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(s|m|h|d)?")
-_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _HINT = "write it as NAME[:FILE][,uid=UID][,gid=GID][,mode=0400][,on_change=restart|signal:HUP|exec:'COMMAND…'|none]"
 
 
@@ -112,17 +111,7 @@ def _command(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _seconds(fields: Fields, key: str, usual: float, low: float, high: float) -> float:
-    """Seconds, as a number or as a text such as 1h."""
-    raw = fields.raw(key)
-    if not isinstance(raw, str):
-        return fields.number(key, usual, low, high)
-    fields.skip(key)
-    found = _SECONDS.fullmatch(raw.strip())
-    value = float(found[1]) * _UNITS[found[2]] if found else -1.0
-    if not low <= value <= high:
-        fields.complain(key, f"{raw!r} is no time from {low:g} s to {high:g} s, such as 90s, 15m or 1h")
-        return usual
-    return value
+    return Seconds(low, high).read(fields, key) if fields.has(key) else usual
 
 
 class SourcesType(ValueType[Mapping[str, SecretSource]]):

@@ -15,6 +15,7 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec import strict_yaml
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.spec.cves import CveSettings
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.names import MAX_DRAIN
 from lxcfleet.spec.profiles import Profile, ProfilesType, load_directory, with_places
 from lxcfleet.spec.reader import Fields
@@ -80,7 +81,7 @@ class NetworkSettings(Checked):
         Flag(), "Whether containers may connect to the host itself; if not, to its name server only.", default=True
     )
     drain: float = row(
-        Number(0, MAX_DRAIN),
+        Seconds(0, MAX_DRAIN),
         "Seconds that containers with ports stay up after they left names and ports, before they are stopped.", default=5.0,
     )  # fmt: skip
 
@@ -194,7 +195,7 @@ class Config:
         Whole(0, MAX_WORKERS), "How many containers are started at the same moment; 0: two per core.", default=0
     )
     stop_timeout: float = row(
-        Number(0, MAX_STOP_TIMEOUT),
+        Seconds(0, MAX_STOP_TIMEOUT),
         "Seconds until a stop becomes a kill, where neither the command nor the container says.", default=10.0,
     )
     console_log_kib: int = row(
@@ -202,7 +203,7 @@ class Config:
         "How much of a container's console output is kept, twice: the file in use and the one before it.", default=1024,
     )
     alive_time: float = row(
-        Number(0, 3600), "Seconds that an app container without a check must have been alive to count as healthy.",
+        Seconds(0, 3600), "Seconds that an app container without a check must have been alive to count as healthy.",
         default=1.0,
     )
     memory: int = row(Size(), "Memory that a new container may use at most, such as 512M; 0: no limit.", default=0)

@@ -10,8 +10,9 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.rows import Checked, row
-from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, Whole
+from lxcfleet.spec.types import Choice, Flag, Text, Texts, Whole
 
 MAX_QUIET = 86400.0
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -104,7 +105,7 @@ class PatchSettings(Checked):
         " tell; manual: do nothing until `lxcfleet patch apply`.", default=Policy.AUTO,
     )
     quiet: float = row(
-        Number(0, MAX_QUIET), "Seconds without a change of packages, after which a patch counts as done.", default=10.0
+        Seconds(0, MAX_QUIET), "Seconds without a change of packages, after which a patch counts as done.", default=10.0
     )
     windows: tuple[str, ...] = row(Texts(), "Maintenance windows, such as `Sat,Sun 02:00-05:00`.", default=())
     time_zone: str = row(Text(), "The windows' time zone, such as Europe/Vienna; empty: the host's.", default="")  # fmt: skip

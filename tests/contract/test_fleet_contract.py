@@ -474,9 +474,14 @@ def test_a_second_apply_is_refused_while_one_is_under_way(shop: Shop, cli: Cli, 
 
 def test_more_than_the_host_has_room_for_is_refused_as_a_whole(shop: Shop) -> None:
     shop.write(("count: 3", "count: 4001"))
-    ran = shop.run("apply")
-    assert ran.status == 1
+    refused = shop.run("apply")
+    assert refused.status == 1
     assert not shop.daemon.fleet.names
+    foreseen = shop.run("apply", "--dry-run")
+    assert (foreseen.status, foreseen.err, "plan " in foreseen.out) == (1, refused.err, True)
+    shown = shop.run("diff")
+    assert (shown.status, shown.err) == (4, refused.err.replace("lxcfleet: ", "lxcfleet: an apply would be refused now: ", 1))
+    assert shop.diff()["refused"]["code"] == "no-capacity"
 
 
 def test_a_group_of_another_host_does_not_exist(shop: Shop) -> None:

@@ -16,6 +16,7 @@ from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.spec import assignments, settings
 from lxcfleet.spec.fields import askable, stored, table
 from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.restart import Policy, Restart
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import PIDS, Init, Network, StopSignal
@@ -89,6 +90,8 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         (["command=sh -c 'sleep 1'"], {"command": ("sh", "-c", "sleep 1")}),
         (["autostart=no"], {"autostart": False}),
         (["drain=2.5"], {"drain": 2.5}),
+        (["drain=1m", "stop_timeout=1h"], {"drain": 60.0, "stop_timeout": 3600.0}),
+        (["restart=always within=10m"], {"restart": Restart(Policy.ALWAYS, within=600.0)}),
         (["health=exec true"], {"health": HealthCheck(CheckKind.EXEC, ("/bin/sh", "-c", "true"))}),
         (["health="], {"health": None}),
     ],

@@ -142,7 +142,7 @@ options:
     description:
       - >-
         Seconds that it stays up after it left names and ports, before it is stopped.
-    type: float
+    type: str
   health:
     description:
       - >-
@@ -236,7 +236,7 @@ options:
     description:
       - >-
         Seconds until its stop becomes a kill.
-    type: float
+    type: str
   units:
     description:
       - >-
@@ -388,7 +388,7 @@ FIELDS = dict(
     receive_mbit=dict(type="float"),
     send_mbit=dict(type="float"),
     isolated=dict(type="bool"),
-    drain=dict(type="float"),
+    drain=dict(type="str"),
     health=dict(type="dict"),
     memory=dict(type="str"),
     swap=dict(type="str"),
@@ -404,7 +404,7 @@ FIELDS = dict(
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
     stop_signal=dict(type="str"),
-    stop_timeout=dict(type="float"),
+    stop_timeout=dict(type="str"),
     units=dict(type="list", elements="str"),
     nesting=dict(type="bool"),
     lxc=dict(type="dict"),

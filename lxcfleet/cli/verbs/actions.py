@@ -19,9 +19,9 @@ _Decorator = Callable[[_Callback], _Callback]
 
 _timeout = click.option(
     "--timeout",
-    type=click.FloatRange(0, 86400),
+    type=options.Time(0, 86400),
     default=None,
-    metavar="SECONDS",
+    metavar="TIME",
     help="How long they may take to shut down until they are killed; default: each one's stop_timeout, else that of"
     " lxcfleet.yaml.",
 )

@@ -144,7 +144,7 @@ def add(
 @click.option("--path", default="", metavar="/PATH", help="The directory that becomes the release. Default: /opt/NAME;"
               " of a layer all of /opt, /srv and /usr.")
 @click.option(
-    "--timeout", type=click.FloatRange(1, LONGEST_BAKE), default=USUAL_BAKE, metavar="SECONDS",
+    "--timeout", type=options.Time(1, LONGEST_BAKE), default=USUAL_BAKE, metavar="TIME",
     help="The longest time that the command may take. Default: 3600.",
 )  # fmt: skip
 @click.option(

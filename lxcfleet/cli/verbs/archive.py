@@ -76,7 +76,7 @@ class Outcome:
 @click.option("--volumes", is_flag=True, help="The files of its volumes, too.")
 @click.option("--level", type=click.IntRange(1, MOST_LEVEL), default=None, metavar="N",
               help=f"How hard zstd works, 1 to {MOST_LEVEL}; default: {LEVEL}.")
-@click.option("--max-freeze", "seconds", type=click.FloatRange(1, MOST_SECONDS), default=None, metavar="SECONDS",
+@click.option("--max-freeze", "seconds", type=options.Time(1, MOST_SECONDS), default=None, metavar="TIME",
               help=f"Give up on a container that would be frozen for longer; default: {SECONDS:g}.")
 @click.option("--fleet", metavar="NAME", help="Write a fleet file for containers that exist, and no archives.")
 @options.formatted

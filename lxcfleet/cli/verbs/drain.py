@@ -17,7 +17,7 @@ from lxcfleet.errors import InvalidInput
 @click.option("--end", is_flag=True, help="End it: start the containers that ran.")
 @click.option("--status", is_flag=True, help="Only say whether this host is drained.")
 @click.option(
-    "--timeout", type=click.FloatRange(0, 86400), default=None, metavar="SECONDS",
+    "--timeout", type=options.Time(0, 86400), default=None, metavar="TIME",
     help="How long they may take to shut down until they are killed; default: each one's stop_timeout.",
 )  # fmt: skip
 @options.drain("How long they stay up after they left names and ports; default: each one's drain.")

@@ -23,7 +23,7 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import follow, output, rolling
 from lxcfleet.cli.verbs import disk
-from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.errors import HostError, InvalidInput, from_body
 from lxcfleet.spec.fleet_file import Sources, env_files
 from lxcfleet.spec.marked_yaml import MAX_BYTES
 from lxcfleet.spec.names import MAX_COUNT, check_name
@@ -100,7 +100,11 @@ def apply(
     """
     request = _request(file, prune, adopt, plan, rolling.policy_of(more))
     if dry_run:
-        return _show_plan(connect(ctx).fleet_plan(request), style, quiet)
+        plan_ = connect(ctx).fleet_plan(request)
+        status = _show_plan(plan_, style, quiet)
+        if plan_["refused"] is not None:
+            raise from_body(plan_["refused"])
+        return status
     client = connect(ctx)
     begun = client.fleet_apply(request)
     return _finish(ctx, begun, style=style, quiet=quiet, wait=not more.get("no_wait"))
@@ -145,7 +149,11 @@ def diff(
         if file is None:
             raise InvalidInput("nothing to compare", hint=_FORMS)
         options.refuse(["--most"] if most is not None else [], "a plan is always told whole", "leave it out")
-        return _show_plan(connect(ctx).fleet_plan(_request(file, prune, adopt, None, {})), style or "table", quiet)
+        plan = connect(ctx).fleet_plan(_request(file, prune, adopt, None, {}))
+        status = _show_plan(plan, style or "table", quiet)
+        if plan["refused"] is not None and plan["changed"]:
+            output.say_error(plan["refused"], "an apply would be refused now")
+        return status
     if file is not None and (file not in output.FORMATS or style is not None):
         raise InvalidInput(
             "a container and a fleet file exclude each other", why=f"NAME is {name}, and -f says {file}",

@@ -73,7 +73,7 @@ class Outcome:
 @click.option("--forget", is_flag=True, help="You know that it runs nowhere else: it belongs to this host.")
 @click.option("--list", "listed", is_flag=True, help="Only show the moves that are not over.")
 @click.option("--keep", is_flag=True, help="Keep its files here in the end, as a copy that does not start.")
-@click.option("--timeout", type=click.FloatRange(1, 86400), default=120.0, metavar="SECONDS",
+@click.option("--timeout", type=options.Time(1, 86400), default=120.0, metavar="TIME",
               help="How long it may take there to become healthy; default: 120.")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, metavar="PORT", help="Of ssh.")
 @click.option("--ssh-config", "config", type=click.Path(exists=True, dir_okay=False, resolve_path=True), default=None,

@@ -40,9 +40,9 @@ _HELP = (
 @click.option(
     "-i",
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=options.Time(0.1, 3600),
     default=None,
-    metavar="SECONDS",
+    metavar="TIME",
     help="Between two readings; default: 2, or more where looking would take over 1 % of a processor.",
 )
 @click.option("--sort", "order", type=click.Choice(usage.ORDERS), default="cpu", help="What comes first; default: cpu.")

@@ -30,9 +30,9 @@ NOT_KNOWN = 125
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 86400),
+    type=options.Time(0, 86400),
     default=60.0,
-    metavar="SECONDS",
+    metavar="TIME",
     help="How long; default: 60.",
 )
 @click.option(
