@@ -33,6 +33,8 @@ _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
 """If newuidmap can't be found, liblxc writes the id maps itself, as root may: that saves two programs per start."""
 _DIED = "the process that did it ended before it was done"
+HANGS_SECONDS = 100.0
+"""A boot whose process ended after more than so many seconds was ended by its own alarm (see booter), not by somebody."""
 LOOK_SECONDS = 1.0
 """Seconds between two checks whether the booter runs old code; they are made before a boot."""
 TRIES = 2
@@ -41,6 +43,10 @@ TRIES = 2
 
 class Died(HostError):
     """The process that got a request ended without an answer. It may have done the work."""
+
+
+class Hung(Died):
+    """A boot took longer than any may, and its process ended. Its monitor may still be there, and hang."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class Launcher(ABC):
         ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
 
         Returns the pid of its process 1 (-1 if it has ended already), or None if it could not be started. Raises Died if
-        the process that tried was killed: then the container may run all the same.
+        the process that tried was killed: then the container may run all the same; Hung if that took too long.
         """
 
     @abstractmethod
@@ -221,9 +227,10 @@ class HostLauncher(Launcher):
         ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
 
         Returns the pid of its process 1 (-1 if it has ended already), or None if liblxc could not start it. Raises Died if
-        the process that tried was killed: then the container may run all the same.
+        the process that tried was killed: then the container may run all the same; Hung if that took too long.
         """
         await self._freshen()
+        began = time.monotonic()
         message = "\0".join((name, *command)).encode()
         if len(message) > _MAX_DATAGRAM:
             message = name.encode()
@@ -235,7 +242,8 @@ class HostLauncher(Launcher):
             await readable(ours)
             answer = ours.recv(64)
         if not answer:
-            raise Died(f"{name} did not start", why=_DIED)
+            kind = Hung if time.monotonic() - began > HANGS_SECONDS else Died
+            raise kind(f"{name} did not start", why=_DIED)
         pid: int | None = json.loads(answer)
         return pid
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base import devices, layers, runtime
+from lxcfleet.base import devices, layers, obstacles, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
@@ -97,6 +97,7 @@ def main() -> None:
             for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
+        obstacles.refuse(paths.container(name), obstacles.mounted_at(paths.root_mount), run=spec.init is Init.APP)
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
         mounting.mount(paths, name, [str(each) for each in spec.mounted], spec.first_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -153,3 +154,24 @@ def test_running_containers_on_a_disk_that_turned_read_only_are_known_and_served
             for name in (one, two):
                 fleet.run("stop", name, "--timeout", "1")
             assert fleet.states() == {one: "stopped", two: "stopped"}
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev", "tmp", "run"])
+def test_a_fifo_where_something_is_mounted_keeps_nothing_waiting(fleet: Fleet, place: str) -> None:
+    """liblxc opens the place as a file, and would wait for the other end for ever, and so would whoever starts it."""
+    name = fleet.name(f"fifo-{place}")
+    fleet.ok("create", name, *SLEEP)
+    fifo = fleet.delta(name) / place
+    if fifo.is_dir():
+        fifo.rmdir()
+    os.mkfifo(fifo)
+    began = time.monotonic()
+    refused = fleet.run("restart", name, "--timeout", "1")
+    assert refused.status == 1
+    assert f"/{place} is" in refused.err
+    assert fleet.states()[name] == "running"  # what could not start again is not stopped
+    fleet.ok("stop", name, "--timeout", "1")
+    assert f"/{place} is" in fleet.run("start", name).err
+    assert time.monotonic() - began < STOP_SECONDS
+    fifo.unlink()
+    fleet.ok("start", name)

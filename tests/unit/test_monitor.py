@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from lxcfleet.errors import HostError, WrongState
 from lxcfleet.host.lxc import monitor
+from lxcfleet.host.process import proc
 
-pytestmark = pytest.mark.reaches("abstract sockets", reason="liblxc listens on such a one")
+pytestmark = pytest.mark.reaches("abstract sockets", "processes", reason="monitors are such processes")
 
 Listen = Callable[[str], socket.socket]
 
@@ -104,3 +109,27 @@ def test_a_process_of_roots_is_no_impostor(lxc_path: str, bind: Listen, monkeypa
     assert monitor.runs("a", lxc_path)
     with monitor.held("a", lxc_path) as lives:
         assert lives()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="monitors are root's")
+def test_a_monitor_that_hangs_is_killed_with_what_it_forked(lxc_path: str) -> None:
+    def titled(name: str) -> list[str]:
+        return ["bash", "-c", f"exec -a '[lxc monitor] {lxc_path} {name}' sh -c 'sleep 1000; :' x"]
+
+    with subprocess.Popen(titled("one")) as hung, subprocess.Popen(titled("oneself")) as other:
+        try:
+            until = time.monotonic() + 30
+            while not (forked := proc.children(hung.pid)) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert forked
+            assert monitor.end_hung("one", lxc_path)
+            assert hung.wait(30) == -signal.SIGKILL
+            assert other.poll() is None
+            while not proc.has_ended(forked[0], hung.pid) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert proc.has_ended(forked[0], hung.pid)
+            assert not monitor.end_hung("one", lxc_path)
+        finally:
+            for each in (*proc.children(other.pid), other.pid, hung.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)

@@ -27,7 +27,7 @@ from lxcfleet.errors import Broken, FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
-from lxcfleet.launcher.client import TRIES, Died, Launcher
+from lxcfleet.launcher.client import TRIES, Died, Hung, Launcher
 from lxcfleet.launcher.items.containers import Done, PrepareItem
 from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask
 from lxcfleet.paths import Paths
@@ -336,6 +336,12 @@ class Lifecycle:
         lxc_path = str(self._paths.lxc)
         try:
             pid = await self._launcher.boot(name, namespace, command)
+        except Hung as error:
+            if await asyncio.to_thread(monitor.end_hung, name, lxc_path):
+                await self._ended_at_once(name)
+            error.why = "liblxc was not done with it after two minutes, so its monitor was killed"
+            error.hint = f"see {self._paths.container(name).lxc_log}"
+            raise
         except Died:
             pid = None if monitor.runs(name, lxc_path) else await self._launcher.boot(name, namespace, command)
         if pid is None:

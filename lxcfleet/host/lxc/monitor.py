@@ -7,13 +7,18 @@ namespaces to enter. So before liblxc is asked, the kernel is asked who called l
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lxcfleet.errors import HostError, WrongState
+from lxcfleet.host.process import proc
 from lxcfleet.host.process.peer import peer
 
 ROOT = 0
@@ -69,6 +74,27 @@ def posing(name: str, lxc_path: str, uid: int | None) -> str:
 
 def _hint(name: str, lxc_path: str) -> str:
     return f"find and end it: ss -xap | grep -F @{lxc_path}/{name}/command"
+
+
+def end_hung(name: str, lxc_path: str) -> bool:
+    """Kill the monitor of a container whose start hangs, and what it has forked; returns whether there was one.
+
+    It answers nobody, so liblxc can't be asked. Its title tells it: only root's processes count, as anybody may take one.
+    """
+    title = f"[lxc monitor] {lxc_path} {name}\0".encode()
+    hung = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _has_title(pid, title)]
+    for pid in hung:
+        for each in (*proc.children(pid), pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+    return bool(hung)
+
+
+def _has_title(pid: int, title: bytes) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == ROOT and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title)
+    except OSError:  # it has ended
+        return False
 
 
 @contextmanager

@@ -49,11 +49,16 @@ def parent_of(pid: int) -> int | None:
 
 def has_children(pid: int) -> bool:
     """Whether the first thread of the process has started processes that it has not waited for."""
+    return bool(children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the first thread of the process has started and not waited for."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return bool(file.read())
+            return [int(word) for word in file.read().split()]
     except OSError:
-        return False
+        return []
 
 
 def has_ended(pid: int, parent: int) -> bool:

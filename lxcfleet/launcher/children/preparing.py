@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lxcfleet.base import devices, layers, runtime
+from lxcfleet.base import devices, layers, obstacles, runtime
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.data import mounting, restoring
@@ -71,7 +71,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
     apps.examine_layers(paths, stack)
     devices.check(item["devices"])
     if not item["mount"]:
-        if item["volumes"] and not item["make"]:
+        if not item["make"]:
             _check_mounts(paths, stack, item)
         answer(reply, name)
         return
@@ -80,6 +80,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.unshare_mounts()
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
+        obstacles.refuse(paths.container(name), obstacles.mounted_at(paths.root_mount), run=item["app"])
         if item["app"]:
             runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
@@ -106,6 +107,7 @@ def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem) -> None:
     shelf = Shelf()
     try:
         with shelf.present(stack) as present:
+            obstacles.refuse(paths.container(item["name"]), present.mode, run=item["app"])
             mounting.check_places(present.mode, item["volumes"])
     finally:
         shelf.close()
