@@ -15,6 +15,7 @@ from typing import Protocol
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
+from lxcfleet.cli.statuses import SOME_FAILED
 from lxcfleet.cli.ui.attach import exit_of, handling, received, send_signal
 from lxcfleet.cli.ui.output import on_terminal, say_error, write_bytes
 from lxcfleet.errors import FleetError
@@ -267,4 +268,4 @@ def overall(statuses: Sequence[int]) -> int:
     with contextlib.suppress(ValueError):
         (only,) = set(statuses) or {0}
         return only
-    return 3
+    return SOME_FAILED

@@ -12,6 +12,7 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli.options import F
 from lxcfleet.cli.rows import option_of
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FAILED, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
@@ -209,7 +210,8 @@ def status_of(record: RolloutRecord) -> int:
     bad = [each for each in record["containers"] if each["phase"] == "failed" or each["stale"]]
     if record["status"] in ("running", "paused") or (record["status"] == "done" and not bad):
         return 0
-    return 3 if any(each["phase"] == "done" and not each["stale"] for each in record["containers"]) else 1
+    done = any(each["phase"] == "done" and not each["stale"] for each in record["containers"])
+    return SOME_FAILED if done else FAILED
 
 
 def _lines(record: RolloutRecord) -> list[str]:

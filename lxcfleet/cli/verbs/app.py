@@ -26,6 +26,7 @@ from lxcfleet.api.records import RolloutRecord
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.fields import said
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
@@ -38,8 +39,6 @@ _SHOWN = 10
 """So many containers are named."""
 _REVERT_SECONDS, _PAUSE = 30.0, 0.1
 """A rollout that has halted is undone by itself after the operator's command for halts, which may take so long."""
-FOUND = 4
-"""Exit status of a check that found something."""
 _FIELDS = (
     "name", "version", "size_bytes", "files", "containers", "created", "source", "base", "packages", "older", "digest",
     "form", "covers", "no_erofs", "path", "problem",

@@ -33,6 +33,7 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.fleets import ExportRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FAILED, SOME_FAILED
 from lxcfleet.cli.ui import beside, output, spool
 from lxcfleet.cli.ui.attach import fill_gaps, received
 from lxcfleet.cli.ui.meter import Meter
@@ -41,7 +42,6 @@ from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.units import parse_size
 
-FAILED, SOME = 1, 3
 _AT_ONCE = 4
 """So many containers are exported at the same time, or as many as there are processors."""
 _PIECE = 1 << 20
@@ -436,7 +436,7 @@ def _status(outcomes: Sequence[Outcome], done: Sequence[Outcome]) -> int:
     if len(done) == len(outcomes):
         return 0
     errors = [each.error.exit_status for each in outcomes if each.error is not None]
-    return SOME if len(outcomes) > 1 and done else errors[0]
+    return SOME_FAILED if len(outcomes) > 1 and done else errors[0]
 
 
 VERBS = {"export": export, "import": import_, "restore-check": restore_check}

@@ -6,13 +6,10 @@ import click
 
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.verbs.shadow import shadow
 from lxcfleet.errors import FleetError
-
-FOUND = 4
-"""Exit status of a check that found something."""
-SOME_FAILED = 3
 
 
 @click.group(cls=options.Suggesting)

@@ -9,12 +9,11 @@ import click
 from lxcfleet.api.findings import CveDataRecord, CveRecord, CvesRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.states import CveState
 from lxcfleet.units import some
 
-FOUND = 4
-"""Exit status of a check that found something."""
 OLD_DAYS = 7.0
 """Days from which on debsecan's data is called old."""
 _SHOWN = 3

@@ -7,14 +7,12 @@ import click
 from lxcfleet.api.disk import MOST_DEPTH, MOST_PATHS, ChangeRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import is_glob
 
-FOUND = 4
-"""Exit status of a check that found something."""
-SOME_FAILED = 3
 DEPTH = 2
 """How deep the paths of a single container are told, if nothing else is said."""
 

@@ -8,12 +8,10 @@ from lxcfleet.api.queries import DoctorRequest
 from lxcfleet.api.records import DoctorRecord, FindingRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.names import check_count
 from lxcfleet.spec.terms import Init
-
-FOUND = 4
-"""Exit status of a check that found something."""
 
 _FIELDS = ("check", "level", "message", "have", "need", "hint", "fixable")
 

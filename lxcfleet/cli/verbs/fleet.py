@@ -21,6 +21,7 @@ from lxcfleet.api.fleets import (
 )
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import follow, output, rolling
 from lxcfleet.cli.verbs import disk
 from lxcfleet.errors import HostError, InvalidInput, from_body
@@ -29,7 +30,6 @@ from lxcfleet.spec.marked_yaml import MAX_BYTES
 from lxcfleet.spec.names import MAX_COUNT, check_name
 from lxcfleet.units import as_size, some
 
-FOUND = 4
 MAX_ENV_FILE = 64 * 1024
 _FORMS = "`diff -f FILE` compares a fleet file, `diff NAME` a container's files"
 _NAMED = 5
@@ -191,7 +191,8 @@ def scale(
     request = ScaleRequest(check_name(group), count, fleet, dry_run)
     begun = connect(ctx).scale(request)
     if dry_run:
-        return min(_show_plan(begun["fleet_plan"], style, quiet), 0)
+        _show_plan(begun["fleet_plan"], style, quiet)
+        return 0
     return _finish(ctx, begun, style=style, quiet=quiet, wait=True)
 
 

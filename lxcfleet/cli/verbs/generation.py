@@ -20,6 +20,7 @@ from lxcfleet.api.generations import (
 )
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FAILED, FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.moments import parse_until
@@ -27,10 +28,6 @@ from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import MAX_GENERATION
 from lxcfleet.units import some
 
-FAILED, SOME = 1, 3
-"""Exit statuses: nothing was done, or not for all."""
-FOUND = 4
-"""Exit status of a check that found something."""
 HOST = "host"
 _FIELDS = ("number", "created", "bytes", "files", "containers", "held", "packages", "why", "rejected", "problem")
 _NAMED = 5
@@ -375,7 +372,7 @@ def rollback(
     status = 0 if rollout is None else rolling.tell_halt(rollout)
     if status or not record["left"]:
         return status
-    return SOME if names else FAILED
+    return SOME_FAILED if names else FAILED
 
 
 def _tell(record: RollbackRecord) -> None:

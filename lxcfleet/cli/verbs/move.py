@@ -25,6 +25,7 @@ from lxcfleet.api.moves import (
 )
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import SOME_FAILED
 from lxcfleet.cli.ui import output, ssh
 from lxcfleet.cli.ui.attach import received
 from lxcfleet.cli.ui.meter import Meter
@@ -34,7 +35,6 @@ from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Next, Step, check_host
 from lxcfleet.spec.names import check_name
 
-SOME = 3
 _FIELDS = ("name", "step", "host", "since", "authority")
 
 
@@ -428,7 +428,7 @@ def _show(outcomes: Sequence[Outcome], style: str, quiet: bool) -> int:
     if len(done) == len(outcomes):
         return 0
     errors = [each.error.exit_status for each in outcomes if each.error is not None]
-    return SOME if done else errors[0]
+    return SOME_FAILED if done else errors[0]
 
 
 VERBS = {"move": move}

@@ -13,9 +13,10 @@ from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, parts, rolling
 from lxcfleet.cli.verbs.generation import HOST, goal
-from lxcfleet.cli.verbs.stale import FOUND, complain, status_of
+from lxcfleet.cli.verbs.stale import complain, status_of
 from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.spec.selection import Selection
 from lxcfleet.units import some

@@ -9,10 +9,8 @@ from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import ResumeRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, rolling
-
-FOUND = 4
-"""Exit status of a check that found something."""
 
 
 @click.group(cls=options.Suggesting)

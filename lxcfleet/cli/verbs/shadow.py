@@ -12,14 +12,11 @@ from lxcfleet.api.findings import DivergedRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.requests import FixShadowsRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FAILED, FOUND, SOME_FAILED
 from lxcfleet.cli.ui import follow, output
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.units import some
 
-FOUND = 4
-"""Exit status of a check that found something."""
-SOME_FAILED = 3
-NOTHING_DONE = 1
 _NAMED = 5
 """How many packages are named in a line."""
 
@@ -105,7 +102,7 @@ def _fix(ctx: click.Context, request: FixShadowsRequest, *, yes: bool, style: st
                 raise InvalidInput("nobody is there to confirm", hint="look at what goes with --dry-run, then add --yes")
             if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
                 output.say("lxcfleet: nothing was removed")
-                return NOTHING_DONE
+                return FAILED
         results = connect(ctx).fix_shadows(request)
     for result in results:
         if result["error"]:

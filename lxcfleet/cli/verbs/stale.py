@@ -9,14 +9,11 @@ import click
 from lxcfleet.api.findings import OldFileRecord, PartRecord, StaleRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output, parts
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.selection import Selection
 from lxcfleet.units import some
-
-FOUND = 4
-"""Exit status of a check that found something."""
-SOME_FAILED = 3
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 """Exit statuses of a monitoring plugin, by the Monitoring Plugins Development Guidelines."""

@@ -13,11 +13,10 @@ from lxcfleet.api.findings import EvidenceRecord, ProofRecord
 from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, parts
 from lxcfleet.spec.cves import parse_cve
 
-FOUND = 4
-"""Exit status of a check that found something."""
 RENEWAL_SECONDS = 30.0
 """The longest wait, in seconds, for parts of lxcfleet's own that the daemon is about to renew."""
 PAUSE_SECONDS = 0.5
