@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice
+from pathlib import Path
 
 from lxcfleet.logs.entries import Form, Head
 from lxcfleet.logs.lines import Line, clean, cut
 from lxcfleet.logs.position import Position, Record
 from lxcfleet.logs.rate import Allowance
 from lxcfleet.logs.times import Times
+from lxcfleet.paths import ContainerPaths
 
 CHUNK, LITTLE = 1 << 18, 1 << 15
 """Bytes that are read at once: others have their turn after that. Little is read while the host's log takes little."""
@@ -63,12 +65,13 @@ class Console:
     def __init__(self, directory: str, run: Run, form: Form, limits: Limits, *, over: bool, skip: bool) -> None:
         """``over``: nothing runs that could print more. ``skip``: if no position is known, what stands in the file already
         is not passed on."""
-        self._path = os.path.join(directory, "console.log")
+        own = ContainerPaths(Path(directory))
+        self._path = str(own.console_log)
         self._run, self._form, self._limits = run, form, limits
         self._over, self._skip = over, skip
         self._next: Run | None = None
-        self._record = Record(os.path.join(directory, "console.sent"))
-        self._times = Times(os.path.join(directory, "console.times"))
+        self._record = Record(str(own.console_sent))
+        self._times = Times(str(own.console_times))
         self._position: Position | None = None
         self._descriptor = -1
         self._told = 0.0

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from lxcfleet.api.records import LineRecord
 from lxcfleet.logs import times
 from lxcfleet.logs.lines import Line, clean, cut
+from lxcfleet.paths import ContainerPaths
 
 BLOCK = 1 << 16
 """Bytes that are read of a file at once."""
@@ -54,7 +55,7 @@ class Tail:
 
     def __init__(self, directory: Path, name: str, lines: int, since: float = 0.0) -> None:
         """``lines``: begin so many lines before the end; 0: with the oldest. ``since``: leave out what is older."""
-        self._path, self._name, self._since = directory / "console.log", name, since
+        self._path, self._name, self._since = ContainerPaths(directory).console_log, name, since
         self._noted = _noted(directory)
         self._number, self._latest, self._rest = 0, 0.0, b""
         self._descriptor, self._inode, self._offset = -1, 0, 0
@@ -156,7 +157,7 @@ def _back(descriptor: int, lines: int) -> tuple[int, int]:
 
 def _noted(directory: Path) -> Sequence[times.Time]:
     try:
-        return times.read(str(directory / "console.times"))
+        return times.read(str(ContainerPaths(directory).console_times))
     except OSError:
         return []
 

@@ -19,11 +19,6 @@ from lxcfleet.spec.terms import Init
 GIB = 1 << 30
 GOOD = Features(
     probes=(Probe("overlay", "ok", "overlays work"), Probe("lxc", "ok", "LXC 5.0.2")),
-    lxc_version="5.0.2",
-    cgroup="v2",
-    apparmor=True,
-    seccomp=True,
-    delta_filesystem="ext4",
 )
 INOTIFY = Table("fs.inotify.max_user_instances", 128, 8)
 TABLES = {

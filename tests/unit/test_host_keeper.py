@@ -21,8 +21,7 @@ from lxcfleet.host.facts.features import Features, Probe
 from lxcfleet.launcher.children import host
 from lxcfleet.paths import Paths
 
-FOUND = Features((Probe("lxc", "ok", "LXC 5.0.2"), Probe("tini", "fail", "is missing", "apt install")), "5.0.2", "v2", True,
-                 False, "ext4")  # fmt: skip
+FOUND = Features((Probe("lxc", "ok", "LXC 5.0.2"), Probe("tini", "fail", "is missing", "apt install")))
 
 
 class FakeLauncher:

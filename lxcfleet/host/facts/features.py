@@ -62,18 +62,6 @@ class Features:
     """The features of this host."""
 
     probes: tuple[Probe, ...]
-    lxc_version: str
-    """Empty if python3-lxc can't be imported."""
-    cgroup: str
-    """v2, hybrid, v1 or none."""
-    apparmor: bool
-    seccomp: bool
-    delta_filesystem: str
-    """Type of the file system under the deltas."""
-
-    def ok(self, check: str) -> bool:
-        """Whether that check was made and did not fail."""
-        return any(probe.check == check and probe.level != "fail" for probe in self.probes)
 
     def to_json(self) -> dict[str, Any]:
         """For the answer of the process that tried."""
@@ -82,8 +70,7 @@ class Features:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Features:
         """The features that ``to_json`` wrote."""
-        told: dict[str, Any] = {**data, "probes": tuple(Probe(*probe) for probe in data["probes"])}
-        return cls(**told)
+        return cls(tuple(Probe(*probe) for probe in data["probes"]))
 
 
 def read(paths: Paths) -> Features:
@@ -92,19 +79,16 @@ def read(paths: Paths) -> Features:
     table = _mounts()
     filesystem = _filesystem_of(paths.lxc, table)
     version, tried = _try_all(paths)
-    cgroup = _cgroup()
     apparmor = _first_line(Path("/sys/module/apparmor/parameters/enabled")) == "Y"
-    seccomp = _SECCOMP.is_file()
-    probes = (
+    return Features((
         *_mount_points(table),
-        *_lxc(version, cgroup),
+        *_lxc(version, _cgroup()),
         *_delta_directory(paths.lxc, filesystem),
         _disk_limits(paths.lxc, filesystem),
         *tried,
-        *_programs(apparmor, seccomp),
+        *_programs(apparmor, _SECCOMP.is_file()),
         *_volumes(paths.volumes),
-    )
-    return Features(probes, version, cgroup, apparmor, seccomp, filesystem)
+    ))  # fmt: skip
 
 
 def _mounts() -> tuple[Mount, ...]:

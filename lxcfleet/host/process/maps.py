@@ -19,7 +19,6 @@ _PIECE = 1 << 16
 _MOST = 16 << 20
 """Bytes of the largest table of mappings or mounts that is read. The largest ordinary ones have 2 MiB."""
 _DELETED = b" (deleted)"
-_TICKS = os.sysconf("SC_CLK_TCK")
 _UP = 8, 1000
 """Steps up: from almost every directory the first reaches the top; the second is further than a path can lead down."""
 

@@ -118,16 +118,16 @@ class Model:
     fails: dict[str, FleetError] = field(default_factory=dict)
     """The errors that the launcher gives when a container is made, started or frozen, or a volume made."""
     during: Callable[[str], object] = str
+    """Called with a container's name while it is made, started or frozen."""
     limited: Callable[[str], object] = str
     """Called with the name of each container that got other limits."""
-    """Called with a container's name while it is made, started or frozen."""
 
 
 _PACKED: dict[str, Any] = {
     "error": None, "done": False, "bytes": 0, "read": False, "entries": 0, "differences": [], "differing": 0
 }  # fmt: skip
 
-ABLE = Features((), "6.0", "v2", apparmor=False, seccomp=False, delta_filesystem="ext4")
+ABLE = Features(())
 """A host with all features."""
 
 
