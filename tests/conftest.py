@@ -14,8 +14,9 @@ import pytest
 PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
 """How much slower than usual the machine may be: an emulated one is."""
 
-LIMITS = {"unit": 60.0, "contract": 60.0, "system": 600.0, "ansible": 900.0, "vm": 5400.0}
-"""The seconds that a test may take with its fixtures, by the directory that it is in."""
+LIMITS = {"unit": 120.0, "contract": 300.0, "system": 900.0, "ansible": 900.0, "vm": 5400.0}
+"""The seconds that a test may take with its fixtures, by the directory that it is in. They are against tests that hang: a
+machine with a load of ten took 38 s for a test in contract/ that takes 3 s."""
 
 GRACE = 60.0
 """The seconds after its limit in which a test must have ended."""

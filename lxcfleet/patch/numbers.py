@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ LOOK_SECONDS = 5.0
 """Seconds between two checks for containers that were started since."""
 SHADOWS_SECONDS = 900.0
 """Seconds for which one count of shadows is good enough: a count looks at each file of each delta."""
+AGAIN_SECONDS = 10.0
+"""Seconds until those are counted once more that could not be: one that was just made had no delta yet, or a file went away
+just then. Each further failure doubles them, up to SHADOWS_SECONDS."""
 CVES_SECONDS = 300.0
 """The same for CVEs."""
 SHARE = 0.05
@@ -58,6 +62,8 @@ class PatchNumbers:
         """The last change of the host's packages when they were counted."""
         self._shadows: dict[str, int | None] = {}
         """By container, as of its last count, which stays until the next one is done; None: parts of it could not be read."""
+        self._again: dict[str, tuple[float, float]] = {}
+        """Those that could not be counted: when each is due, and its next pause."""
         self._stale: dict[str, tuple[str, bool | None]] = {}
         """By container: the run that was looked at, and the result; None: parts of it could not be read."""
         self._scanned: float | None = None
@@ -116,19 +122,28 @@ class PatchNumbers:
         began = time.monotonic()
         names = [container.name for container in self._registry]
         everything = began >= self._count_due
-        chosen = names if everything else [name for name in names if name not in self._shadows]
+        chosen = [
+            name for name in names
+            if everything or name not in self._shadows or began >= self._again.get(name, (math.inf,))[0]
+        ]  # fmt: skip
         if everything:
             self._count_due = began + SHADOWS_SECONDS  # This holds even if the count fails.
             self._shadows = {name: found for name, found in self._shadows.items() if name in self._registry}
+            self._again = {name: when for name, when in self._again.items() if name in self._registry}
         if not chosen:
             return
         # The attempt counts even if it fails, so that it is not repeated at once.
         self._shadows = {**dict.fromkeys(chosen), **self._shadows}
-        for record in await self._count(Selection(tuple(chosen))):
-            self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None
-        took = time.monotonic() - began
-        self._count_due = max(self._count_due, began + took / SHARE)
-
+        try:
+            for record in await self._count(Selection(tuple(chosen))):
+                self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None
+        finally:
+            rest = (time.monotonic() - began) / SHARE
+            self._count_due = max(self._count_due, began + rest)
+            for name in chosen:
+                _, pause = self._again.pop(name, (0.0, AGAIN_SECONDS))
+                if self._shadows.get(name) is None:
+                    self._again[name] = began + max(pause, rest), min(2 * pause, SHADOWS_SECONDS)
 
     async def _look_for_cves(self) -> None:
         """Count them when that is due, or when the host's packages have changed."""

@@ -59,9 +59,9 @@ def daemon() -> Iterator[Daemon]:
         shutil.rmtree(directory)
 
 
-def soon(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until ``condition`` gives a true value, and give that value."""
-    end = time.monotonic() + seconds
+def soon(condition: Callable[[], Any]) -> Any:
+    """Wait until ``condition`` gives a true value, and give that value. A busy machine may take its time."""
+    end = time.monotonic() + 60
     while not (value := condition()):
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.02)

@@ -67,7 +67,7 @@ class Daemon:
             self.paths.config_file.write_text(SETTINGS)
         self.launcher = FakeLauncher(self.paths)
         self.model = self.launcher.model
-        self.client = Client(self.paths, timeout=20)
+        self.client = Client(self.paths, timeout=60)
         self.fleet = Containers(self)
         self.requests: list[str] = []
         """Method and path of all requests so far."""
@@ -79,12 +79,12 @@ class Daemon:
         self._host = _on_a_host(self.launcher)
         self._host.__enter__()
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         self.launcher.close()
         self._host.__exit__(None, None, None)
 
@@ -144,7 +144,7 @@ class Daemon:
         async def do() -> T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(60)
 
     def hang_up(self) -> None:
         """Break off all connections, as happens if the daemon is killed."""

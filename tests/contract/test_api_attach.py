@@ -31,7 +31,7 @@ class Attached:
         finally:
             for descriptor in (read_in, write_out, write_err):
                 os.close(descriptor)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
 
     def say(self, data: bytes) -> None:
         os.write(self.stdin, data)
@@ -147,7 +147,7 @@ def test_bad_attach_requests(client: Client, data: bytes) -> None:
     ):
         connection.connect(str(client._paths.attach_socket))
         socket.send_fds(connection, [data], [nothing.fileno()] * 3)
-        connection.settimeout(10)
+        connection.settimeout(60)
         assert json.loads(connection.recv(65536))["error"]["code"] == "invalid-input"
 
 
@@ -160,7 +160,7 @@ def test_attach_requests_without_descriptors(client: Client, count: int) -> None
     ):
         connection.connect(str(client._paths.attach_socket))
         socket.send_fds(connection, [json.dumps(request).encode()], [nothing.fileno()] * count)
-        connection.settimeout(10)
+        connection.settimeout(60)
         assert json.loads(connection.recv(65536))["error"]["code"] == "invalid-input"
 
 
@@ -174,7 +174,7 @@ def test_a_terminal_is_not_taken(running: Fleet, number: int, tty: bool) -> None
     given[number] = slave
     request: Any = {"name": running.name("a"), "command": ["true"], "environment": {}, "tty": tty}
     with running.client.attach(request, (given[0], given[1], given[2])) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         answer = json.loads(sock.recv(65536))
     for descriptor in (master, slave, null):
         os.close(descriptor)

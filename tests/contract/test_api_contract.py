@@ -339,7 +339,7 @@ def test_wait_ends_when_the_container_reaches_the_state(fleet: Fleet) -> None:
     thread = threading.Thread(target=lambda: results.extend(fleet.client.wait(wait)))
     thread.start()
     fleet.act(Action.STOP)
-    thread.join(10)
+    thread.join(60)
     assert [r["error"] for r in results] == [None]
 
 

@@ -138,7 +138,7 @@ def test_a_container_is_held_while_it_is_exported(cli: Cli, daemon: Daemon, spaw
     refused = cli("destroy", "web", "--force")
     assert (refused.status, "web is busy: export" in refused.err) == (1, True), refused
     go.touch()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     daemon.model.during = str
     assert daemon.fleet["web"].state is State.RUNNING
     assert cli("destroy", "web", "--force").status == 0
@@ -156,7 +156,7 @@ def test_an_archive_goes_through_a_pipe(cli: Cli, daemon: Daemon, spawn: Spawn) 
     assert cli("create", "web", *SLEEP).status == 0
     out = spawn("export", "web", "-o", "-")
     took = spawn("import", "-", "--name", "copy", stdin=out.stdout)
-    assert (out.wait(20), took.wait(20)) == (0, 0)
+    assert (out.wait(60), took.wait(60)) == (0, 0)
     assert b"it was frozen for" in out.stderr.read() if out.stderr else False
     assert daemon.fleet["copy"].state is State.RUNNING
 

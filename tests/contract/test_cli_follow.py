@@ -36,7 +36,7 @@ class Stuck:
     def _hold(self, name: str) -> None:
         if name == self._name:
             self.reached.set()
-            assert self.go.wait(20)
+            assert self.go.wait(60)
 
 
 def cancelled(daemon: Daemon) -> Operation:
@@ -53,12 +53,12 @@ def followed(daemon: Daemon) -> None:
 def test_ctrl_c_cancels_the_containers_that_have_not_begun(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c3")
     process = spawn("create", "-n", "5")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     process.send_signal(signal.SIGINT)
     operation = cancelled(daemon)
     stuck.go.set()
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == b"lxcfleet: cancelled: 3 done, 2 not begun"
     assert [line.split() for line in out.splitlines()][3:] == [[b"c4", b"cancelled"], [b"c5", b"cancelled"]]
@@ -69,12 +69,12 @@ def test_ctrl_c_counts_failures(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c3")
     daemon.model.fails["c1"] = HostError("c1: no")
     process = spawn("create", "-n", "5", "-q")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     process.send_signal(signal.SIGINT)
     cancelled(daemon)
     stuck.go.set()
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"c2\nc3\n")
     assert err.splitlines()[0] == b"lxcfleet: c1: no"
     assert err.count(b"c1: no") == 1
@@ -84,13 +84,13 @@ def test_ctrl_c_counts_failures(spawn: Spawn, daemon: Daemon) -> None:
 def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "3")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     process.send_signal(signal.SIGINT)
     operation = cancelled(daemon)
     soon(lambda: sum(line.endswith("/follow") for line in daemon.requests) == 2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"operation {operation.id} goes on in the daemon".encode() in err
     stuck.go.set()
@@ -101,7 +101,7 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, daemon: Daemon) -> None:
 def test_a_client_that_is_killed_stops_nothing(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "3")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     process.kill()
     process.wait()
     stuck.go.set()
@@ -113,13 +113,13 @@ def test_the_bar_comes_after_a_moment(spawn: Spawn, daemon: Daemon) -> None:
     master, slave = os.openpty()
     process = spawn("create", "-n", "3", stderr=slave)
     os.close(slave)
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     seen = b""
     while b"1/3" not in seen:
         seen += os.read(master, 1000)
     assert b"create [##########..." in seen
     stuck.go.set()
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     assert (process.returncode, out.count(b"created")) == (0, 3)
     assert os.read(master, 1000).endswith(b"\r\x1b[K")
     os.close(master)
@@ -129,7 +129,7 @@ def test_no_bar_for_quick_work(spawn: Spawn, daemon: Daemon) -> None:
     daemon.fleet.add("a", state=State.STOPPED)
     master, slave = os.openpty()
     process = spawn("stop", "a", stderr=slave)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     os.set_blocking(master, False)
     with pytest.raises(BlockingIOError):
         os.read(master, 1000)
@@ -149,12 +149,12 @@ def test_a_daemon_that_dies_during_an_operation(spawn: Spawn, daemon: Daemon) ->
     """The client once said only that the daemon does not answer: neither which operation was lost nor how to go on."""
     stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "2")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     soon(lambda: daemon.operation.record()["done"] == 1)
     time.sleep(0.2)  # by now the client has the result of c1
     daemon.hang_up()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     stuck.go.set()
     assert process.returncode == 1
     lost, why, *hint = err.decode().splitlines()
@@ -167,11 +167,11 @@ def test_a_daemon_that_dies_during_an_operation(spawn: Spawn, daemon: Daemon) ->
 def test_a_daemon_that_dies_before_a_cancel(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c1")
     process = spawn("create", "-n", "2")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     daemon.paths.socket.unlink()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     stuck.go.set()
     assert process.returncode == 1
     assert f"the daemon went away before operation {daemon.operation.id} had ended".encode() in err
@@ -181,12 +181,12 @@ def test_a_daemon_that_dies_during_a_rollout(spawn: Spawn, daemon: Daemon) -> No
     daemon.fleet.add("a", "b")
     stuck = Stuck(daemon, "b")
     process = spawn("restart", "--all", "--rolling", "--max-unavailable", "1")
-    assert stuck.reached.wait(10)
+    assert stuck.reached.wait(60)
     followed(daemon)
     soon(lambda: (daemon.client.rollout() or {"done": 0})["done"] == 1)
     time.sleep(0.2)
     daemon.hang_up()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     rollout = daemon.client.rollout()
     stuck.go.set()
     assert rollout is not None
@@ -220,7 +220,7 @@ def test_a_daemon_that_dies_during_a_call(
     else:
         process.stdout.readline()
     daemon.hang_up()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     said = err.decode().splitlines()
     assert said[0] == f"lxcfleet: {lost}"
@@ -233,7 +233,7 @@ def test_a_daemon_that_dies_while_a_command_runs(spawn: Spawn, daemon: Daemon) -
     assert process.stdout is not None
     process.stdout.readline()
     daemon.hang_up()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 125
     said = err.decode().splitlines()
     assert said[0] == "lxcfleet: the daemon went away while the command ran in a"
@@ -261,7 +261,7 @@ def test_a_reader_that_goes_away_ends_the_verb_silently(
     os.close(reader)
     process = spawn(*typed, stdout=writer)
     os.close(writer)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (141, b"")
 
 
@@ -274,7 +274,7 @@ def test_a_reader_of_many_commands_output_goes_away(spawn: Spawn, daemon: Daemon
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait(30) == 141
+    assert process.wait(60) == 141
 
 
 @pytest.mark.parametrize("typed", [("nix",), ("list", "nix"), ("restart", "--all"), ("exec", "--all", "--", "nix")])
@@ -286,17 +286,17 @@ def test_the_work_is_done_though_nobody_reads_the_messages(spawn: Spawn, daemon:
     os.close(reader)
     process = spawn(*typed, stdout=writer, stderr=writer)
     os.close(writer)
-    assert process.wait(30) == 141
+    assert process.wait(60) == 141
 
 
 @pytest.mark.parametrize("typed", [("list",), ("logs", "a"), ("events",)])
 def test_a_full_disk_is_reported(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
     daemon.fleet.add("a")
     daemon.fleet["a"].say(b"one\n")
-    spawn("restart", "a").communicate(timeout=10)
+    spawn("restart", "a").communicate(timeout=60)
     with open("/dev/full", "wb") as full:
         process = spawn(*typed, stdout=full)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert b"No space left on device" in err
     assert b"Traceback" not in err
@@ -313,7 +313,7 @@ def test_logs_are_followed(spawn: Spawn, daemon: Daemon) -> None:
     assert process.stdout.readline() == b"two\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.read() == b""
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_events_are_followed(spawn: Spawn, daemon: Daemon, cli: Cli) -> None:
@@ -323,7 +323,7 @@ def test_events_are_followed(spawn: Spawn, daemon: Daemon, cli: Cli) -> None:
     assert process.stdout is not None
     assert b"late" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_wait_can_be_interrupted(spawn: Spawn, daemon: Daemon) -> None:
@@ -332,4 +332,4 @@ def test_wait_can_be_interrupted(spawn: Spawn, daemon: Daemon) -> None:
     soon(lambda: any(line.endswith("/wait") for line in daemon.requests))
     time.sleep(0.1)  # by now the daemon waits for the container
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130

@@ -145,7 +145,7 @@ def live(spawn: Spawn, terminal: Terminal) -> subprocess.Popen[bytes]:
 
 
 def ended(process: subprocess.Popen[bytes], terminal: Terminal) -> int:
-    status = process.wait(30)
+    status = process.wait(60)
     terminal.await_(LEAVE)
     assert terminal.is_as_before()
     return status

@@ -460,15 +460,15 @@ def test_a_second_apply_is_refused_while_one_is_under_way(shop: Shop, cli: Cli, 
 
     def during(_: str) -> None:
         at_work.set()
-        go_on.wait(20)
+        go_on.wait(60)
 
     shop.daemon.model.during = during
     first = spawn("apply", "-f", str(shop.file))
-    assert at_work.wait(20)
+    assert at_work.wait(60)
     ran = shop.run("apply")
     go_on.set()
     assert (ran.status, "another apply is under way" in ran.err) == (1, True)
-    assert first.wait(30) == 0
+    assert first.wait(60) == 0
     assert not shop.changes()
 
 

@@ -297,7 +297,7 @@ def test_a_request_waits_for_a_start_by_the_policy(daemon: Daemon, cli: Cli, wor
 
     daemon.model.during = hold
     kill(daemon, "web")
-    assert starts.wait(20)
+    assert starts.wait(60)
     daemon.model.during = str
     ran = cli(*words)
     assert ran.status == 0, ran

@@ -264,12 +264,12 @@ def test_a_daemon_that_ends_breaks_copies_off_and_leaves_no_container_frozen(cli
 
     def wait(_: str) -> None:
         begun.set()
-        over.wait(20)
+        over.wait(60)
 
     daemon.model.during = wait
     client = Client(daemon.paths)
     operation = client.create_snapshots(CreateSnapshotsRequest(Selection(("web",)), "a"))
-    assert begun.wait(20)
+    assert begun.wait(60)
     container = daemon.parts.registry["web"]
     assert daemon.call(lambda: container.running is not None and container.running.payload.frozen)
     daemon.model.during = str

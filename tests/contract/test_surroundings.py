@@ -22,7 +22,7 @@ def run(directory: Path, text: str, *options: str, **more: object) -> tuple[int,
     (directory / "setup.cfg").symlink_to(ROOT / "setup.cfg")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests/unit"]
     done = subprocess.run(
-        words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=50, check=False, **more  # type: ignore[call-overload]
+        words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=250, check=False, **more  # type: ignore[call-overload]
     )  # fmt: skip
     return done.returncode, done.stdout.decode()
 
@@ -38,7 +38,7 @@ def test_tests_pass_with_ignored_signals_and_no_stdin() -> None:
 
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_cli_exec.py"]
     done = subprocess.run(
-        [*words, "-k", "signals or restored or yes"], cwd=ROOT, capture_output=True, preexec_fn=surroundings, timeout=50
+        [*words, "-k", "signals or restored or yes"], cwd=ROOT, capture_output=True, preexec_fn=surroundings, timeout=250
     )
     assert done.returncode == 0, done.stdout.decode()
 

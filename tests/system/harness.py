@@ -41,8 +41,11 @@ SLEEP = ("--", "sleep", "infinity")
 
 PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
 """How many times slower than usual the machine may be. An emulated machine is slow."""
-TIMEOUT = 60.0 * PATIENCE
+TIMEOUT = 120.0 * PATIENCE
 """The seconds that one command may take at most."""
+LEAST = 60.0
+"""The seconds that `until` waits at least for what must happen. They cost nothing where it happens, and a machine that others
+use at the same time can be ten times slower for a while."""
 
 SHORT = ("alive_time: 0.3\n", "rollout: {min_healthy_time: 0.5}\n")
 """Settings of all fleets of tests."""
@@ -75,11 +78,13 @@ class Ran:
         return {result["name"]: result["status"] for result in self.json["results"]}
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
-    """Wait until ``condition`` gives something true, and return that."""
-    deadline = time.monotonic() + seconds * PATIENCE
+def until(condition: Callable[[], Any], seconds: float = LEAST, what: str = "") -> Any:
+    """Wait until ``condition`` gives something true, and return that. It must happen at some time, so ``seconds`` only counts
+    above LEAST. That something does *not* happen is never shown by this."""
+    most = max(seconds, LEAST) * PATIENCE
+    deadline = time.monotonic() + most
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds * PATIENCE:g} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {most:g} s: {what or condition}"
         time.sleep(0.01)
     return found
 
@@ -274,7 +279,7 @@ class Fleet:
 
     def assert_no_traces(self) -> None:
         """Check that nothing of any container is left. The kernel may need a moment to free what the last process held."""
-        deadline = time.monotonic() + 10 * PATIENCE
+        deadline = time.monotonic() + LEAST * PATIENCE
         while left := self.traces():
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
@@ -339,7 +344,7 @@ class Fleet:
         for daemon in self.daemons:
             if daemon.poll() is None:
                 daemon.terminate()
-                daemon.wait(30)
+                daemon.wait(TIMEOUT)
         self.stop_daemon()
         until(lambda: not self.helpers(), 15, "the launcher and its children end")
         for directory in (self.paths.lxc, self.paths.run, self.paths.etc):

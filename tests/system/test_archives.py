@@ -351,7 +351,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
             exporting.close()
         if victim != "client":
             importing.stdin.close()
-            assert importing.wait(20) == 1
+            assert importing.wait(60) == 1
     os.close(reading)
     os.close(null)
     if victim == "daemon":
@@ -362,7 +362,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
     assert fleet.run("info", fleet.name("bad")).status == 1
     fleet.inside(web, "true")
     importing.stdin.close()
-    importing.wait(20)
+    importing.wait(60)
 
 
 def test_a_slow_reader_does_not_keep_a_container_frozen(fleet: Fleet) -> None:

@@ -75,7 +75,7 @@ def hogging(clones: Clones) -> Iterator[Callable[[Callable[..., None]], str]]:
     yield start
     for process in running:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     # The resource is free when the attack's last process has gone, and a fork bomb has many.
     clones.fleet.ok("restart", clones.names["app"], "--timeout", "0")
 

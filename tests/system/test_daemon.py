@@ -113,7 +113,7 @@ def test_sigterm_during_a_create_leaves_whole_containers(fleet: Fleet) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "60", *SLEEP)
     until(lambda: len(fleet.directories()) > 3, 20, "the create has begun")
     fleet.stop_daemon()
-    client.communicate(timeout=30)
+    client.communicate(timeout=60)
     fleet.start_daemon()
     states = fleet.states()
     assert set(states.values()) == {"running"}
@@ -168,7 +168,7 @@ def test_a_daemon_needs_root(fleet: Fleet) -> None:
 
 def garbage(fleet: Fleet, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.connect(str(fleet.paths.socket))
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)

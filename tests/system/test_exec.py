@@ -135,7 +135,7 @@ def test_signals_reach_the_command(fleet: Fleet, name: str, number: signal.Signa
     client = fleet.spawn("exec", name, "--", "sh", "-c", script)
     until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     client.send_signal(number)
-    client.communicate(timeout=20)
+    client.communicate(timeout=60)
     until((fleet.delta(name) / "var/got").exists, 10, "the command got the signal")
     until(lambda: fleet.record(name)["processes"] <= 3, 10, "the command ended")
 
@@ -152,7 +152,7 @@ def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
     client = fleet.spawn("exec", name, "--", "sleep", "infinity")
     until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
     fleet.ok("stop", name)
-    assert client.wait(15) == 128 + signal.SIGKILL
+    assert client.wait(60) == 128 + signal.SIGKILL
     client.communicate()
 
 
@@ -161,7 +161,7 @@ def test_a_command_survives_the_daemon(fleet: Fleet, name: str) -> None:
     until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
-    out, _ = client.communicate(b"it\n", timeout=20)
+    out, _ = client.communicate(b"it\n", timeout=60)
     assert (client.returncode, out) == (0, b"got it\n")
 
 

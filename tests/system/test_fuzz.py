@@ -107,7 +107,7 @@ def daemon(own_fleet: Fleet) -> Iterator[Daemon]:
 def ask(fleet: Fleet, raw: bytes) -> tuple[int, bytes]:
     """Send a request. Return the status and the content of its answer, or the status 0 if there is none."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(str(fleet.paths.socket))
         with contextlib.suppress(BrokenPipeError):
             sock.sendall(raw)
@@ -173,7 +173,7 @@ def test_a_message_that_is_no_attach_request_is_refused(own_fleet: Fleet, daemon
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * count))] if count else []
         with contextlib.suppress(ConnectionError):
             sock.sendmsg([message or b" "], rights)
-            sock.settimeout(20)
+            sock.settimeout(60)
             answer = sock.recv(65536)
             assert not answer or "error" in json.loads(answer)
 

@@ -139,7 +139,7 @@ def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(test
     with subprocess.Popen(["sleep", "4321"]) as process:
         (left / "cgroup.procs").write_text(str(process.pid))
         tested.run("restart", name, "--rolling")
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     until(lambda: not left.exists(), 5)
 
 

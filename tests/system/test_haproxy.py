@@ -138,7 +138,7 @@ def proxy(fleet: Fleet, directory: Path) -> Iterator[tuple[int, Path]]:
         yield port, control
     finally:
         haproxy.terminate()
-        haproxy.wait(10)
+        haproxy.wait(60)
 
 
 OPTIONS = ("-l", "role=web", "--port", "http=8080", "--health-http", "8080/", "--health-interval", "1")

@@ -70,7 +70,7 @@ def services(server: str, name: str) -> set[str]:
     question = labels + struct.pack("!BHH", 0, 33, 1)
     options = struct.pack("!BHHIH", 0, 41, 8192, 0, 0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendto(struct.pack("!6H", 1, 0x100, 1, 0, 0, 1) + question + options, (server, 53))
         message = client.recv(65535)
     found = set()
@@ -249,7 +249,7 @@ def test_a_container_that_is_to_be_stopped_leaves_dns_first(fleet: Fleet) -> Non
     until(lambda: lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one]))
     assert "wait for its drain time" in fleet.ok("stop", two, "--dry-run")
     os.kill(pid, signal.SIGKILL)  # the stop does not wait for a container that has ended
-    assert stop.wait(30) == 0
+    assert stop.wait(60) == 0
     assert fleet.state(two) == "stopped"
     began = fleet.pid(one)
     fleet.ok("restart", one, "--drain", "0")
@@ -305,7 +305,7 @@ def test_no_client_ends_the_server_of_srv_records(fleet: Fleet) -> None:
     labels = b"".join(bytes((len(label),)) + label.encode() for label in f"a.b.{domain}".split("."))
     question = struct.pack("!6H", 1, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 255, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(address)
         client.send(b"\xff" * 500)
         client.send(question)
@@ -508,7 +508,7 @@ def test_a_create_without_nftables_names_it_in_the_error(fleet: Fleet) -> None:
         fleet.ok("destroy", "--force", fleet.name(1))
     finally:
         fleet.stop_daemon()
-        daemon.wait(10)
+        daemon.wait(60)
 
 
 def test_a_range_that_the_host_uses_is_refused(fleet: Fleet) -> None:

@@ -95,7 +95,7 @@ def asked(fleet: Fleet, *questions: tuple[str, int, str, int]) -> Iterator[list[
         yield found
     finally:
         for client in clients:
-            out, err = client.communicate("end", timeout=30)
+            out, err = client.communicate("end", timeout=60)
             asked, lost, longest = out.split()
             found.append((int(asked), int(lost), float(longest)))
             assert not err, err
@@ -146,7 +146,7 @@ def a_session_that_began_before_a_patch_is_told_until_it_ends(fleet: Fleet, prog
     for ran in (fleet.run("stale", name), fleet.run("verify", name)):
         assert ran.status == 4
         assert f"a session of `exec` in {name} since " in ran.out
-    assert session.communicate(b"it goes on", timeout=20)[0] == b"it goes on"
+    assert session.communicate(b"it goes on", timeout=60)[0] == b"it goes on"
     until(lambda: set(parts(fleet)) == ALL, 20, "the session is over")
 
 
@@ -162,11 +162,11 @@ def test_the_daemon_starts_anew_once_no_client_waits_for_it(fleet: Fleet, progra
     assert "it starts itself anew as soon as nothing is under way" in fleet.run("stale").out
     assert old(fleet) == {"lxcfleetd"}, "a client waits for the daemon's answer"
     fleet.ok("stop", name)
-    assert waiting.wait(20) == 0
+    assert waiting.wait(60) == 0
     waiting.communicate()
     command = fleet.spawn("exec", fleet.name(2), "--", "cat", stdin=subprocess.PIPE)
     until(lambda: old(fleet) == set(), 30, "the daemon is renewed, and has answered each of these requests")
-    assert command.communicate(b"it goes on", timeout=20)[0] == b"it goes on"
+    assert command.communicate(b"it goes on", timeout=60)[0] == b"it goes on"
     after = parts(fleet)
     assert after["lxcfleetd"][0] == before["lxcfleetd"][0], "without systemd the new daemon is the same process"
     assert after["dnsmasq"] == before["dnsmasq"], "dnsmasq ran no old code"

@@ -78,7 +78,7 @@ def test_signals_reach_the_command_and_nobody_else_runs_it_meanwhile(fleet: Flee
         second = fleet.run("run", name)
         assert (second.status, "runs already" in second.err) == (125, True)
         client.send_signal(signal.SIGTERM)
-        assert (out.read(), client.wait(30)) == (b"term\n", 5)
+        assert (out.read(), client.wait(60)) == (b"term\n", 5)
     assert fleet.state(name) == "failed"  # its restart policy is off
     other = fleet.run("run", name, "--", "true")
     assert (other.status, "not as asked" in other.err) == (125, True)
@@ -94,7 +94,7 @@ def test_a_stop_during_the_start_ends_it(fleet: Fleet) -> None:
         until(lambda: fleet.paths.foreground(name).exists(), what="its start has begun")
         client.terminate()
         try:
-            assert client.wait(30) == 143
+            assert client.wait(60) == 143
         finally:
             client.kill()
 
@@ -103,11 +103,11 @@ def test_a_restart_ends_the_run_with_the_status_that_asks_for_a_new_one(fleet: F
     name = fleet.name("a")
     with running(fleet, name, "--", "sh", "-c", WAITS) as (client, _):
         fleet.ok("restart", name)
-        assert client.wait(30) == 75
+        assert client.wait(60) == 75
     assert fleet.state(name) == "stopped"
     with running(fleet, name) as (client, _):
         fleet.ok("stop", name)
-        assert client.wait(30) == 5
+        assert client.wait(60) == 5
     fleet.ok("start", name)  # from now on it is the daemon's
     fleet.ok("restart", name)
     assert fleet.state(name) == "running"
@@ -195,7 +195,7 @@ def test_a_rollout_ends_it_and_waits_until_its_caller_has_begun_it_anew(fleet: F
         assert {member["phase"] for member in rollout["containers"]} == {"done"}
         fleet.ok("stop", *names)
         for each in script:
-            assert each.wait(30) == 0
+            assert each.wait(60) == 0
     finally:
         for each in script:
             each.kill()
@@ -204,7 +204,7 @@ def test_a_rollout_ends_it_and_waits_until_its_caller_has_begun_it_anew(fleet: F
 def test_systemd_is_told_when_it_is_healthy(fleet: Fleet, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(30)
+        listener.settimeout(60)
         environment = fleet.environment(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="300000")
         arguments = ["run", fleet.name("a"), "--", "sh", "-c", 'echo "[$NOTIFY_SOCKET]"; exec sleep 1000']
         with subprocess.Popen([CLIENT, *arguments], env=environment, stdout=subprocess.PIPE) as client:
@@ -219,7 +219,7 @@ def test_systemd_is_told_when_it_is_healthy(fleet: Fleet, tmp_path: Path) -> Non
             client.terminate()
             while told[-1:] != ["STOPPING=1"]:
                 told.append(listener.recv(4096).decode())
-            assert client.wait(30) == 143
+            assert client.wait(60) == 143
 
 
 def test_a_terminal_has_job_control_and_our_size(fleet: Fleet) -> None:
@@ -281,5 +281,5 @@ def test_pipes_are_for_the_containers_root_alone(fleet: Fleet) -> None:
         found = directory.stat()
         assert (found.st_mode & 0o777, found.st_uid) == (0o700, fleet.record(name)["first_id"])
         client.send_signal(signal.SIGTERM)
-        assert client.wait(30) == 5
+        assert client.wait(60) == 5
     until(lambda: not fleet.paths.foreground(name).exists())

@@ -184,7 +184,7 @@ def test_no_value_is_anywhere_but_in_memory_and_in_its_source(fleet: Fleet, tmp_
     assert all(fleet.pid(name) != runs[name] for name in runs)
     runs = {name: fleet.pid(name) for name in runs}
     os.kill(fleet.servants()["launcher"], signal.SIGKILL)
-    fleet.spawn("secret", "refresh", "shop/db-pw").wait(30)
+    fleet.spawn("secret", "refresh", "shop/db-pw").wait(60)
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
     fleet.ok("secret", "refresh", "shop/db-pw")

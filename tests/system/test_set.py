@@ -173,7 +173,7 @@ def test_a_busy_container_keeps_all_from_being_changed(fleet: Fleet) -> None:
         until(lambda: fleet.record(stubborn)["busy"] == "stop", 10)
         refused = fleet.run("set", stubborn, other, "pids=100")
         assert (refused.status, "busy" in refused.err) == (1, True), refused
-        client.wait(30)
+        client.wait(60)
     assert "pids: 4096" in spec(fleet, other)
 
 
@@ -185,7 +185,7 @@ def test_the_specs_on_disk_are_in_force_after_the_daemon_is_killed_while_they_ch
     fleet.stop_daemon()
     daemon = fleet.start_daemon(kill=f"daemon:{names[1]}:{step}")
     assert fleet.run("set", *names, "memory=256M").status == 1
-    assert daemon.wait(10) == -signal.SIGKILL
+    assert daemon.wait(60) == -signal.SIGKILL
     fleet.start_daemon()
     wanted = [name for name in names if f"memory: {256 << 20}" in spec(fleet, name)]
     assert wanted == (names[:1] if step == "write" else names)  # the daemon carries out the specs on disk

@@ -147,7 +147,7 @@ def test_whatever_is_killed_during_a_copy_the_container_goes_on(victim: str, fle
         fleet.stop_daemon(signal.SIGKILL)
     else:
         os.kill(fleet.servants()["launcher"], signal.SIGKILL)
-    client.wait(30)
+    client.wait(60)
     if victim == "daemon":
         fleet.start_daemon()
     until(lambda: not note.exists() and fleet.state(name) == "running", what="it runs again")

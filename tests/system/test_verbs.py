@@ -207,7 +207,7 @@ def test_wait_lasts_until_the_container_is_started(fleet: Fleet) -> None:
     time.sleep(0.3)
     assert not done
     fleet.ok("start", name)
-    waiting.join(10)
+    waiting.join(60)
     assert done[0].status == 0
 
 
@@ -224,7 +224,7 @@ def test_logs(fleet: Fleet) -> None:
     fleet.ok("restart", name)
     assert client.stdout.readline() == b"1\n"
     client.terminate()
-    client.communicate(timeout=10)
+    client.communicate(timeout=60)
     assert fleet.ok("logs", name, "--lxc") == ""
     assert fleet.run("logs", fleet.name("none")).status == FAILED
 

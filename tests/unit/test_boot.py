@@ -70,7 +70,7 @@ def test_a_turn_waits_for_the_one_before_also_if_that_fails(at_once: int) -> Non
             pass
         return [result.name for result in operation.results]
 
-    assert sorted(asyncio.run(asyncio.wait_for(begin(), 30))) == ["a1", "a2", "b1", "c1", "c2"]
+    assert sorted(asyncio.run(asyncio.wait_for(begin(), 60))) == ["a1", "a2", "b1", "c1", "c2"]
     marks = [said.index(mark) for mark in ("0 is up", "b1 begins", "b1 ends", "1 is up")]
     assert marks == sorted(marks)
     assert max(said.index("a1 ends"), said.index("a2 ends")) < marks[0]
@@ -96,7 +96,7 @@ def test_a_job_that_waits_for_its_turn_has_not_begun() -> None:
             pass
         return [result.status for result in operation.results]
 
-    assert asyncio.run(asyncio.wait_for(begin(), 10)) == ["started", "cancelled", "cancelled"]
+    assert asyncio.run(asyncio.wait_for(begin(), 60)) == ["started", "cancelled", "cancelled"]
 
 
 def test_a_job_that_is_requested_while_the_daemon_ends_is_not_begun() -> None:
@@ -125,7 +125,7 @@ def test_a_job_that_is_requested_while_the_daemon_ends_is_not_begun() -> None:
         assert late.ended
         return [result.status for result in stop.results], [result.status for result in late.results]
 
-    assert asyncio.run(asyncio.wait_for(end(), 10)) == (["stopped"], ["cancelled"])
+    assert asyncio.run(asyncio.wait_for(end(), 60)) == (["stopped"], ["cancelled"])
 
 
 def test_cancelled_turns_end() -> None:
@@ -142,7 +142,7 @@ def test_cancelled_turns_end() -> None:
             pass
         return [result.status for result in operation.results]
 
-    assert asyncio.run(asyncio.wait_for(begin(), 30)) == ["started", "cancelled", "cancelled"]
+    assert asyncio.run(asyncio.wait_for(begin(), 60)) == ["started", "cancelled", "cancelled"]
 
 
 def test_nobody_has_a_turn_before_those_that_it_waits_for() -> None:
@@ -163,6 +163,6 @@ def test_a_gate_opens_once_all_before_are_through() -> None:
             await asyncio.sleep(0)
             assert not waiting.done()
             gates.passed(name)
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 60)
 
     asyncio.run(passing())

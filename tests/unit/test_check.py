@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 import pytest
@@ -40,17 +39,20 @@ def test_a_check_gives_its_status_and_its_output(entered: list[int]) -> None:
 
 
 def test_a_check_that_is_not_done_in_time_is_killed(entered: list[int]) -> None:
-    assert check("echo begun; sleep 100", 0.2) == (None, "begun")
-    with pytest.raises(ProcessLookupError):
-        os.kill(entered[0], 0)
+    for seconds in (0.2, 2.0, 20.0):  # a busy machine may not get to the first word in time
+        if (said := check("echo begun; sleep 100", seconds)) != (None, ""):
+            break
+    assert said == (None, "begun")
+    for pid in entered:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_a_check_that_can_not_be_killed_holds_up_nobody(entered: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The check waits for a disk that is gone, or was frozen with its container (cgroup v1)."""
     kill = os.killpg
     monkeypatch.setattr(os, "killpg", lambda *_: None)
-    began = time.monotonic()
-    assert check("sleep 8", 0.2) == (None, "")
-    assert time.monotonic() - began < 4
+    assert check("sleep 100", 0.2) == (None, "")
+    assert os.waitpid(entered[0], os.WNOHANG) == (0, 0), "nobody has waited for its end"
     kill(entered[0], 9)
     os.waitpid(entered[0], 0)

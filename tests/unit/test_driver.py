@@ -189,7 +189,7 @@ class World:
         box.number, box.old, box.down = box.number + 1, False, box.ends
         return Result(box.name, "restarted", True)
 
-    async def drive(self, seconds: float = 5.0) -> None:
+    async def drive(self, seconds: float = 60.0) -> None:
         """Run the driver until the rollout has ended."""
         task = asyncio.create_task(self.driver.run())
         try:
@@ -279,7 +279,7 @@ def test_an_order_is_obeyed_that_comes_just_before_a_wave(
     async def run() -> None:
         await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
         task = asyncio.create_task(world.driver.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while world.ledger.last is None or world.ledger.last.status is Status.RUNNING:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
@@ -422,7 +422,7 @@ def test_a_daemon_that_was_killed_just_after_a_halt_leaves_what_follows_to_the_n
 
     async def run() -> None:
         task = asyncio.create_task(world.driver.run())
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60):
             while not (world.halted or undone):
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -528,7 +528,7 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
         task = asyncio.create_task(world.driver.run())
         tries = []
         for number in range(1, 4):
-            async with asyncio.timeout(20.0):
+            async with asyncio.timeout(60):
                 while len(world.restarted) < number:
                     await asyncio.sleep(0.01)
             for _ in range(20):
@@ -634,7 +634,7 @@ def test_a_daemon_that_is_killed_runs_the_tests_again(tmp_path: Path, monkeypatc
     async def until_it_tests() -> None:
         await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
         task = asyncio.create_task(world.driver.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while ("a", 2, "smoke") not in world.tried:
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -261,13 +261,13 @@ def test_records_come_from_lxc_monitord_where_it_reads_the_fifo(tmp_path: Path, 
             assert endings._fifo.reads
             monitors.write(record(EXIT, "a", 9472))
             monitors.boxes["a"].running = None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while monitors.of("a") is None:
                     await asyncio.sleep(0.01)
             assert monitors.of("a") == Ending(9472)
             other.kill()
             other.wait()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while monitors.endings._fifo.reads:
                     await asyncio.sleep(0.01)
             endings.check()  # nobody reads the FIFO any more, so the daemon does

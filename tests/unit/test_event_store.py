@@ -89,7 +89,7 @@ def test_events_of_former_daemons_come_before_those_of_this_one_and_none_twice(t
         found.append(await anext(reader))
         return [*found, *[each async for each in events.read(follow=False)]]
 
-    found = [each["container"] for each in asyncio.run(asyncio.wait_for(read(), 10))]
+    found = [each["container"] for each in asyncio.run(asyncio.wait_for(read(), 60))]
     assert found == ["c7", "web1", "web1", "web1", "web1"]
 
 

@@ -117,7 +117,7 @@ def test_the_last_of_a_stop_waits_for_nobody(tmp_path: Path, monkeypatch: pytest
         group = Group(tmp_path, 2)
         for container in group.all:
             container.busy = Action.STOP
-        await asyncio.wait_for(asyncio.gather(*(group.draining.leave(each, 0.01) for each in group.all)), 30)
+        await asyncio.wait_for(asyncio.gather(*(group.draining.leave(each, 0.01) for each in group.all)), 60)
         assert group.members() == 0
 
     asyncio.run(play())
@@ -134,11 +134,11 @@ def test_one_that_does_not_come_back_is_not_waited_for(
         one, two = group.all
         for container in group.all:
             container.busy = Action.RESTART
-        await asyncio.wait_for(asyncio.gather(*(group.draining.leave(each, 0.01) for each in (one, two))), 30)
+        await asyncio.wait_for(asyncio.gather(*(group.draining.leave(each, 0.01) for each in (one, two))), 60)
         assert group.members() == 0  # its time is up
         group.start(two)
         one.running, one.busy = None, None  # its start failed
-        await asyncio.wait_for(group.draining.leave(two, 0.01), 30)
+        await asyncio.wait_for(group.draining.leave(two, 0.01), 60)
 
     asyncio.run(play())
     assert "none like it was back after 0.03 s" in caplog.text

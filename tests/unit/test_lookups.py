@@ -198,5 +198,5 @@ def test_a_change_of_the_rules_is_looked_at_soon(monkeypatch: pytest.MonkeyPatch
 
     real = asyncio.sleep
     monkeypatch.setattr(lookups, "asyncio", SimpleNamespace(sleep=sleep, wait_for=asyncio.wait_for))
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert world.asked == ["a", "a"]

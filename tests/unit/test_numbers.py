@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.errors import HostError
-from lxcfleet.patch.numbers import PatchNumbers
+from lxcfleet.patch.numbers import AGAIN_SECONDS, PatchNumbers
 from lxcfleet.patch.own import Part
 from lxcfleet.patch.stale.judge import OldFile, Why
 
@@ -114,6 +114,38 @@ def test_new_containers_are_counted_before_all_are() -> None:
         assert world.numbers._count_due > 0
         world.shadows |= {"web1": 9, "web2": 1}
         assert await world.count() == {"web1": 2, "web2": 1}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_one_that_could_not_be_counted_is_counted_soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is being made has no delta yet. It had no number for a quarter of an hour."""
+
+    async def look() -> None:
+        world, now = World(web1=2, web2=None), [1000.0]
+        monkeypatch.setattr("lxcfleet.patch.numbers.time", SimpleNamespace(monotonic=lambda: now[0]))
+        assert await world.count() == {"web1": 2}
+        world.shadows = {"web1": 9, "web2": 1}
+        assert await world.count() == {"web1": 2}, "not at once"
+        now[0] += AGAIN_SECONDS
+        assert await world.count() == {"web1": 2, "web2": 1}
+        world.shadows |= {"web3": None}
+        pauses = []
+        for _ in range(3):
+            await world.count()
+            due, _ = world.numbers._again["web3"]
+            pauses.append(due - now[0])
+            now[0] = due
+        assert pauses == [AGAIN_SECONDS, 2 * AGAIN_SECONDS, 4 * AGAIN_SECONDS]
+        world.error = HostError("the launcher ended")
+        with pytest.raises(HostError):
+            await world.count()
+        assert world.numbers._again["web3"][0] > now[0]
+        world.error = None
+        world.shadows = {"web1": 2}
+        world.later()
+        await world.count()
+        assert world.numbers._again == {}, "what is gone is forgotten"
 
     asyncio.run(asyncio.wait_for(look(), 60))
 

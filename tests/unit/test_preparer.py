@@ -56,7 +56,7 @@ def test_the_notes_about_one_container_keep_no_other_from_its_start(note: str, c
         preparer.close()
         return replies
 
-    replies = asyncio.run(asyncio.wait_for(prepare(), 30))
+    replies = asyncio.run(asyncio.wait_for(prepare(), 60))
     assert [isinstance(reply, HostError) for reply in replies] == [False, False]
     for reply in replies:
         os.close(reply.descriptor)
@@ -108,7 +108,7 @@ def test_the_culprit_of_a_batch_is_found_and_the_others_go_on() -> None:
         preparer.close()
         return replies
 
-    replies = asyncio.run(asyncio.wait_for(prepare(), 30))
+    replies = asyncio.run(asyncio.wait_for(prepare(), 60))
     assert [isinstance(reply, HostError) for reply in replies] == [False, True, False, False]
     assert launcher.batches == [["a", "bad", "b", "c"], ["b", "c"], ["bad"]]
 

@@ -244,7 +244,7 @@ def test_systemds_that_do_not_answer_make_no_other_wait() -> None:
         them = asking.Checks(cast(Any, launcher))
         waiting = [asyncio.create_task(them.systemd(Container(name, spec), Course(failures=2))) for name in silent]
         await asyncio.sleep(0)
-        said = await asyncio.wait_for(them.systemd(Container("web", spec), Course()), 5)
+        said = await asyncio.wait_for(them.systemd(Container("web", spec), Course()), 60)
         assert said.word == "running"
         for each in waiting:
             each.cancel()

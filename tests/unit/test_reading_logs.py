@@ -145,7 +145,7 @@ def test_following_goes_on_across_rotations_and_takes_up_new_containers(
         await records.aclose()  # type: ignore[attr-defined]
         return texts
 
-    assert asyncio.run(asyncio.wait_for(follow(), 10)) == ["a1", "a2", "half whole", "b1"]
+    assert asyncio.run(asyncio.wait_for(follow(), 60)) == ["a1", "a2", "half whole", "b1"]
 
 
 def test_what_was_missed_between_two_looks_is_not_read_twice(world: World) -> None:
