@@ -49,8 +49,10 @@ class Discovery:
         self._membership.find(container.name)
         self._look_at_address(container)
         self._look_at_ports(container)
-        self._write(container)
-        self._tell_ports(container.name)
+        try:
+            self._write(container)
+        finally:
+            self._tell_ports(container.name)
 
     def withdraw(self, name: str) -> None:
         """Let it no longer be found: it ended, or is about to."""
@@ -73,13 +75,20 @@ class Discovery:
             self._tentative_soon.kick()
 
     async def _await_addresses(self) -> None:
-        """Publish addresses that answer meanwhile. Raises OSError."""
+        """Publish addresses that answer meanwhile."""
         while self._tentative:
             await asyncio.sleep(TENTATIVE_SECONDS)
             waiting, self._tentative = self._tentative, {}
             for container in waiting.values():
                 if self._membership.is_found(container.name):
-                    self.publish(container)
+                    self._publish_later(container)
+
+    def _publish_later(self, container: Container) -> None:
+        """Publish one of several, which must not keep the others from that."""
+        try:
+            self.publish(container)
+        except OSError as error:
+            log.error("%s is not found by all of its names, as they can't be written: %s", container.name, error)
 
     def _look_at_ports(self, container: Container) -> bool:
         """Nobody is led to ports of the host's that no program listens behind yet. Whether that changed."""
@@ -93,7 +102,7 @@ class Discovery:
         return self._membership.set_closed(container.name, closed)
 
     async def _await_ports(self) -> None:
-        """Lead clients to programs that listen meanwhile. Raises OSError."""
+        """Lead clients to programs that listen meanwhile."""
         pause = CLOSED_SECONDS
         while self._closed:
             await asyncio.sleep(pause)
@@ -101,7 +110,7 @@ class Discovery:
             waiting, self._closed = self._closed, {}
             for container in waiting.values():
                 if self._membership.is_found(container.name) and self._look_at_ports(container):
-                    self.publish(container)
+                    self._publish_later(container)
             pause = max(CLOSED_SECONDS, 20 * (time.monotonic() - begun))
 
     def moved(self, container: Container) -> None:

@@ -79,3 +79,29 @@ def test_a_container_is_a_member_once_its_program_listens(tmp_path: Path, monkey
         assert (paths.hosts / "web1").read_text() == "10.0.0.2 web1.fleet web.role.fleet\n"
 
     asyncio.run(play())
+
+
+def test_a_name_that_can_not_be_written_keeps_no_other_from_its_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, all that came to listen in the same moment got no client any more."""
+    listening: set[tuple[str, int]] = set()
+    monkeypatch.setattr(sockets, "listening", lambda pid: set(listening))
+    monkeypatch.setattr("lxcfleet.network.discovery.CLOSED_SECONDS", 0.001)
+
+    async def play() -> None:
+        both = [Container(name, replace(WEB, name=name)) for name in ("web1", "web2")]
+        for each in both:
+            run(each)
+            cast(SimpleNamespace, each.running).age = 0.1
+        paths = own_paths(tmp_path)
+        own = Names(context_of(paths, *both))
+        for each in both:
+            own.discovery.publish(each)
+        (paths.run / "hosts.web1").mkdir()
+        listening.update(OPEN)
+        while len(own.membership.members()) < 2:
+            await asyncio.sleep(0.001)
+        assert (paths.hosts / "web2").read_text() == "10.0.0.2 web2.fleet web.role.fleet\n"
+
+    asyncio.run(asyncio.wait_for(play(), 20))
