@@ -108,6 +108,8 @@ class Rehearsals:
         self._paths, self._registry, self._creation, self._actions = paths, registry, creation, actions
         self._mask, self._prober, self._runner, self._tests_of = mask, prober, runner, tests_of
         self._deadline, self._bus, self._tasks, self._copies = deadline, bus, tasks, copies
+        self._under_way = 0
+        """How many rehearsals there are, with those whose clone is not made yet."""
         self._going: set[str] = set()
         """The names of the clones of this daemon's rehearsals."""
 
@@ -124,7 +126,7 @@ class Rehearsals:
                 f"{ask.name} can't be rehearsed", why="it is on the host's network, and so its clone would take its ports",
                 hint="rehearse one with a network of its own",
             )  # fmt: skip
-        if len(self._going) >= AT_ONCE:
+        if self._under_way >= AT_ONCE:
             raise Busy(f"there are {AT_ONCE} rehearsals already", hint="wait until one is over, then try again")
         done: asyncio.Future[RehearsalRecord] = asyncio.get_running_loop().create_future()
         spec = container.wanted
@@ -139,9 +141,16 @@ class Rehearsals:
                 done.set_exception(HostError(f"the rehearsal of {ask.name} failed", why=f"{type(error).__name__}: {error}"))
             else:
                 done.set_result(record)
+            finally:
+                self._under_way -= 1
 
-        if ask.delta is Delta.COPY:
-            await self._copies.check(container, yes=ask.yes)
+        self._under_way += 1
+        try:
+            if ask.delta is Delta.COPY:
+                await self._copies.check(container, yes=ask.yes)
+        except BaseException:
+            self._under_way -= 1
+            raise
         self._tasks.do("rehearsal", work, subject=ask.name)
         return await asyncio.shield(done)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lxcfleet.api.rehearsals import RehearseRequest
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies import copy_cost
-from lxcfleet.errors import HostError, NotFound
-from lxcfleet.patch.rehearsal import PREFIX, clone_of
+from lxcfleet.errors import Busy, HostError, NotFound
+from lxcfleet.patch.rehearsal import AT_ONCE, PREFIX, Rehearsals, clone_of
 from lxcfleet.spec.merging import merge
 from lxcfleet.spec.ports import parse_port, parse_publication
 from lxcfleet.spec.secrets import parse_use
@@ -172,3 +176,31 @@ def test_a_clone_can_change_nothing_and_is_not_found() -> None:
     bare, more = clone_of(spec, RehearseRequest("web1", secrets=False))
     assert (bare.secrets, bare.fleet) == ((), None)
     assert {*more} - {*differs} == {"it has no secrets"}
+
+
+def test_no_more_rehearsals_begin_at_once_than_there_may_be() -> None:
+    """Before, one counted only once its clone was about to be made."""
+    begun: list[object] = []
+    container = Container("web1", Spec("web1"))
+
+    async def ask() -> list[object]:
+        nobody: Any = None
+        tasks: Any = SimpleNamespace(do=lambda *_, **__: begun.append(1))
+        fleet = _Registry({"web1": container})
+        rehearsals = Rehearsals(
+            nobody, fleet, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, tasks, nobody  # type: ignore[arg-type]
+        )
+        asked = [asyncio.ensure_future(rehearsals.rehearse(RehearseRequest("web1"))) for _ in range(AT_ONCE + 1)]
+        done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        return [each.exception() for each in done]
+
+    (refused,) = asyncio.run(ask())
+    assert isinstance(refused, Busy)
+    assert len(begun) == AT_ONCE
+
+
+class _Registry(dict[str, Container]):
+    async def observe(self) -> None:
+        pass
