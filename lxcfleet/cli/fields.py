@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import click
+
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.rows import option_of
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import health
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.rows import Row
+from lxcfleet.spec.terms import Init
 from lxcfleet.spec.types import Choice, Pairs
 
 _OFFERED = {"labels": complete.labels}
@@ -40,6 +43,19 @@ def said(taken: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and value != ():
             found[key] = value
     return found
+
+
+def said_with_command(ctx: click.Context, taken: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with the command after ``--`` if there is one. Raises InvalidInput."""
+    command = options.command_after_dashes(ctx)
+    found = said(taken)
+    if not command:
+        return found
+    if found.get("init") is Init.SYSTEM:
+        raise InvalidInput(
+            "a system container runs the host's systemd, not a command", hint="leave out the command or --init system"
+        )
+    return {**found, "command": command}
 
 
 def _check(taken: Mapping[str, Any]) -> health.HealthCheck | None:

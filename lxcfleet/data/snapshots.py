@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lxcfleet.data import records
 from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.process import copying
@@ -124,20 +125,9 @@ def _listed(directory: Path) -> list[str]:
 def load(paths: Paths, container: str, name: str) -> Snapshot | Broken | None:
     """The snapshot; Broken if its record can't be used; None if there is no such snapshot."""
     own = paths.snapshot(container, name)
-    try:
-        with own.record.open("rb") as file:
-            found = parse(file.read(_LARGEST), str(own.record))
-    except FileNotFoundError:
-        if not own.directory.is_dir():
-            return None
-        return Broken(f"the snapshot {name} of {container} is broken: its record is gone", why=f"there is no {own.record}")
-    except OSError as error:
-        return Broken(
-            f"the snapshot {name} of {container} is broken: its record can't be read", why=f"{own.record}: {error.strerror}"
-        )
-    except Broken as error:
-        return error
-    if (found.container, found.name) != (container, name):
+    what = f"the snapshot {name} of {container}"
+    found = records.load(own.record, what, lambda text: parse(text, str(own.record)), _LARGEST)
+    if isinstance(found, Snapshot) and (found.container, found.name) != (container, name):
         return Broken(f"{own.directory} is broken", why=f"its record is that of {found.container}: {found.name}")
     return found
 

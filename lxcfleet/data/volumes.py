@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from lxcfleet.data import records
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.kernel import mounts, quota, syscalls, tree
 from lxcfleet.paths import Paths, VolumePaths
@@ -57,17 +58,8 @@ def parse(name: str, text: bytes, where: str) -> Volume:
 
 def load(paths: Paths, name: str) -> Volume | Broken | None:
     """The volume; Broken if its record can't be used; None if there is no such volume."""
-    own = paths.volume(name)
-    try:
-        return parse(name, own.record.read_bytes(), str(own.record))
-    except FileNotFoundError:
-        if not own.directory.is_dir():
-            return None
-        return Broken(f"the volume {name} is broken: its record is gone", why=f"there is no {own.record}")
-    except OSError as error:
-        return Broken(f"the volume {name} is broken: its record can't be read", why=f"{own.record}: {error.strerror}")
-    except Broken as error:
-        return error
+    record = paths.volume(name).record
+    return records.load(record, f"the volume {name}", lambda text: parse(name, text, str(record)))
 
 
 def names(paths: Paths) -> list[str]:

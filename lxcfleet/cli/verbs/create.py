@@ -8,11 +8,9 @@ import click
 
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.cli import options
-from lxcfleet.cli.fields import field_options, said
+from lxcfleet.cli.fields import field_options, said_with_command
 from lxcfleet.cli.ui.follow import run_operation
-from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import check_count, check_name
-from lxcfleet.spec.terms import Init
 
 
 @click.command(cls=options.TakesCommand)
@@ -69,17 +67,8 @@ def create(
       lxcfleet create db -n 2 --ensure --update --memory 4G     and those that exist get 4G, too
     """
     _check_update(ensure=ensure, update=update, no_wait=no_wait)
-    command = options.command_after_dashes(ctx)
     if name is not None:
         check_name(name)
-    asked = said(taken)
-    if command:
-        asked["command"] = command
-    if command and asked.get("init") is Init.SYSTEM:
-        raise InvalidInput(
-            "a system container runs the host's systemd, not a command",
-            hint="leave out the command or --init system",
-        )
     request = CreateRequest(
         name=name,
         count=check_count(count) if count is not None else None if name is not None else 1,
@@ -87,7 +76,7 @@ def create(
         update=update,
         start=not no_start,
         dry_run=dry_run,
-        said=asked,
+        said=said_with_command(ctx, taken),
     )
     return run_operation(
         ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run, update=update,

@@ -9,13 +9,12 @@ import click
 
 from lxcfleet.api.requests import CreateRequest, ForegroundRequest
 from lxcfleet.cli import complete, options
-from lxcfleet.cli.fields import field_options, said
+from lxcfleet.cli.fields import field_options, said_with_command
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import foreground
 from lxcfleet.cli.verbs.execute import RunsCommand
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import check_name
-from lxcfleet.spec.terms import Init
 
 
 @click.command(cls=RunsCommand)
@@ -56,15 +55,8 @@ def run(
       lxcfleet run --rm -i sort1 -- sort < names.txt
       lxcfleet run --rm -it try1 -- bash
     """
-    command = options.command_after_dashes(ctx)
     check_name(name)
-    asked = said(taken)
-    if command:
-        asked["command"] = command
-    if command and asked.get("init") is Init.SYSTEM:
-        raise InvalidInput(
-            "a system container runs the host's systemd, not a command", hint="leave out the command or --init system"
-        )
+    asked = said_with_command(ctx, taken)
     create = CreateRequest(name=name, ensure=True, start=False, update=update, said=asked).to_json() if asked else None
     if update and create is None:
         options.refuse(["--update"], "nothing is asked for", "say what the container is to be like")

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from lxcfleet.base.stack import Stack
+from lxcfleet.data import records
 from lxcfleet.data.apps import manifest
 from lxcfleet.data.volumes import clone
 from lxcfleet.errors import Broken, FleetError, HostError, InvalidInput
@@ -67,17 +68,8 @@ def _mend(name: str, version: str) -> str:
 
 def load(paths: Paths, name: str, version: str) -> Release | Broken | None:
     """The release; Broken if its record can't be used; None if there is no such release."""
-    own = paths.release(name, version)
-    try:
-        return parse(name, version, own.record.read_bytes(), str(own.record))
-    except FileNotFoundError:
-        if not own.directory.is_dir():
-            return None
-        return Broken(f"the app {name}@{version} is broken: its record is gone", why=f"there is no {own.record}")
-    except OSError as error:
-        return Broken(f"the app {name}@{version} is broken: its record can't be read", why=f"{own.record}: {error.strerror}")
-    except Broken as error:
-        return error
+    record = paths.release(name, version).record
+    return records.load(record, f"the app {name}@{version}", lambda text: parse(name, version, text, str(record)))
 
 
 def check(paths: Paths, name: str, version: str) -> Release:

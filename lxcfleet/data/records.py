@@ -1,0 +1,29 @@
+"""Records on disk: a small file in the directory of the volume, the snapshot or the release that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lxcfleet.errors import Broken
+
+R = TypeVar("R")
+
+
+def load(record: Path, what: str, parse: Callable[[bytes], R], most: int = -1) -> R | Broken | None:
+    """What a record says; Broken if it can't be used; None if the directory in which it should be is not there.
+
+    ``what``: what it is about, for complaints; ``parse``: raises Broken; ``most``: bytes that are read at most, -1: all.
+    """
+    try:
+        with record.open("rb") as file:
+            return parse(file.read(most))
+    except FileNotFoundError:
+        if not record.parent.is_dir():
+            return None
+        return Broken(f"{what} is broken: its record is gone", why=f"there is no {record}")
+    except OSError as error:
+        return Broken(f"{what} is broken: its record can't be read", why=f"{record}: {error.strerror}")
+    except Broken as error:
+        return error
