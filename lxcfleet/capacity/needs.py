@@ -39,7 +39,7 @@ class Finding:
         return bool(self.fixes) or (self.check == "uid-ranges" and self.level != "ok")
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as the API sends it (wire.FindingRecord)."""
+        """The finding as the API sends it (api.records.FindingRecord)."""
         return {
             "check": self.check,
             "level": self.level,
@@ -164,7 +164,7 @@ def refuse(findings: Sequence[Finding], count: int, init: Init) -> None:
 
 
 def fixes(findings: Sequence[Finding]) -> dict[str, int]:
-    """The kernel settings that ``doctor --fix`` raises, with their new values; for host.limits.apply."""
+    """The kernel settings that ``doctor --fix`` raises, with their new values; for host.facts.limits.apply."""
     raised: dict[str, int] = {}
     for finding in findings:
         for name, value in finding.fixes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -227,6 +228,40 @@ def test_the_measures_count_lines_and_methods_as_they_say() -> None:
 def test_packages_say_what_belongs_there() -> None:
     packages = {name: ast.parse(file.read_text()) for name, file in modules() if file.name == "__init__.py"}
     assert [name for name, tree in packages.items() if not ast.get_docstring(tree)] == []
+
+
+# -- what is told of other modules ---------------------------------------------------------------------------------
+
+ROOMS = {name.split(".")[1] for name in NAMES if "." in name} - VALUES
+SECTIONS = {"network", "logs", "health", "patch"}
+"""Rooms whose names settings have, too: network.dns is none of their modules."""
+TOLD = re.compile(rf"(?<![\w./`-])({'|'.join(sorted(ROOMS))})((?:\.[a-z_]+)+)(?![\w(/])")
+
+
+def told(tree: ast.AST) -> Iterator[str]:
+    """The modules, and names in modules, that docstrings mention."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from (match[0] for match in TOLD.finditer(node.value.value))
+
+
+def is_there(mentioned: str) -> bool:
+    whole, _, last = mentioned.rpartition(".")
+    if f"lxcfleet.{mentioned}" in NAMES or whole in SECTIONS:
+        return True
+    file = ROOT / f"{whole.replace('.', '/')}.py"
+    return file.is_file() and re.search(rf"\b{last}\b", file.read_text(encoding="utf-8")) is not None
+
+
+def test_the_modules_that_docstrings_mention_are_there() -> None:
+    gone = {name: [each for each in told(tree) if not is_there(each)] for name, tree in parsed()}
+    assert {name: each for name, each in gone.items() if each} == {}
+
+
+def test_a_module_that_is_gone_is_noticed() -> None:
+    found = [*told(ast.parse('"""See host.lxc.attach, containers.plan and host.lxc.attach.run; network.dns."""'))]
+    assert found == ["host.lxc.attach", "containers.plan", "host.lxc.attach.run", "network.dns"]
+    assert [each for each in found if not is_there(each)] == ["containers.plan"]
 
 
 # -- names instead of numbers --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The handlers of calls about apps; see handlers."""
+"""The handlers of calls about apps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handlers of calls about moves between hosts; see handlers."""
+"""The handlers of calls about moves between hosts."""
 
 from __future__ import annotations
 

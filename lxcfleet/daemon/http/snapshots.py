@@ -1,4 +1,4 @@
-"""The handlers of calls about snapshots, and about drains of this host; see handlers."""
+"""The handlers of calls about snapshots, and about drains of this host."""
 
 from __future__ import annotations
 

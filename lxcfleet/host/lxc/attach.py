@@ -1,6 +1,6 @@
 """Runs a command inside a container, by liblxc's attach. Only children of the launcher use this.
 
-The protocol with the client is wire.AttachRequest's.
+The protocol with the client is api.requests.AttachRequest's.
 """
 
 from __future__ import annotations
