@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class ChangeSets:
 
     def __init__(self, paths: Paths, changing: Changing) -> None:
         self._paths, self._changing = paths, changing
+        self._read: tuple[tuple[int, ...], ChangeSet] | None = None
+        """The change set that was read last, with what tells its file from others: each member of a wave asks for it."""
 
     def keep(self, changes: ChangeSet) -> None:
         """Have it on disk before the rollout begins. Raises HostError."""
@@ -99,9 +101,13 @@ class ChangeSets:
     def of(self, rollout: str) -> ChangeSet:
         """The change set of a rollout. Raises NotFound."""
         try:
-            data = json.loads(self._file(rollout).read_text(encoding="utf-8"))
-            members = {name: Specs(former, wanted) for name, (former, wanted) in data["members"].items()}
-            return ChangeSet(data["rollout"], members, data["undoes"])
+            status = self._file(rollout).stat()
+            key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if self._read is None or self._read[0] != key:
+                data = json.loads(self._file(rollout).read_text(encoding="utf-8"))
+                members = {name: Specs(former, wanted) for name, (former, wanted) in data["members"].items()}
+                self._read = key, ChangeSet(data["rollout"], members, data["undoes"])
+            return self._read[1]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotFound(
                 f"what the rollout {rollout} changed is not known", why=str(error),
@@ -119,16 +125,33 @@ class ChangeSets:
 
     async def put(self, rollout: str, container: Container) -> None:
         """Give a member its spec, if it has the former one. Raises FleetError."""
-        specs = self.of(rollout).members.get(container.name)
-        if specs is None or container.wanted is None:
-            return
-        wanted = applied(container.wanted, specs.wanted)
-        if wanted == container.wanted:
-            return
-        if applied(container.wanted, specs.former) != container.wanted:
-            raise Conflict(f"{container.name} was changed by somebody else meanwhile", hint="apply the file again")
-        planned = await self._changing.check([container], {container.name: wanted}, askable())
-        await self._changing.carry_out(planned)
+        await self._give(self.of(rollout), [container])
+
+    async def put_together(self, rollout: str, containers: Sequence[Container]) -> None:
+        """Give the members of a wave their specs: to force many files to the disk together takes little longer than one.
+
+        If one of them can't have its spec, none gets it here, and ``put`` tells for each.
+        """
+        try:
+            await self._give(self.of(rollout), containers)
+        except FleetError as error:
+            log.info("the wave gets its specs one by one: %s", error)
+
+    async def _give(self, changes: ChangeSet, containers: Sequence[Container]) -> None:
+        wanted = {}
+        for container in containers:
+            specs = changes.members.get(container.name)
+            if specs is None or container.wanted is None:
+                continue
+            spec = applied(container.wanted, specs.wanted)
+            if spec == container.wanted:
+                continue
+            if applied(container.wanted, specs.former) != container.wanted:
+                raise Conflict(f"{container.name} was changed by somebody else meanwhile", hint="apply the file again")
+            wanted[container.name] = spec
+        if wanted:
+            chosen = [container for container in containers if container.name in wanted]
+            await self._changing.carry_out(await self._changing.check(chosen, wanted, askable()))
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""

@@ -188,6 +188,9 @@ class Driver:
         self._ledger.keep(planner.begin_wave(rollout, names, bases))
         self._ledger.waits_for = ""
         self._ledger.say(f"wave {rollout.wave + 1}: {', '.join(names)}")
+        if rollout.kind is RolloutKind.CHANGE:
+            turn = [self._fleet.registry[name] for name in names if self._is_its_turn(rollout.members[name])]
+            await self._change_sets.put_together(rollout.id, turn)
         jobs = [Job(name, partial(self._restart_one, rollout, rollout.members[name])) for name in names]
         results = await self._fleet.actions.run_jobs("rollout", jobs)
         if self._ledger.last is None or self._ledger.last.id != rollout.id:
@@ -200,14 +203,18 @@ class Driver:
         after = live.note_changed(planner.note_starts(after, changed), changed, seen)
         self._ledger.keep(planner.settle(after, seen))
 
+    def _is_its_turn(self, member: Member) -> bool:
+        """Whether a member of the wave is as the rollout found it: in the same run, or down still."""
+        if member.name not in self._fleet.registry:
+            return False
+        running = self._fleet.registry[member.name].running
+        return member.fallen if running is None else running.identity == member.identity
+
     async def _restart_one(self, rollout: Rollout, member: Member) -> Result:
-        registry = self._fleet.registry
-        if member.name not in registry:
+        if not self._is_its_turn(member):
             return Result(member.name, "unchanged", False)
-        container = registry[member.name]
+        container = self._fleet.registry[member.name]
         fallen = member.fallen and container.running is None
-        if not fallen and (container.running is None or container.running.identity != member.identity):
-            return Result(member.name, "unchanged", False)
         if rollout.kind is RolloutKind.CHANGE:
             await self._change_sets.put(rollout.id, container)
         if fallen:
