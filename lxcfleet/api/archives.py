@@ -38,6 +38,15 @@ class Moved(TypedDict):
     """Whether it ran there."""
 
 
+class ImportVolumes(TypedDict):
+    """Which volumes are made of an archive, too: all whose files it has."""
+
+    names: dict[str, str]
+    """Other names for them here, by those in the archive."""
+    keep: bool
+    """Whether those that are here already are left as they are; otherwise they are refused."""
+
+
 class ImportContainer(TypedDict):
     """Make a container of the archive that is stdin, which travels with this."""
 
@@ -53,6 +62,8 @@ class ImportContainer(TypedDict):
     """Whether it is only compared with the archive, and removed again."""
     dry_run: bool
     """Whether only the head of the archive is read, and checked."""
+    volumes: NotRequired[ImportVolumes]
+    """Missing: the files of volumes stay in the archive."""
     moved: NotRequired[Moved]
     """It comes by a move: it is blocked until the sending side has handed it over."""
 
@@ -73,4 +84,6 @@ class ArchiveMessage(TypedDict, total=False):
     """How many there are of those."""
     notes: list[str]
     started: bool
+    volumes: list[str]
+    """Volumes that were made with it."""
     error: ErrorBody

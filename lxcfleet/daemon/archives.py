@@ -14,13 +14,13 @@ import os
 import platform
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lxcfleet import __version__
-from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS, ArchiveMessage
+from lxcfleet.api.archives import ArchiveMessage
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import moving, store
 from lxcfleet.containers.container import Container
@@ -30,6 +30,8 @@ from lxcfleet.containers.order.dependencies import refuse_circle
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.requests import services
+from lxcfleet.daemon.archive_requests import ExportAsk, ImportAsk
+from lxcfleet.daemon.arrivals import Arrivals, Coming
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
@@ -45,15 +47,12 @@ from lxcfleet.errors import (
     from_body,
 )
 from lxcfleet.launcher.client import Conversation, Died, Launcher
-from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
+from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
 from lxcfleet.launcher.operations import EXPORT, IMPORT
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec import combinations, strict_yaml
 from lxcfleet.spec.fields import stored
-from lxcfleet.spec.moves import MOST_HOST, Journal, Step, check_id
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 from lxcfleet.spec.terms import Network
@@ -64,81 +63,23 @@ log = logging.getLogger(__name__)
 
 _Talk = Conversation[Any, Packed]
 
-_MOST_LIMIT = 1 << 60
 _NAMED = 6
 _CHECKED = "restore-check"
 """The name below which an archive is unpacked to be checked; see Paths.new. No container has it then."""
 
 
-@dataclass(frozen=True)
-class ExportAsk:
-    """See ExportContainer."""
-
-    name: str
-    level: int
-    stopped: bool
-    volumes: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ImportAsk:
-    """See ImportContainer."""
-
-    name: str
-    trusted: bool
-    limit: int
-    start: bool
-    check: bool
-    dry_run: bool
-    moved: Journal | None = None
-    """The journal of the move by which it comes."""
-
-
-def parse_export(data: object) -> ExportAsk:
-    """The request in a message. Raises InvalidInput."""
-    fields = Fields(data, "request")
-    ask = ExportAsk(
-        check_name(fields.text("export")), fields.integer("level", LEVEL, 1, MOST_LEVEL), fields.flag("stopped"),
-        fields.flag("volumes"), fields.number("seconds", SECONDS, 1, MOST_SECONDS),
-    )  # fmt: skip
-    fields.finish("the request to export a container is not valid")
-    return ask
-
-
-def parse_import(data: object) -> ImportAsk:
-    """The request in a message. Raises InvalidInput."""
-    fields = Fields(data, "request")
-    name = fields.text("unpack")
-    ask = ImportAsk(
-        check_name(name) if name else "", fields.flag("trusted"), fields.integer("limit", 0, 0, _MOST_LIMIT),
-        fields.flag("start", True), fields.flag("check"), fields.flag("dry_run"), _moved(fields),
-    )  # fmt: skip
-    fields.finish("the request to import a container is not valid")
-    return ask
-
-
-def _moved(fields: Fields) -> Journal | None:
-    if not fields.has("moved"):
-        return None
-    moved = fields.nested("moved")
-    found = Journal(
-        moved.text("id"), False, Step.RECEIVED, moved.text("origin")[:MOST_HOST], now(), ran=moved.flag("ran")
-    )  # fmt: skip
-    moved.close()
-    check_id(found.id)
-    return found
-
-
 class Archives:
     """Writes containers to archives, and makes containers of archives."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, lifecycle: Lifecycle, specs: Specs, launcher: Launcher) -> None:
+    def __init__(
+        self, paths: Paths, fleet: Fleet, lifecycle: Lifecycle, specs: Specs, launcher: Launcher, coming: Arrivals
+    ) -> None:
         self._paths = paths
         self._fleet = fleet
         self._lifecycle = lifecycle
         self._specs = specs
         self._launcher = launcher
+        self._arrivals = coming
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -250,19 +191,23 @@ class Archives:
     async def _check(
         self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
+        coming = [] if ask.volumes is None else [Coming(each, replace(each, size=0)) for each in head.volumes]
+        notes = _notes(head)
+        if head.volumes and not coming:
+            notes.append("files of volumes are in it, and were not checked: --with-volumes does")
         try:
             first_id = self._fleet.room.take_ids()
-            item = _import_item(_CHECKED, head, ask, first_id)
+            item = _import_item(_CHECKED, head, ask, first_id, [self._arrivals.item(each) for each in coming])
             await conversation.say(item)
             try:
                 last = await _finish(conversation, connection, "the archive is not checked")
             except Died:
-                await self._lifecycle.remove([item["beside"]])
+                await self._remove(item)
                 raise
         finally:
             self._fleet.room.reload()
         return {
-            "done": True, "name": spec.name, "bytes": last["bytes"], "entries": last["entries"], "notes": _notes(head),
+            "done": True, "name": spec.name, "bytes": last["bytes"], "entries": last["entries"], "notes": notes,
             "differences": last["differences"], "differing": last["differing"],
         }  # fmt: skip
 
@@ -270,22 +215,25 @@ class Archives:
         self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
         self.refuse_taken(spec.name)
+        spec, coming, told = self._arrivals.choose(head, spec, ask.volumes)
+        own = frozenset(each.volume.name for each in coming)
         if not ask.trusted:
-            _refuse_untrusted(spec)
+            _refuse_untrusted(spec, own)
         fleet = self._fleet
         try:
             with fleet.room.building():
                 spec, moved = await self.addressed(spec)
-                notes = [*_notes(head), *moved, *await self.check_host(spec)]
+                notes = [*_notes(head), *told, *moved, *await self.check_host(spec, own)]
                 self.refuse_taken(spec.name)
                 if ask.dry_run:
-                    return {"done": True, "name": spec.name, "notes": notes, "started": False}
+                    return {"done": True, "name": spec.name, "notes": notes, "started": False, "volumes": sorted(own)}
                 (made,) = fleet.room.take([spec.name], spec)
                 container = Container(made.name, made, busy="import")
                 fleet.registry.add(container)
                 try:
-                    with fleet.registry.in_hand(container, "import"):
-                        last = await self._unpack(head, made, ask, conversation, connection)
+                    with fleet.registry.in_hand(container, "import"), self._arrivals.held(coming) as items:
+                        last = await self._unpack(head, made, ask, items, conversation, connection)
+                        volumes = self._finish_volumes(made.name, notes)
                 except BaseException:
                     fleet.room.forget(container)
                     raise
@@ -294,13 +242,29 @@ class Archives:
         fleet.bus.publish(ActionDone(made.name, "imported"))
         return {
             "done": True, "name": made.name, "bytes": last["bytes"], "entries": last["entries"], "notes": notes,
-            "started": False,
+            "started": False, "volumes": volumes,
         }  # fmt: skip
 
+    def _finish_volumes(self, name: str, notes: list[str]) -> list[str]:
+        """Give the volumes that came with it their names. What keeps them from that is among the notes, as it is there all
+        the same, and waits for them."""
+        try:
+            return self._arrivals.finish([name])
+        except FleetError as error:
+            log.error("%s", error)
+            notes.append(f"{error.message}: {error.why}; {error.hint}")
+            return []
+
+    async def _remove(self, item: ImportItem) -> None:
+        """Remove what a child that was killed has left. Raises FleetError."""
+        await self._lifecycle.remove([item["beside"]])
+        await self._arrivals.remove(item["volumes"])
+
     async def _unpack(
-        self, head: Head, made: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
-    ) -> Packed:
-        item = _import_item(made.name, head, ask, made.first_id)
+        self, head: Head, made: Spec, ask: ImportAsk, coming: Sequence[ArrivalItem], conversation: _Talk,
+        connection: socket.socket,
+    ) -> Packed:  # fmt: skip
+        item = _import_item(made.name, head, ask, made.first_id, coming)
         item["files"] = {"config": self._specs.config(made, None), "lxcfleet.yaml": store.render(made)}
         if ask.moved is not None:  # with the container in one step: one that comes by a move is not started as any other
             item["files"][ContainerPaths.MOVE] = ask.moved.render()
@@ -314,7 +278,7 @@ class Archives:
                     "error": None, "done": True, "bytes": 0, "read": True, "entries": 0, "differences": [],
                     "differing": 0,
                 }  # fmt: skip
-            await self._lifecycle.remove([item["beside"]])
+            await self._remove(item)
             raise
 
     def refuse_taken(self, name: str) -> None:
@@ -334,8 +298,11 @@ class Archives:
             return replace(spec, static_addresses=()), [f"it gets another address: {error.message}: {error.why}"]
         return spec, []
 
-    async def check_host(self, spec: Spec) -> tuple[str, ...]:
-        """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError."""
+    async def check_host(self, spec: Spec, coming: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError.
+
+        ``coming``: volumes that are made with it.
+        """
         fleet = self._fleet
         await fleet.room.check_new(1, spec)
         self._specs.check_limits(spec)
@@ -345,7 +312,7 @@ class Archives:
         if spec.network is Network.BRIDGE:
             await fleet.room.check_addresses(1)
         await fleet.room.check_found(spec, [spec.name])
-        return (*await self._specs.check_mounts(spec), *await self._specs.check_keys(spec))
+        return (*await self._specs.check_mounts(spec, coming), *await self._specs.check_keys(spec))
 
     async def _start(self, name: str, notes: list[str]) -> bool:
         """Start it; whether it runs. What keeps it from that is among the notes, as it is there all the same."""
@@ -360,10 +327,14 @@ class Archives:
 
 
 
-def _import_item(name: str, head: Head, ask: ImportAsk, first_id: int | None) -> ImportItem:
+def _import_item(
+    name: str, head: Head, ask: ImportAsk, first_id: int | None, coming: Sequence[ArrivalItem]
+) -> ImportItem:
+    made = {each["archived"] for each in coming}
     return {
         "name": name, "beside": f"{Paths.NEW_PREFIX}{name}.{secrets.token_hex(4)}", "first_id": first_id, "files": {},
-        "data": ask.limit or None, "snapshot": head.snapshot, "volumes": list(head.volumes), "compare": ask.check,
+        "data": ask.limit or None, "snapshot": head.snapshot, "volumes": list(coming),
+        "passed_over": [each.name for each in head.volumes if each.name not in made], "compare": ask.check,
         "keep": not ask.check,
     }  # fmt: skip
 
@@ -424,14 +395,17 @@ def spec_of(head: Head, other: str = "") -> Spec:
     return spec
 
 
-def _refuse_untrusted(spec: Spec) -> None:
-    """Refuse a spec that asks for anything of this host, unless somebody vouches for it. Raises Denied."""
+def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
+    """Refuse a spec that asks for anything of this host, unless somebody vouches for it. Raises Denied.
+
+    ``coming``: volumes that are made with it, of its own archive.
+    """
     host = [f"the directory {each.what}" for each in spec.volumes if each.source is Source.HOST]
     asked = [
         *(["root's own rights (privileged)"] if spec.privileged else []),
         *(["the host's network"] if spec.network is Network.HOST else []),
         *host,
-        *(f"the volume {name}" for name in volumes_of(spec.volumes)),
+        *(f"the volume {name}" for name in volumes_of(spec.volumes) if name not in coming),
         *(f"the secret {each.secret}" for each in spec.secrets),
         *([f"the app {spec.app}"] if spec.app is not None else []),
         *(f"the device {name}" for name in spec.devices),
@@ -456,8 +430,6 @@ def _notes(head: Head) -> list[str]:
         notes.append(f"it was exported on {name}, and this host has {own.get('PRETTY_NAME', 'another system')}")
     if head.spec.get("generation"):
         notes.append("it stood on a generation of that host, and stands on this host's root now")
-    if head.volumes:
-        notes.append(f"files of volumes are in the archive, and were left there: {', '.join(head.volumes)}")
     return notes
 
 

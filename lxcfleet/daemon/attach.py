@@ -18,7 +18,8 @@ from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.containers.registry import Registry
 from lxcfleet.daemon import foreground, moves
-from lxcfleet.daemon.archives import Archives, parse_export, parse_import
+from lxcfleet.daemon.archive_requests import parse_export, parse_import
+from lxcfleet.daemon.archives import Archives
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
 from lxcfleet.daemon.moves import Moves

@@ -124,6 +124,7 @@ class Daemon:
         """Tidy up after a crash, and say so; resume the actions on containers that were begun and not finished."""
         parts = self._parts
         await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
+        parts.arrivals.recover()
         parts.rescue.take_over()
         await parts.fleet.stillness.settle()
         await parts.fleet.snapshot_files.finish([container.name for container in parts.registry])

@@ -130,7 +130,7 @@ class Volumes:
             return self._operations.dry("create volume", [Result(ask.name, "planned", True)], lines)
 
         async def job() -> Result:
-            with self._in_hand(ask.name):
+            with self.in_hand(ask.name):
                 await self._make(ask.name, ask.size, ask.labels)
             return Result(ask.name, "created", True)
 
@@ -198,7 +198,7 @@ class Volumes:
 
     async def bring(self, change: VolumeChange) -> Result:
         """Make or change a volume. Raises FleetError."""
-        with self._in_hand(change.name):
+        with self.in_hand(change.name):
             there = volumes.load(self._paths, change.name)
             if there is None:
                 await self._make(change.name, change.values["size"], change.values["labels"])
@@ -226,7 +226,7 @@ class Volumes:
 
     def _removal(self, name: str) -> Callable[[], Awaitable[Result]]:
         async def job() -> Result:
-            with self._in_hand(name):
+            with self.in_hand(name):
                 self._get(name)
                 self._refuse_used(name)
                 volumes.retire(self._paths, name)
@@ -245,7 +245,8 @@ class Volumes:
             )  # fmt: skip
 
     @contextmanager
-    def _in_hand(self, name: str) -> Iterator[None]:
+    def in_hand(self, name: str) -> Iterator[None]:
+        """Refuse others that would make, change or remove this volume meanwhile. Raises Busy."""
         if name in self._busy:
             raise Busy(f"the volume {name} is busy", hint="wait until that is done, then try again")
         self._busy.add(name)

@@ -50,6 +50,7 @@ from lxcfleet.containers.secrets.new_values import SecretChanges
 from lxcfleet.containers.supervision.supervision import Supervision
 from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.archives import Archives
+from lxcfleet.daemon.arrivals import Arrivals
 from lxcfleet.daemon.baking import Baking
 from lxcfleet.daemon.brought import brought
 from lxcfleet.daemon.events import DrainEnded
@@ -186,7 +187,8 @@ class Parts:
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
         )
         self.foregrounds = Foregrounds(paths, self.fleet, launcher, self.tasks)
-        self.archives = Archives(paths, self.fleet, self.lifecycle, self.specs, launcher)
+        self.arrivals = Arrivals(paths, self.registry, self.fleet.room, self.fleet.volumes, self.bus)
+        self.archives = Archives(paths, self.fleet, self.lifecycle, self.specs, launcher, self.arrivals)
         self._of_secrets()
         self._readers()
         self._subscribe()

@@ -114,7 +114,7 @@ def make(paths: Paths, volume: Volume) -> None:
         new.data.mkdir(mode=0o755)
         os.chown(new.data, volume.first_id, volume.first_id)
         if volume.size:
-            _limit(new.data, volume)
+            limit(new.data, volume)
         try_mount(new, volume)
         tree.write(new.record, render(volume), sync=True)
         syscalls.rename_new(new.directory, own.directory)
@@ -141,7 +141,7 @@ def change(paths: Paths, volume: Volume) -> None:
     if volume.size != former.size:
         refuse_too_small(paths, former, volume.size)
         if volume.size or quota.project_of(own.data) == volume.first_id:
-            _limit(own.data, volume)
+            limit(own.data, volume)
     tree.write(own.record, render(volume), sync=True)
 
 
@@ -165,7 +165,8 @@ def check_limit(paths: Paths, name: str) -> None:
     _refuse_unlimited(place if place.is_dir() else paths.lxc, name)
 
 
-def _limit(data: Path, volume: Volume) -> None:
+def limit(data: Path, volume: Volume) -> None:
+    """Have the size of a volume kept. Raises FleetError, OSError."""
     _refuse_unlimited(data, volume.name)
     quota.keep([data], volume.first_id, volume.size)
 

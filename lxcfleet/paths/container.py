@@ -19,6 +19,7 @@ class ContainerPaths:
     directory: Path
 
     MOVE = "move.json"
+    ARRIVALS = "arrivals.json"
 
     @property
     def spec(self) -> Path:
@@ -77,6 +78,11 @@ class ContainerPaths:
     def move(self) -> Path:
         """Is there while it moves to another host or from one; see spec.moves."""
         return self.directory / self.MOVE
+
+    @property
+    def arrivals(self) -> Path:
+        """Is there while volumes that came with it in an archive have not got their names yet; see data.arrivals."""
+        return self.directory / self.ARRIVALS
 
     @property
     def fallen(self) -> Path:

@@ -199,7 +199,7 @@ def test_a_hostile_head_is_refused_and_leaves_nothing(cli: Cli, daemon: Daemon, 
     file = tmp_path / "web.zst"
     assert cli("export", "web", "-o", str(file)).status == 0
     for old, new, told in (
-        ("format: 1", "format: 2", "has format 2"), ('"pids"', '"paths"', "paths"), ('"pids": ', '"pids": -', "pids"),
+        ("format: 1", "format: 3", "has format 3"), ('"pids"', '"paths"', "paths"), ('"pids": ', '"pids": -', "pids"),
         ('name: "web"', 'name: "../web"', "name"), ('"app"', '"system"', "command"), ("spec: {", "spec: {{", "line"),
         ('{"a": "b"}', '{"a b": "b"}', "label"), ('"created": "', '"created": "", "x": "', "x"),
         ('"environment": {}', '"environment": {"A\\n": ""}', "environment"), ('"first_id": 1', '"first_id": 0x', "first_id"),
@@ -252,6 +252,69 @@ def test_an_import_that_fails_leaves_nothing(cli: Cli, daemon: Daemon, tmp_path:
     daemon.model.killed.clear()
     # The name and the ids are free again.
     assert cli("import", str(file), "--name", "new").status == 0
+
+
+def test_volumes_come_with_their_container(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    assert cli("volume", "create", "data").status == 0
+    assert cli("volume", "create", "more").status == 0
+    assert cli("create", "db", "-v", "data:/srv", "-v", "more:/more:ro", *SLEEP).status == 0
+    file = tmp_path / "db.zst"
+    assert cli("export", "db", "-o", str(file), "--volumes").status == 0
+    assert cli("destroy", "db", "--force").status == 0
+    # Nothing is put on a volume that is here, and nothing is half done: the second of the two is in the way.
+    assert cli("volume", "rm", "data").status == 0
+    ran = cli("import", str(file), "--with-volumes", "--trusted")
+    assert (ran.status, "a volume named more exists already" in ran.err) == (1, True), ran
+    assert [path.name for path in daemon.paths.volumes.iterdir()] == ["more"]
+    assert cli("info", "db").status == 1
+    # One that is here belongs to this host, so it takes trust; those that are made of the archive do not.
+    keep = ("import", str(file), "--with-volumes", "--keep-volumes")
+    ran = cli(*keep)
+    assert (ran.status, "the volume more" in ran.err, "the volume data" in ran.err) == (1, True, False), ran
+    planned = cli(*keep, "--trusted", "--dry-run", "-f", "json")
+    assert json.loads(planned.out)["results"][0]["volumes"] == ["data"]
+    assert not daemon.paths.volume("data").directory.exists()
+    ran = cli(*keep, "--trusted", "-f", "json")
+    (result,) = json.loads(ran.out)["results"]
+    assert (ran.status, result["volumes"], result["started"]) == (0, ["data"], True), ran
+    assert "the volume more is here already" in ran.err
+    assert "is not limited to 1G any more" in ran.err
+    (made,) = [each for each in json.loads(cli("volume", "list", "-f", "json").out) if each["name"] == "data"]
+    assert (made["labels"], made["containers"]) == ({"a": "b"}, ["db"])
+    assert not daemon.paths.container("db").arrivals.exists()
+    # Another name for both: the spec goes by them.
+    new = ("--with-volumes", "--volume", "data=data2", "--volume", "more=more2")
+    assert cli("import", str(file), "--name", "db2", *new).status == 0
+    assert [str(each) for each in spec(daemon, "db2").volumes] == ["data2:/srv", "more2:/more:ro"]
+    for bad, told in (
+        (("--volume", "data=x"), "take --with-volumes"),
+        (("--with-volumes", "--volume", "other=x"), "no files of the volume other"),
+        (("--with-volumes", "--volume", "data"), "OLD=NEW"),
+        (("--with-volumes", "--volume", "data=../x"), "can't be a volume's"),
+        (("--with-volumes", "--volume", "data=x", "--volume", "more=x"), "same name"),
+    ):  # fmt: skip
+        ran = cli("import", str(file), "--name", "db3", *bad)
+        assert (ran.status, told in ran.err) == (2, True), ran
+    strange = _changed(file, ("data:/srv", "host:/srv"))
+    ran = cli("import", str(strange), "--name", "db3", "--with-volumes", "--volume", "more=more3", "--trusted")
+    assert (ran.status, "which its container does not have" in ran.err) == (2, True), ran
+    assert sorted(path.name for path in daemon.paths.volumes.iterdir()) == ["data", "data2", "more", "more2"]
+
+
+def test_volumes_of_an_import_that_fails_are_not_there(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    assert cli("volume", "create", "data").status == 0
+    assert cli("create", "db", "-v", "data:/srv", *SLEEP).status == 0
+    file = tmp_path / "db.zst"
+    assert cli("export", "db", "-o", str(file), "--volumes").status == 0
+    new = ("import", str(file), "--name", "new", "--with-volumes", "--volume", "data=new")
+    daemon.model.fails["new"] = HostError("no space left on device", why="the disk is full", hint="make room")
+    assert cli(*new).status == 1
+    del daemon.model.fails["new"]
+    daemon.model.killed.add("new")
+    assert cli(*new).status == 1
+    assert [path.name for path in daemon.paths.volumes.iterdir()] == ["data"]
+    daemon.model.killed.clear()
+    assert cli(*new).status == 0
 
 
 def test_some_of_several_archives(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:

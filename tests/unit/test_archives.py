@@ -9,6 +9,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.entries import ACLS, DEEPEST, Kind, Limits, Reader
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, Unsupported
+from lxcfleet.spec.volumes import Volume
 
 OWNER: dict[str, Any] = {"uid": b"%07o\0" % os.geteuid(), "gid": b"%07o\0" % os.getegid()}
 TOP = pax.member(b"delta/", b"5", mode=b"0000755\0", **OWNER)
@@ -76,11 +78,14 @@ def test_access_lists_have_the_container_s_own_ids_on_linux_6_1_too() -> None:
     entry = reader.next()
     assert entry is not None
     assert entry.attributes == {ACLS[0]: acl((2, 4, 33), (8, 4, 44), (8, 4, 65_535))}
-    # Ids of nobody's are refused, but for those of volumes, which are not imported.
-    for who, path, read in ((165_536, b"delta/x", False), (99_999, b"delta/x", False), (99_999, b"volumes/v/x", True)):
+    # Ids of nobody's are refused, but for those of volumes that are not taken.
+    for who, path, read in (
+        (165_536, b"delta/x", False), (99_999, b"delta/x", False), (99_999, b"volumes/v/x", True),
+        (99_999, b"volumes/taken/x", False), (100_033, b"volumes/taken/x", False), (300_033, b"volumes/taken/x", True),
+    ):  # fmt: skip
         attributes = {b"SCHILY.xattr." + ACLS[0]: acl((2, 4, who))}
         reader = Reader(io.BytesIO(pax.member(path, attributes=attributes) + pax.END), Limits())
-        reader.first_id = 100_000
+        reader.first_id, reader.taken = 100_000, {b"taken": 300_000}
         if read:
             assert reader.next() is not None
         else:
@@ -404,20 +409,32 @@ def test_a_set_id_bit_and_a_list_for_new_entries_survive_what_comes_after(tmp_pa
 
 HEAD = heads.Head(
     "web1", "0.1.0", "2026-01-01T00:00:00Z", "frozen", {"init": "app", "labels": {"a": "b"}},
-    {"ID": "debian", "VERSION_ID": "12"}, "0" * 64, "a" * 32, ("data",),
+    {"ID": "debian", "VERSION_ID": "12"}, "0" * 64, "a" * 32,
+    (Volume("data", 1 << 30, {"a": "b"}, 100_000, "2026-01-01T00:00:00Z"),),
 )  # fmt: skip
 
 
 def test_a_head_is_read_as_it_was_written() -> None:
     assert heads.parse(heads.render(HEAD).encode()) == HEAD
+    bare = replace(HEAD, volumes=())
+    assert heads.parse(heads.render(bare).encode()) == bare
+    # What has no volumes can be read by a lxcfleet that knows no other format than the first.
+    assert "format: 1\n" in heads.render(bare)
+    first = heads.render(bare).replace("volumes: []", "volumes: [data, x]").encode()
+    assert heads.parse(first).volumes == (Volume("data"), Volume("x"))
+    for wrong in ("[data, data]", "[tmpfs]"):
+        with pytest.raises(InvalidInput):
+            heads.parse(heads.render(bare).replace("volumes: []", f"volumes: {wrong}").encode())
+    with pytest.raises(InvalidInput, match="can't be used"):
+        heads.parse(heads.render(HEAD).replace("1073741824", '"much"').encode())
 
 
 @pytest.mark.parametrize(
     ("old", "new", "kind"),
     [
-        ("format: 1", "format: 2", Unsupported), ("format: 1", "format: true", Unsupported), ("format: 1\n", "", Unsupported),
+        ("format: 2", "format: 3", Unsupported), ("format: 2", "format: true", Unsupported), ("format: 2\n", "", Unsupported),
         ("name: \"web1\"", "name: \"../x\"", InvalidInput), ("name: \"web1\"", "name: [x]", InvalidInput),
-        ('"' + "a" * 32 + '"', '"../../etc/passwd"', InvalidInput), ('["data"]', '["../x"]', InvalidInput),
+        ('"' + "a" * 32 + '"', '"../../etc/passwd"', InvalidInput), ('{"data": ', '{"../x": ', InvalidInput),
         ("spec: {", "spec: [{", InvalidInput), ("created:", "greeted:", InvalidInput),
     ],
 )  # fmt: skip
@@ -427,7 +444,7 @@ def test_a_head_that_can_not_be_used_is_refused(old: str, new: str, kind: type[F
     with pytest.raises(kind) as caught:
         heads.parse(text.replace(old, new).encode())
     assert caught.value.why
-    if "2" in new:
+    if "3" in new:
         assert "upgrade" in caught.value.hint
 
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ from lxcfleet.cli.ui.meter import Meter
 from lxcfleet.errors import ErrorBody, FleetError, HostError, InvalidInput, Unreachable, from_body
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.spec.volumes import check_volume
 from lxcfleet.units import parse_size
 
 _AT_ONCE = 4
@@ -249,11 +250,27 @@ def _limited(function: options.F) -> options.F:
     return click.option("--limit", metavar="SIZE", default=None, callback=options.read_by(parse_size), help=text)(function)
 
 
+def _renamed(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        old, equals, new = text.partition("=")
+        if not equals:
+            raise InvalidInput(f"{text!r} does not say which name the volume gets", hint="write it as OLD=NEW")
+        yield check_volume(old), check_volume(new)
+
+
 @click.command("import", short_help="Make containers of archives.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--name", default=None, help="Another name; default: that in the archive.")
 @click.option("--no-start", is_flag=True, help="Leave it stopped.")
 @click.option("--trusted", is_flag=True, help="You know who made it: it gets what its spec asks for of this host.")
+@click.option("--with-volumes", is_flag=True, help="Make the volumes whose files are in the archive.")
+@click.option(
+    "--volume", "renamed", multiple=True, metavar="OLD=NEW", callback=options.read_all_by(_renamed),
+    help="With --with-volumes: another name for a volume of the archive. May be given several times.",
+)
+@click.option(
+    "--keep-volumes", is_flag=True, help="With --with-volumes: volumes that are here already are left as they are."
+)
 @click.option("--moved", hidden=True, default=None, metavar="JSON", help="It comes by `lxcfleet move`.")
 @_limited
 @options.dry_run
@@ -261,14 +278,16 @@ def _limited(function: options.F) -> options.F:
 @options.quiet("Print only the names of new containers.")
 @click.pass_context
 def import_(
-    ctx: click.Context, /, *, files: tuple[str, ...], name: str | None, no_start: bool, trusted: bool, moved: str | None,
-    limit: int | None, dry_run: bool, style: str, quiet: bool,
+    ctx: click.Context, /, *, files: tuple[str, ...], name: str | None, no_start: bool, trusted: bool, with_volumes: bool,
+    renamed: tuple[tuple[str, str], ...], keep_volumes: bool, moved: str | None, limit: int | None, dry_run: bool,
+    style: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Make containers of archives, and start them. - is stdin.
 
     A container gets a new range of ids and a new address, and has the same files, owners and spec as before. It stands on
     this host's root: at its first start the records of packages and accounts are merged, as after any patch. Secrets that
-    are not here keep it blocked; its volumes have to be here.
+    are not here keep it blocked; its volumes have to be here, unless --with-volumes makes them, with the files that
+    `export --volumes` wrote. Nothing is ever put on a volume that is here.
 
     An archive may come from anybody. One that is damaged, or has what `export` would not have written, is refused, and
     nothing of it is left. One whose spec asks for directories, volumes, secrets, apps, devices or ports of this host, for
@@ -278,7 +297,8 @@ def import_(
     Examples:
       lxcfleet import web1.lxcfleet.tar.zst
       lxcfleet import db1.lxcfleet.tar.zst --name db1-old --no-start
-      lxcfleet import --trusted /srv/backup/*.lxcfleet.tar.zst
+      lxcfleet import --trusted --with-volumes --keep-volumes /srv/backup/*.lxcfleet.tar.zst
+      lxcfleet import db1.lxcfleet.tar.zst --name db1-old --with-volumes --volume data=data-old
     """
     if name is not None and len(files) > 1:
         raise InvalidInput("--name is for one archive", why=f"{len(files)} are named")
@@ -286,6 +306,10 @@ def import_(
         "unpack": check_name(name) if name else "", "trusted": trusted, "limit": limit or 0, "start": not no_start,
         "check": False, "dry_run": dry_run,
     }  # fmt: skip
+    if with_volumes:
+        request["volumes"] = {"names": dict(renamed), "keep": keep_volumes}
+    elif renamed or keep_volumes:
+        raise InvalidInput("--volume and --keep-volumes take --with-volumes", why="without it no volume is made")
     if moved is not None:
         request["moved"] = _move(moved)
     return _show(_take_all(connect(ctx), files, request, "planned" if dry_run else "imported"), style, quiet, _imported)
@@ -303,18 +327,22 @@ def _imported(outcome: Outcome) -> str:
     if outcome.status == "planned":
         return "would be made of it"
     started = "runs" if outcome.more.get("started") else "is stopped"
+    made = f"; volumes: {', '.join(outcome.more['volumes'])}" if outcome.more.get("volumes") else ""
     return f"{output.counted(outcome.more.get('entries', 0), 'entry').replace('entrys', 'entries')}, " + (
-        f"{output.size(outcome.more.get('bytes'))}; it {started}"
+        f"{output.size(outcome.more.get('bytes'))}; it {started}{made}"
     )
 
 
 @click.command("restore-check", short_help="Prove that archives can be imported.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.option("--with-volumes", is_flag=True, help="Check the files of volumes that are in them, too.")
 @_limited
 @options.formatted
 @options.quiet("Print only the names of files that are as they should be.")
 @click.pass_context
-def restore_check(ctx: click.Context, /, *, files: tuple[str, ...], limit: int | None, style: str, quiet: bool) -> int:
+def restore_check(
+    ctx: click.Context, /, *, files: tuple[str, ...], with_volumes: bool, limit: int | None, style: str, quiet: bool
+) -> int:
     """Prove that archives can be imported: unpack each beside, compare all of it with the archive, and remove it again.
 
     Its spec is read as for an import. Nothing is started, and no container appears. The exit status is 1 if an archive is
@@ -330,6 +358,8 @@ def restore_check(ctx: click.Context, /, *, files: tuple[str, ...], limit: int |
     request: ImportContainer = {
         "unpack": "", "trusted": False, "limit": limit or 0, "start": False, "check": True, "dry_run": False
     }  # fmt: skip
+    if with_volumes:
+        request["volumes"] = {"names": {}, "keep": False}
     outcomes = _take_all(connect(ctx), files, request, "checked")
     for outcome in outcomes:
         if outcome.more.get("differing"):
@@ -375,7 +405,7 @@ def _take(
         os.close(null)
     with connection:
         message = _answers(connection, file, lambda size: meter.show(file, size))
-    keys = ("bytes", "entries", "notes", "started", "differences", "differing")
+    keys = ("bytes", "entries", "notes", "started", "volumes", "differences", "differing")
     told: dict[str, Any] = {**message}
     return Outcome(message["name"], word, None, {"file": file, **{key: told[key] for key in keys if key in told}})
 

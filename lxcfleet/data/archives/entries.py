@@ -135,6 +135,9 @@ class Reader:
         """Bytes of files that were read, without holes."""
         self.first_id: int | None = None
         """The first of the ids that the container had on its host; None: not known, or it was privileged."""
+        self.taken: Mapping[bytes, int | None] = {}
+        """The volumes whose files are taken, by their names in the archive: the first of the ids that they had on their
+        host, if that is known."""
 
     @property
     def count(self) -> int:
@@ -209,10 +212,16 @@ class Reader:
         _check_target(entry)
         if found is not Kind.FILE and stored:
             raise refused(f"{entry.shown} has data and is no file")
-        entry.attributes = _attributes(entry, records, self.first_id)
+        entry.attributes = self._attributes(entry, records)
         if found is Kind.FILE:
             self._begin_data(entry, stored, records)
         return entry
+
+    def _attributes(self, entry: Entry, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        if entry.path[0] != VOLUMES.encode():
+            return _attributes(entry, records, self.first_id, checked=True)
+        name = entry.path[1] if len(entry.path) > 1 else b""
+        return _attributes(entry, records, self.taken.get(name), checked=name in self.taken)
 
     def _begin_data(self, entry: Entry, stored: int, records: Mapping[bytes, bytes]) -> None:
         self._left, self._padding = stored, -stored % BLOCK
@@ -392,14 +401,17 @@ _KNOWN = (b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid", *_IGNORED)
 _XATTR = b"SCHILY.xattr."
 
 
-def _attributes(entry: Entry, records: Mapping[bytes, bytes], first_id: int | None) -> dict[bytes, bytes]:
-    """The extended attributes of an entry, access lists among them, as setxattr(2) takes them."""
+def _attributes(
+    entry: Entry, records: Mapping[bytes, bytes], first_id: int | None, *, checked: bool
+) -> dict[bytes, bytes]:
+    """The extended attributes of an entry, access lists among them, as setxattr(2) takes them. ``first_id``: see
+    ``with_own_ids``; ``checked``: whether ids that no container has are refused, as in all that is taken."""
     found: dict[bytes, bytes] = {}
     for key, value in records.items():
         if key.startswith(_XATTR):
             name = key.removeprefix(_XATTR).replace(b"%3D", b"=").replace(b"%25", b"%")
             own = with_own_ids(value, first_id) if name in ACLS else value
-            _check_attribute(entry, name, own)
+            _check_attribute(entry, name, own, checked=checked)
             found[name] = own
         elif key not in _KNOWN and not key.startswith(b"GNU.sparse."):
             raise refused(f"{entry.shown} has the attribute {shown(key)!r}, which lxcfleet does not write")
@@ -409,12 +421,12 @@ def _attributes(entry: Entry, records: Mapping[bytes, bytes], first_id: int | No
     return {} if entry.kind in (Kind.LINK, Kind.WHITEOUT) else found
 
 
-def _check_attribute(entry: Entry, name: bytes, value: bytes) -> None:
+def _check_attribute(entry: Entry, name: bytes, value: bytes, *, checked: bool) -> None:
     """Refuse what the kernel's overlay would follow out of the container's layer, and what is not the container's to give."""
     if name in ACLS:
         if name == ACLS[1] and entry.kind is not Kind.DIRECTORY:
             raise refused(f"{entry.shown} has an access list for new entries and is no directory")
-        _check_acl(entry, value)
+        _check_acl(entry, value, checked=checked)
         return
     file = entry.kind in (Kind.FILE, Kind.LINK)
     usual = name.startswith((b"user.", ESCAPED)) and (file or entry.kind is Kind.DIRECTORY)
@@ -447,12 +459,12 @@ def with_own_ids(value: bytes, first_id: int | None) -> bytes:
     return b"".join(found)
 
 
-def _check_acl(entry: Entry, value: bytes) -> None:
+def _check_acl(entry: Entry, value: bytes, *, checked: bool) -> None:
     """Refuse an access list of a form that the kernel does not have, or with ids that no container has."""
     lines = value[_ACL_HEAD.size :]
     fits = len(value) >= _ACL_HEAD.size and len(lines) % _ACL_LINE.size == 0 and len(value) <= _MOST_VALUE
     if not fits or _ACL_HEAD.unpack_from(value) != (_ACL_VERSION,):
         raise refused(f"{entry.shown} has an access list that makes no sense")
     for tag, _, who in _ACL_LINE.iter_unpack(lines):
-        if tag in _NAMED and who >= RANGE_SIZE and entry.path[0] != VOLUMES.encode():  # whose files are not imported
+        if tag in _NAMED and who >= RANGE_SIZE and checked:
             raise refused(f"{entry.shown} has an access list with the id {who}, and a container has ids below {RANGE_SIZE}")

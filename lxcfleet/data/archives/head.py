@@ -1,12 +1,15 @@
 """The head of an archive, its first member ``export.yaml``: what the archive is, and what its container was. Pure.
 
-An archive of format 1 is a tar file, compressed by zstd, with these members in this order:
+An archive is a tar file, compressed by zstd, with these members in this order:
 
 - ``export.yaml``: the head;
 - ``base``: what the records of packages and accounts of the base were at the container's last start, for the merge at the
   next one (see base.merge.reconcile); it is missing if the container has no such records of its own;
 - ``delta/``: the container's own layer, with owners from 0 to 65535, as the container itself has them;
 - ``volumes/NAME/``: the files of its volumes, if they were asked for, with owners of the same kind.
+
+Format 2 has in its head what each of its volumes was. One without files of volumes is of format 1, so that a lxcfleet which
+knows no other one can read it. In format 1 the head has the names of the volumes alone.
 
 lxcfleet writes POSIX extended headers alone, and reads nothing else: see ``entries``.
 """
@@ -22,8 +25,11 @@ from lxcfleet.errors import InvalidInput, Unsupported
 from lxcfleet.spec import strict_yaml
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import read_said, rows_of
+from lxcfleet.spec.volumes import Volume, check_volume
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_VOLUMES = 1
 HEAD = "export.yaml"
 BASE = "base"
 DELTA = "delta"
@@ -55,20 +61,22 @@ class Head:
     """SHA-256 of the base's dpkg status."""
     snapshot: str = ""
     """The name of the member ``base``: see base.merge.reconcile; empty: there is none."""
-    volumes: tuple[str, ...] = ()
-    """The volumes whose files are in the archive."""
+    volumes: tuple[Volume, ...] = ()
+    """The volumes whose files are in the archive, as they were on their host; in format 1 the names alone are known."""
 
 
 def render(head: Head) -> str:
     """The text of ``export.yaml``."""
     values: dict[str, object] = {
-        "format": FORMAT,
+        "format": FORMAT if head.volumes else _WITHOUT_VOLUMES,
         "lxcfleet": head.version,
         "name": head.name,
         "created": head.created,
         "still": head.still,
         "base": {"system": dict(head.system), "packages": head.packages, "snapshot": head.snapshot},
-        "volumes": list(head.volumes),
+        "volumes": {
+            each.name: {key: row.render(getattr(each, key)) for key, row in rows_of(Volume).items()} for each in head.volumes
+        } if head.volumes else [],
         "spec": dict(head.spec),
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -82,7 +90,8 @@ def parse(text: bytes) -> Head:
     except ValueError as error:
         raise InvalidInput("this archive can't be used", why=f"{HEAD}: {error}", hint=_HINT) from error
     fields = Fields(data, HEAD)
-    _refuse_other_format(fields.raw("format"), fields.raw("lxcfleet"))
+    found = fields.raw("format")
+    _refuse_other_format(found, fields.raw("lxcfleet"))
     fields.skip("format")
     version, name, created = fields.text("lxcfleet"), fields.text("name"), fields.text("created")
     try:
@@ -96,12 +105,14 @@ def parse(text: bytes) -> Head:
         base.complain("snapshot", "is not the name of a snapshot")
     system = base.pairs("system", lambda key, value: (key, value))
     packages = base.optional_text("packages") or ""
-    volumes = tuple(fields.texts("volumes"))
+    volumes = _volumes(fields) if found == FORMAT else tuple(map(Volume, fields.texts("volumes")))
     for volume in volumes:
         try:
-            check_name(volume)
+            check_volume(volume.name)
         except InvalidInput as error:
             fields.complain("volumes", error.message)
+    if len({each.name for each in volumes}) < len(volumes):
+        fields.complain("volumes", "names one twice")
     spec = fields.raw("spec")
     fields.skip("spec")
     if not isinstance(spec, Mapping):
@@ -111,16 +122,26 @@ def parse(text: bytes) -> Head:
     return Head(name, version, created, still, spec, system, packages, snapshot, volumes)
 
 
+def _volumes(fields: Fields) -> tuple[Volume, ...]:
+    within = fields.nested("volumes")
+    found = []
+    for name in within.keys():
+        each = within.nested(name)
+        found.append(Volume(name, **read_said(rows_of(Volume).values(), each)))
+        each.close()
+    return tuple(found)
+
+
 _HINT = "an archive is made by `lxcfleet export`"
 
 
 def _refuse_other_format(found: object, version: object) -> None:
     """Raise Unsupported for an archive that another version of lxcfleet wrote in another form."""
-    if type(found) is int and found == FORMAT:
+    if type(found) is int and found in (_WITHOUT_VOLUMES, FORMAT):
         return
     if type(found) is int and found > FORMAT:
         raise Unsupported(
-            f"this archive has format {str(found)[:_SAID]}, and this lxcfleet reads format {FORMAT}",
+            f"this archive has format {str(found)[:_SAID]}, and this lxcfleet reads formats up to {FORMAT}",
             why=f"lxcfleet {str(version)[:_SAID]} wrote it, which is newer than this one",
             hint="upgrade lxcfleet here, then import it",
         )

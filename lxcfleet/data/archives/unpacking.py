@@ -188,11 +188,14 @@ _OPENED = (Kind.FILE, Kind.DIRECTORY, Kind.FIFO)
 class Comparing:
     """The entries of an archive, held one by one against what is below directories."""
 
-    def __init__(self, tops: Mapping[tuple[bytes, ...], int], most: int = 20, first_id: int | None = None) -> None:
-        """``most``: so many differences are told, the rest is counted. ``first_id``: of the range of ids that the files have
-        on disk; None: they have their own."""
+    def __init__(
+        self, tops: Mapping[tuple[bytes, ...], int], most: int = 20,
+        first_ids: Mapping[tuple[bytes, ...], int | None] | None = None,
+    ) -> None:
+        """``most``: so many differences are told, the rest is counted. ``first_ids``: of the ranges of ids that the files
+        have on disk, by top; missing or None: they have their own."""
         self._tops = tops
-        self._first_id = first_id
+        self._first_ids = first_ids or {}
         self._directories = {top: Directories(handle) for top, handle in tops.items()}
         self._most = most
         self._names: dict[tuple[bytes, ...], int] = {}
@@ -209,12 +212,14 @@ class Comparing:
             name = path[-1] if path else b"."
             found = os.stat(name, dir_fd=above, follow_symlinks=False)
             self._names[entry.path] = found.st_ino
-            for what in self._differing(reader, entry, above, name, found):
+            for what in self._differing(reader, entry, above, name, found, self._first_ids.get(top)):
                 self._note(f"{entry.shown}: {what}")
         except (FileNotFoundError, NotADirectoryError, InvalidInput) as error:
             self._note(f"{entry.shown}: {error}")
 
-    def _differing(self, reader: Reader, entry: Entry, above: int, name: bytes, found: os.stat_result) -> Iterable[str]:
+    def _differing(
+        self, reader: Reader, entry: Entry, above: int, name: bytes, found: os.stat_result, first_id: int | None
+    ) -> Iterable[str]:
         if entry.kind is Kind.LINK:
             if self._names.get(tuple(entry.target.split(b"/"))) != found.st_ino:
                 yield f"is not another name of {shown(entry.target)}"
@@ -232,7 +237,7 @@ class Comparing:
             yield "is a device"
         if entry.kind is Kind.SYMLINK and os.readlink(name, dir_fd=above) != entry.target:
             yield "leads elsewhere"
-        if entry.kind in _OPENED and _attributes_of(above, name, self._first_id) != entry.attributes:
+        if entry.kind in _OPENED and _attributes_of(above, name, first_id) != entry.attributes:
             yield "has other attributes"
         if entry.kind is Kind.FILE:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)

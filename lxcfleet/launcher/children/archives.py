@@ -18,17 +18,18 @@ from pathlib import Path
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import Stack
-from lxcfleet.data import volumes
+from lxcfleet.data import arrivals, volumes
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.entries import ATTRIBUTES, Entry, Limits, Reader, refused
 from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, Head
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
-from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
+from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput, NoCapacity
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.process import archiver
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply
-from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
-from lxcfleet.paths import ContainerPaths, Paths
+from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
+from lxcfleet.paths import ContainerPaths, Paths, VolumePaths
+from lxcfleet.spec.volumes import Volume
 
 _OS_RELEASE, _STATUS = "/usr/lib/os-release", "/var/lib/dpkg/status"
 _SYSTEM = ("ID", "VERSION_ID", "PRETTY_NAME")
@@ -83,7 +84,8 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
     snapshot, content = _snapshot(paths, own, name)
     head = Head(
         name, item["version"], item["created"], item["still"], item["spec"], _system(bottom.read(_OS_RELEASE) or b""),
-        hashlib.sha256(bottom.read(_STATUS) or b"").hexdigest(), snapshot, tuple(item["volumes"]),
+        hashlib.sha256(bottom.read(_STATUS) or b"").hexdigest(), snapshot,
+        tuple(volumes.check(paths, volume) for volume in item["volumes"]),
     )  # fmt: skip
     place = _private(paths)
     (place / HEAD).write_text(heads.render(head), encoding="utf-8")
@@ -93,12 +95,9 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
         members.append(BASE)
     _show(own.delta, item["first_id"], 0, place / DELTA, syscalls.MS_RDONLY)
     members.append(DELTA)
-    for volume in item["volumes"]:
-        target = place / VOLUMES / volume
-        target.mkdir(parents=True)
-        handle = volumes.show(paths.volume(volume), volumes.check(paths, volume), 0, syscalls.MS_RDONLY | _FLAGS)
-        _attach(handle, target)
-        members.append(f"{VOLUMES}/{volume}")
+    for each in head.volumes:
+        _show_volume(paths.volume(each.name), each, place / VOLUMES / each.name, syscalls.MS_RDONLY)
+        members.append(f"{VOLUMES}/{each.name}")
     before = os.lstat(own.delta).st_ino
 
     def read() -> None:
@@ -145,6 +144,12 @@ def _show(source: Path, first_id: int | None, shown: int, target: Path, flags: i
         os.close(handle)
 
 
+def _show_volume(own: VolumePaths, volume: Volume, target: Path, flags: int) -> None:
+    """Mount a volume's files at a new directory, with the ids from 0 on."""
+    target.mkdir(parents=True)
+    _attach(volumes.show(own, volume, 0, flags | _FLAGS), target)
+
+
 def _snapshot(paths: Paths, own: ContainerPaths, name: str) -> tuple[str, bytes]:
     """The name and the content of the base's records at the container's last start; empty if they are not known, or the
     container has no records of its own that they would be merged with."""
@@ -170,6 +175,7 @@ def _system(text: bytes) -> dict[str, str]:
 def unpack(reply: Reply, archive: int, paths: Paths) -> None:
     """Tell the head of an archive; then, if the daemon says so, make a container of it. Raises FleetError, OSError."""
     new: ContainerPaths | None = None
+    item: ImportItem | None = None
     try:
         with archiver.unpacked(archive, reply.fileno()) as stream:
             reader = Reader(stream, Limits())
@@ -183,12 +189,19 @@ def unpack(reply: Reply, archive: int, paths: Paths) -> None:
         if item["keep"]:
             _keep(item, new, snapshot, paths)
     except BaseException:
-        if new is not None:
-            tree.remove(new.directory)
+        if new is not None and item is not None:
+            _remove(item, new, paths)
         raise
     if not item["keep"]:
-        tree.remove(new.directory)
+        _remove(item, new, paths)
     _say(reply, done=True, size=reader.data, entries=reader.count, differences=differences, differing=count)
+
+
+def _remove(item: ImportItem, new: ContainerPaths, paths: Paths) -> None:
+    """Remove what was unpacked."""
+    tree.remove(new.directory)
+    for each in item["volumes"]:
+        volumes.remove(paths, each["directory"])
 
 
 def _head(reader: Reader) -> str:
@@ -221,15 +234,35 @@ def _fill(item: ImportItem, reader: Reader, new: ContainerPaths, paths: Paths, r
     new.delta.mkdir(mode=0o755)
     os.chown(new.delta, owner, owner)
     new.work.mkdir(mode=0o700)
-    reader.limit(_limits(new.directory, item["data"]))
-    with _confined(item, new, paths) as top:
-        return _take_all(item, reader, {(DELTA.encode(),): top}, reply)
+    for each in item["volumes"]:
+        arrivals.begin(paths, _volume(each), each["directory"])
+    room = _Room({_DELTA: new.directory, **{_top(each): paths.volumes for each in item["volumes"]}})
+    reader.limit(room.limits(item["data"]))
+    reader.taken = {each["archived"].encode(): each["had"] for each in item["volumes"]}
+    with _confined(item, new, paths) as tops:
+        return _take_all(item, reader, tops, reply, room)
+
+
+_DELTA = (DELTA.encode(),)
+
+
+def _top(item: ArrivalItem) -> tuple[bytes, ...]:
+    return VOLUMES.encode(), item["archived"].encode()
+
+
+def _volume(item: ArrivalItem) -> Volume:
+    return volumes.parse(item["name"], item["record"].encode(), item["directory"])
 
 
 def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) -> None:
     """Make it a container, in one step."""
     for file, text in item["files"].items():
         (new.directory / file).write_text(text, encoding="utf-8")
+    if item["volumes"]:
+        new.arrivals.write_text(arrivals.note({each["directory"]: each["name"] for each in item["volumes"]}), "utf-8")
+        tree.sync_file_system(paths.volumes)
+    for each in item["volumes"]:
+        arrivals.refuse_present(paths, each["name"])
     if item["snapshot"]:
         new.base_snapshot(item["snapshot"]).write_bytes(snapshot)
         new.base_record.write_text(json.dumps({"base": item["snapshot"], "conflicts": []}) + "\n", encoding="ascii")
@@ -241,39 +274,68 @@ def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) 
     tree.sync_directory(paths.lxc)
 
 
-def _limits(directory: Path, most: int | None) -> Limits:
-    """What the file system has room for, or what was asked for if that is less."""
-    found = os.statvfs(directory)
-    free = found.f_bavail * found.f_frsize
-    free -= free // _SPARE
-    entries = found.f_favail - found.f_favail // _SPARE if found.f_files else 10_000_000
-    return Limits(entries, free if most is None else min(free, most))
+class _Room:
+    """What there is room for on the file systems of the new directories."""
+
+    def __init__(self, places: Mapping[tuple[bytes, ...], Path]) -> None:
+        """``places``: a directory of the file system that each top is on."""
+        self._devices = {top: os.stat(place).st_dev for top, place in places.items()}
+        found = {self._devices[top]: os.statvfs(place) for top, place in places.items()}
+        free = {device: each.f_bavail * each.f_frsize for device, each in found.items()}
+        self._left = {device: each - each // _SPARE for device, each in free.items()}
+        self._entries = sum(e.f_favail - e.f_favail // _SPARE if e.f_files else 10_000_000 for e in found.values())
+
+    def limits(self, most: int | None) -> Limits:
+        """The room on all of them together, or ``most`` if that is less."""
+        free = sum(self._left.values())
+        return Limits(self._entries, free if most is None else min(free, most))
+
+    def take(self, entry: Entry) -> None:
+        """An entry is to be made. Raises NoCapacity."""
+        device = self._devices.get(entry.path[:2], self._devices[_DELTA])
+        self._left[device] -= sum(length for _, length in entry.pieces)
+        if self._left[device] < 0:
+            raise NoCapacity(
+                "this archive is refused", why=f"the file system of {entry.shown} has no room for it",
+                hint="nothing of it was kept; make room",
+            )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _confined(item: ImportItem, new: ContainerPaths, paths: Paths) -> Iterator[int]:
-    """A descriptor of the new layer, as its container sees it. This process can't name anything outside meanwhile."""
+def _confined(item: ImportItem, new: ContainerPaths, paths: Paths) -> Iterator[dict[tuple[bytes, ...], int]]:
+    """Descriptors of the new layer and the new volumes, as the container sees them, by their paths in the archive. This
+    process can't name anything outside the layer meanwhile."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         place = _private(paths)
         _show(new.delta, item["first_id"], 0, place / DELTA, 0)
-        top = os.open(place / DELTA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fchdir(top)
-            os.chroot(".")
-            yield top
-        finally:
-            os.fchdir(root)
-            os.chroot(".")
-            os.close(top)
+        for each in item["volumes"]:
+            _show_volume(VolumePaths(paths.volumes / each["directory"]), _volume(each), place / VOLUMES / each["archived"], 0)
+        with contextlib.ExitStack() as opened:
+            tops = {}
+            for top in (_DELTA, *map(_top, item["volumes"])):
+                tops[top] = os.open(place / os.fsdecode(b"/".join(top)), _TOP)
+                opened.callback(os.close, tops[top])
+            try:
+                os.fchdir(tops[_DELTA])
+                os.chroot(".")
+                yield tops
+            finally:
+                os.fchdir(root)
+                os.chroot(".")
     finally:
         syscalls.enter_mounts(home)
         os.close(home)
         os.close(root)
 
 
-def _take_all(item: ImportItem, reader: Reader, tops: Mapping[tuple[bytes, ...], int], reply: Reply) -> bytes:
+_TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _take_all(
+    item: ImportItem, reader: Reader, tops: Mapping[tuple[bytes, ...], int], reply: Reply, room: _Room
+) -> bytes:
     """Unpack all entries after the head; gives the content of the member ``base``."""
     snapshot, last = b"", time.monotonic()
 
@@ -292,6 +354,7 @@ def _take_all(item: ImportItem, reader: Reader, tops: Mapping[tuple[bytes, ...],
                 snapshot = reader.whole(entry, _MOST_SNAPSHOT)
                 reconcile.check_snapshot(item["snapshot"], snapshot)
             elif not _passed_over(item, entry):
+                room.take(entry)
                 unpacking.take(reader, entry)
             told(unpacking.bytes)
         unpacking.finish()
@@ -303,8 +366,8 @@ def _take_all(item: ImportItem, reader: Reader, tops: Mapping[tuple[bytes, ...],
 
 
 def _passed_over(item: ImportItem, entry: Entry) -> bool:
-    """Whether it is of a volume that the head names."""
-    names = {name.encode() for name in item["volumes"]}
+    """Whether it is of a volume that the head names, and that is not made."""
+    names = {name.encode() for name in item["passed_over"]}
     return entry.path[0] == VOLUMES.encode() and len(entry.path) > 1 and entry.path[1] in names
 
 
@@ -315,12 +378,14 @@ def _compare(
     if not stat.S_ISREG(os.fstat(archive).st_mode):
         raise InvalidInput("this archive can't be checked", why="it is read twice, so it has to be a file")
     os.lseek(archive, 0, os.SEEK_SET)
-    with archiver.unpacked(archive, reply.fileno()) as stream, _confined(item, new, paths) as top:
-        reader, comparing = Reader(stream, Limits()), Comparing({(DELTA.encode(),): top}, first_id=item["first_id"])
+    with archiver.unpacked(archive, reply.fileno()) as stream, _confined(item, new, paths) as tops:
+        ranges: dict[tuple[bytes, ...], int | None] = {_top(each): _volume(each).first_id for each in item["volumes"]}
+        reader, comparing = Reader(stream, Limits()), Comparing(tops, first_ids={_DELTA: item["first_id"], **ranges})
+        reader.taken = {each["archived"].encode(): each["had"] for each in item["volumes"]}
         try:
             _head(reader)
             while (entry := reader.next()) is not None:
-                if entry.path[0] == DELTA.encode():
+                if entry.path[0] in (DELTA.encode(), VOLUMES.encode()) and not _passed_over(item, entry):
                     comparing.take(reader, entry)
             comparing.finish()
         finally:

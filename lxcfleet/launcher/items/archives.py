@@ -27,6 +27,20 @@ class ExportItem(TypedDict):
     """The longest time."""
 
 
+class ArrivalItem(TypedDict):
+    """A volume that is made of an archive's files."""
+
+    archived: str
+    """Its name in the archive."""
+    had: int | None
+    """The first of the ids that its files had on their host, if that is known."""
+    directory: str
+    """The name of the directory where it is put together; see data.arrivals."""
+    name: str
+    record: str
+    """The text of its file ``volume.yaml``."""
+
+
 class ImportItem(TypedDict):
     """What becomes of the archive whose descriptor came along: a new container, or nothing."""
 
@@ -40,8 +54,10 @@ class ImportItem(TypedDict):
     """The most bytes that its files may have; None: as the file system has room for."""
     snapshot: str
     """See data.archives.head.Head."""
-    volumes: list[str]
-    """The volumes that its archive has: their files are passed over."""
+    volumes: list[ArrivalItem]
+    """The volumes that are made with it."""
+    passed_over: list[str]
+    """The other volumes that its archive has."""
     compare: bool
     """Whether what was unpacked is held against the archive, which is read once more for that."""
     keep: bool

@@ -27,7 +27,7 @@ from typing import Any
 
 from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
-from lxcfleet.data import secrets, volumes
+from lxcfleet.data import arrivals, secrets, volumes
 from lxcfleet.data.apps import store as apps
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
@@ -54,7 +54,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.apps import parse_release
 from lxcfleet.spec.secrets import SourceKind, sources_from_json
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import Source, parse_mount, volumes_of
+from lxcfleet.spec.volumes import Source, Volume, parse_mount, volumes_of
 
 from . import commands, snapshots
 
@@ -254,7 +254,7 @@ class FakeLauncher(Launcher):
                 self._work(item["name"])
                 head = Head(
                     item["name"], item["version"], item["created"], item["still"], item["spec"], {"ID": "other"},
-                    volumes=tuple(item["volumes"]),
+                    volumes=tuple(Volume(name, 1 << 30, {"a": "b"}, 400_000) for name in item["volumes"]),
                 )  # fmt: skip
                 file.write(heads.render(head).encode())
             except FleetError as error:
@@ -283,6 +283,14 @@ class FakeLauncher(Launcher):
                 own.work.mkdir()
                 for name, content in item["files"].items():
                     (own.directory / name).write_text(content, encoding="utf-8")
+                for each in item["volumes"]:
+                    new = self._paths.volumes / each["directory"]
+                    new.mkdir(parents=True)
+                    (new / "volume.yaml").write_text(each["record"], encoding="utf-8")
+                    (new / "data").mkdir()
+                if item["volumes"]:
+                    note = arrivals.note({each["directory"]: each["name"] for each in item["volumes"]})
+                    own.arrivals.write_text(note, encoding="utf-8")
         except FleetError as error:
             found = {**_PACKED, "error": error.body()}
         reply.send(json.dumps(found).encode())

@@ -1,0 +1,58 @@
+"""How volumes that came with a container get their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.data import arrivals
+from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
+from lxcfleet.paths import Paths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+    found.container("web").directory.mkdir(parents=True)
+    found.volumes.mkdir(parents=True)
+    return found
+
+
+def come(paths: Paths, *names: str) -> dict[str, str]:
+    """A container that was made when its volumes had no names yet."""
+    beside = {arrivals.directory(name, "0f"): name for name in names}
+    for directory in beside:
+        (paths.volumes / directory).mkdir()
+    paths.container("web").arrivals.write_text(arrivals.note(beside))
+    return beside
+
+
+def test_they_get_them_once_the_container_has_its_own_wherever_that_was_broken_off(paths: Paths) -> None:
+    own = paths.container("web")
+    assert arrivals.finish(paths, own) == []
+    beside = come(paths, "data", "more")
+    (paths.volumes / next(iter(beside))).rename(paths.volume("data").directory)  # as one that was killed between the two
+    assert arrivals.finish(paths, own) == ["data", "more"]
+    assert sorted(each.name for each in paths.volumes.iterdir()) == ["data", "more"]
+    assert not own.arrivals.exists()
+    assert arrivals.finish(paths, own) == []
+
+
+def test_none_takes_the_place_of_another_one(paths: Paths) -> None:
+    beside = come(paths, "data")
+    arrivals.refuse_present(paths, "other")
+    paths.volume("data").directory.mkdir()
+    with pytest.raises(AlreadyExists, match="data"):
+        arrivals.refuse_present(paths, "data")
+    with pytest.raises(FileExistsError):
+        arrivals.finish(paths, paths.container("web"))
+    assert all((paths.volumes / each).is_dir() for each in beside)
+    assert paths.container("web").arrivals.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "../b"}'])
+def test_a_note_that_makes_no_sense_is_told(paths: Paths, text: str) -> None:
+    paths.container("web").arrivals.write_text(text)
+    with pytest.raises((Broken, InvalidInput)):
+        arrivals.finish(paths, paths.container("web"))
