@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from lxcfleet.errors import InvalidInput
 
 _SIZE = re.compile(r"([0-9]{1,16})([KMGT]?)i?B?", re.IGNORECASE)
-_LEAST_SIZE = 4 << 20
+LEAST_SIZE = 4 << 20
+"""The least amount of memory or disk space with which a container does anything."""
 _MOST_SIZE = 1 << 50
 
 
-def parse_size(text: str) -> int:
-    """Bytes from a text such as 512M or 2GiB, in steps of 1024; raises InvalidInput."""
+def parse_size(text: str, least: int = LEAST_SIZE) -> int:
+    """Bytes from a text such as 512M or 2GiB, in steps of 1024; raises InvalidInput. ``least``: see ``check_size``."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G, in whole K, M, G or T; 0 is no limit")
-    return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
+    return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "), least)
 
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) *(s|m|min|h|d)?", re.IGNORECASE)
@@ -48,10 +49,10 @@ def as_size(count: int) -> str:
     return f"{count}{' KMGT'[unit]}".rstrip()
 
 
-def check_size(size: int) -> int:
-    """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
-    if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
-        limits = f"{_LEAST_SIZE >> 20} MiB and {_MOST_SIZE >> 40} TiB"
+def check_size(size: int, least: int = LEAST_SIZE) -> int:
+    """``size`` itself, if it is at least so much, or 0; raises InvalidInput."""
+    if size and not least <= size <= _MOST_SIZE:
+        limits = f"{f'{least >> 20} MiB' if least >> 20 else f'{least >> 10} KiB'} and {_MOST_SIZE >> 40} TiB"
         raise InvalidInput(f"{size} bytes are not between {limits}", hint="0 is no limit")
     return size
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lxcfleet.containers import foreground, weights
@@ -48,6 +49,8 @@ class Platform:
     """The program that mounts the layers for plain lxc-start."""
     limit_files: frozenset[str] = frozenset()
     """Those of ``host.process.cgroup.OPTIONAL`` that the cgroups of containers have on this host."""
+    disk: Callable[[str], str] = field(default=lambda _: "", compare=False)
+    """The number of a disk, MAJOR:MINOR, by its name in specs; empty: there is none."""
     ipv6: bool = True
     """Whether the kernel has IPv6. Containers that had IPv6 addresses still start without it."""
 
@@ -203,16 +206,25 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
     for file in weights.io_files(platform.limit_files):
         weight = str(weights.io_weight(file, spec.io_weight))
         found.append(CgroupLimit(file.partition(".")[0], file, weight, spec.io_weight is not None))
+    found += _io_limits(spec, platform)
     if "pids" in platform.controllers:
         found.append(CgroupLimit("pids", "pids.max", str(spec.pids or "max"), bool(spec.pids)))
     return found
+
+
+def _io_limits(spec: Spec, platform: Platform, former: Spec | None = None) -> list[CgroupLimit]:
+    limits = weights.io_limits(spec, platform.disk)
+    had = () if former is None else weights.io_limits(former, platform.disk)
+    lines = weights.io_lines(limits, had, cgroup2=platform.cgroup2)
+    return [CgroupLimit(file.partition(".")[0], file, value, limits) for file, value, limits in lines]
 
 
 def changed_limits(former: Spec, spec: Spec, platform: Platform) -> list[CgroupLimit]:
     """The files to write for a change of a run's limits, in an order in which the kernel takes them: v1 refuses a limit of
     memory above the one of memory and swap, so what rises of these two rises before, and falls after it."""
     before = cgroup_limits(former, platform)
-    found = [each for each in cgroup_limits(spec, platform) if each not in before]
+    ours = [*cgroup_limits(spec, platform), *_io_limits(spec, platform, former)]
+    found = [each for each in dict.fromkeys(ours) if each not in before]
     old = {each.file: int(each.value) for each in before if each.file == SWAP_LEGACY}
     rising = [each for each in found if each.file in old and (each.value == "-1" or -1 < old[each.file] < int(each.value))]
     return rising + [each for each in found if each not in rising]

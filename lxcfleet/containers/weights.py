@@ -1,8 +1,11 @@
-"""What a container's swap space and weights are in the files of cgroups v2 and v1. Pure."""
+"""What a container's swap space, weights and limits of disks are in the files of cgroups v2 and v1. Pure."""
 
 from __future__ import annotations
 
-from lxcfleet.host.process.cgroup import IO_WEIGHTS, SWAP, SWAP_LEGACY
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from lxcfleet.host.process.cgroup import IO_MAX, IO_MAX_LEGACY, IO_WEIGHTS, SWAP, SWAP_LEGACY
+from lxcfleet.spec.io import IoLimit
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.swap import NO_LIMIT
 from lxcfleet.spec.terms import WEIGHT
@@ -34,6 +37,40 @@ def io_weight(file: str, weight: int | None) -> int:
     return WEIGHT + (weight - WEIGHT) * 900 // 9900  # bfq's weights end at 1000
 
 
+def io_limits(spec: Spec, disk: Callable[[str], str]) -> dict[str, IoLimit]:
+    """The limits by the numbers of disks, MAJOR:MINOR. ``disk``: gives the number of one with a name; empty: there is none,
+    so nothing can be read from it either."""
+    found: dict[str, IoLimit] = {}
+    for name, limit in spec.io.items():
+        if (number := disk(name)) != "":
+            found[number] = _stricter(found.get(number, IoLimit()), limit)
+    return found
+
+
+def _stricter(one: IoLimit, other: IoLimit) -> IoLimit:
+    """Of two limits of the same disk, by two names of it."""
+    return IoLimit(**{
+        key: min(filter(None, (getattr(one, key), getattr(other, key))), default=0) for key in IO_MAX_LEGACY
+    })  # fmt: skip
+
+
+_V2 = {"read": "rbps", "write": "wbps", "read_ops": "riops", "write_ops": "wiops"}
+
+
+def io_lines(limits: Mapping[str, IoLimit], former: Iterable[str], *, cgroup2: bool) -> Iterator[tuple[str, str, bool]]:
+    """The files with their lines, one a write, and whether each is a limit. ``former``: the numbers of disks that are limited
+    now, and may not be any more."""
+    for number in sorted({*limits, *former}):
+        limit = limits.get(number, IoLimit())
+        if cgroup2:
+            values = " ".join(f"{word}={getattr(limit, key) or 'max'}" for key, word in _V2.items())
+            yield IO_MAX, f"{number} {values}", limit != IoLimit()
+            continue
+        for key, file in IO_MAX_LEGACY.items():
+            value = getattr(limit, key)
+            yield file, f"{number} {value}", bool(value)
+
+
 def missing(spec: Spec, files: frozenset[str], *, cgroup2: bool) -> str:
     """Why a host with these files can't keep the spec's limit of swap space or its weights; empty: it can."""
     limited = swap(spec) is not None
@@ -44,4 +81,6 @@ def missing(spec: Spec, files: frozenset[str], *, cgroup2: bool) -> str:
         return "swap: with cgroup v1 the kernel limits memory and swap space together, so it takes a limit of memory, too"
     if spec.io_weight is not None and not io_files(files):
         return "io_weight: this kernel has no weights for block devices: neither io.cost nor the scheduler bfq is there"
+    if spec.io and (IO_MAX if cgroup2 else IO_MAX_LEGACY["read"]) not in files:
+        return "io: this kernel does not limit what a cgroup reads from disks and writes to them"
     return ""

@@ -77,6 +77,7 @@ from lxcfleet.fleets.store import FleetStore
 from lxcfleet.health.checks import Checks
 from lxcfleet.health.events import HealthChanged, ServingJudged
 from lxcfleet.health.prober import Prober
+from lxcfleet.host.kernel import disks
 from lxcfleet.host.net import sysctl
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import cgroup
@@ -121,6 +122,7 @@ from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.io import DELTA
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
@@ -155,7 +157,7 @@ class Parts:
         self.mask = MaskKeeper(paths, launcher)
         self.store = FleetStore(paths)
         self.secrets = Secrets(paths, self.registry, launcher, self.bus, settings.secrets, self.store.secrets)
-        platform = _platform(settings.network.bridge)
+        platform = _platform(settings.network.bridge, paths)
         self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)
         self.bases = Bases(paths, self._packages_change)
         self.lifecycle = Lifecycle(
@@ -163,25 +165,10 @@ class Parts:
         )
         self._name_prerequisites()
         self.fleet = Fleet(
-            paths,
-            settings,
-            self.registry,
-            self.lifecycle,
-            self.specs,
-            self.mask,
-            Operations(),
-            self.network,
-            self.bus,
-            self.tasks,
-            self.events,
-            self.prober,
-            self.host,
-            self.endings,
-            launcher,
-            self.secrets,
-            self.prerequisites, self.dependencies, self.drain,
-            observers,
-        )
+            paths, settings, self.registry, self.lifecycle, self.specs, self.mask, Operations(), self.network, self.bus,
+            self.tasks, self.events, self.prober, self.host, self.endings, launcher, self.secrets, self.prerequisites,
+            self.dependencies, self.drain, observers,
+        )  # fmt: skip
         self._patches()
         self.supervision = Supervision(
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
@@ -457,12 +444,13 @@ def _specs(container: Container) -> list[Spec]:
     return [] if container.spec is None else [container.spec]
 
 
-def _platform(bridge: str) -> lxc_config.Platform:
+def _platform(bridge: str, paths: Paths) -> lxc_config.Platform:
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     return lxc_config.Platform(
         cgroup2=cgroup.unified(),
         controllers=cgroup.controllers(),
         limit_files=cgroup.optional(),
+        disk=lambda name: disks.of_directory(paths.lxc) if name == DELTA else disks.number(name),
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,

@@ -209,7 +209,7 @@ def _key_of_field(values: Values) -> InvalidInput | None:
     """Refuse a limit by a field and by a key of LXC's: a start would take the key's, and a change the field's."""
     for field, files in raw_lxc.FILES_OF.items():
         found = [key for key in values["lxc"] if key.removeprefix(raw_lxc.CGROUP1).removeprefix(raw_lxc.CGROUP2) in files]
-        if found and values[field] is not None:
+        if found and values[field] not in (None, {}):
             return InvalidInput(f"{found[0]} and {field} can't both be set", hint=f"leave out the key: {found[0]}=")
     return None
 

@@ -19,6 +19,7 @@ from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.durations import Seconds
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.hooks import HOOKS, NO_HOOKS, Hooks
+from lxcfleet.spec.io import IoLimit, IoType
 from lxcfleet.spec.names import MAX_DRAIN, check_alias, check_aliases, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import (
     Port,
@@ -154,7 +155,7 @@ class SpecFields:
     )
     drain: float | None = row(
         Seconds(0, MAX_DRAIN), "Seconds that it stays up after it left names and ports, before it is stopped.",
-        setting="network.drain", change=Change.LIVE, option=("--drain",), metavar="TIME",
+        setting="network.drain", taken_over=False, change=Change.LIVE, option=("--drain",), metavar="TIME",
     )
     health: HealthCheck | None = row(
         HealthType(), "How to tell that it does its work: one of `exec` (a list), `tcp` and `http`, with `interval`,"
@@ -166,7 +167,7 @@ class SpecFields:
     )
     swap: int | None = row(
         Swap(), "Swap space that it may use at most beside its memory, such as 1G; 0: none; max: no limit.", usual="max",
-        change=Change.LIVE, option=("--swap",), metavar="SIZE|max",
+        setting="swap", change=Change.LIVE, option=("--swap",), metavar="SIZE|max",
     )
     oom: Victim | None = row(
         Choice(Victim), "Who is killed when its memory limit is reached. container: all its processes, so it ends, and its"
@@ -179,12 +180,17 @@ class SpecFields:
     )
     cpu_weight: int | None = row(
         Whole(1, MAX_WEIGHT), "Its share of the processors where they don't suffice for all: one with 200 gets twice as much"
-        " as one with 100.", usual="100", change=Change.LIVE, option=("--cpu-weight",), metavar="N",
+        " as one with 100.", usual="100", setting="cpu_weight", change=Change.LIVE, option=("--cpu-weight",), metavar="N",
     )
     io_weight: int | None = row(
         Whole(1, MAX_WEIGHT), "Its share of the disks' time where that does not suffice for all, as with cpu_weight. Takes a"
         " disk whose scheduler goes by weights: bfq, or the kernel's io.cost.", usual="100",
-        change=Change.LIVE, option=("--io-weight",), metavar="N",
+        setting="io_weight", change=Change.LIVE, option=("--io-weight",), metavar="N",
+    )
+    io: Mapping[str, IoLimit] = row(
+        IoType(), "The most that it may read from disks and write to them, by disk: read and write in bytes a second,"
+        " read_ops and write_ops in operations a second. A disk is named as sda; delta, or none, is the one with its delta.",
+        default={}, change=Change.LIVE, option=("--io",), metavar="[DISK=]read=50M,write=20M,read_ops=N,write_ops=N",
     )
     disk: int = row(
         Size(), "Disk space that it may take at most, such as 10G; 0: no limit. Takes project quotas; not for a privileged"
@@ -230,7 +236,7 @@ class SpecFields:
     )
     stop_timeout: float | None = row(
         Seconds(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
-        setting="stop_timeout", change=Change.LIVE, option=("--stop-timeout",), metavar="TIME",
+        setting="stop_timeout", taken_over=False, change=Change.LIVE, option=("--stop-timeout",), metavar="TIME",
     )
     units: tuple[str, ...] = row(
         Items(parse_unit, check_units), "The host's services that it runs, by the names of their units, such as"

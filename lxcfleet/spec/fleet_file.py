@@ -66,7 +66,7 @@ MOST_CIRCLES = 10
 """So many circles of dependencies are enough."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER: Mapping[str, str] = {
-    "autoscale": "", "base": "generation: N", "io": "io_weight", "logs": "", "stop": "stop_signal and stop_timeout",
+    "autoscale": "", "base": "generation: N", "logs": "", "stop": "stop_signal and stop_timeout",
 }  # fmt: skip
 """Keys that the format has, and this version does not carry out, with the key that does something like it."""
 

@@ -58,9 +58,8 @@ def init_of(request: Mapping[str, Any], profile: Mapping[str, Any]) -> Init:
 
 
 def usual(row: Row, settings: object) -> Any:
-    """The value of a field that neither request nor profile has. Where None is the default, the spec keeps None, and the
-    setting is read anew each time that the value is used."""
-    if not row.setting or row.default is None:
+    """The value of a field that neither request nor profile has."""
+    if not row.setting or not row.taken_over:
         return row.default
     value = settings
     for part in row.setting.split("."):

@@ -58,6 +58,7 @@ _FIELDS = {
 FILES_OF = {
     "swap": ("memory.swap.max", "memory.memsw.limit_in_bytes"), "cpu_weight": ("cpu.weight", "cpu.weight.nice", "cpu.shares"),
     "io_weight": ("io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight"),
+    "io": ("io.max", *(f"blkio.throttle.{way}_{what}_device" for way in ("read", "write") for what in ("bps", "iops"))),
 }  # fmt: skip
 """Files that a field of the spec is for, and that keys may be for instead: containers had them before there were fields."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.units import check_size, parse_size
+from lxcfleet.units import LEAST_SIZE, check_size, parse_size
 
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
@@ -185,7 +185,7 @@ class Fields:
             return default
         return float(value)
 
-    def size(self, key: str, default: int) -> int:
+    def size(self, key: str, default: int, least: int = LEAST_SIZE) -> int:
         """A size in bytes: a whole number, or a text such as 512M; 0 is none."""
         value = self._pop(key)
         if value is None:
@@ -193,7 +193,7 @@ class Fields:
         try:
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise InvalidInput(f"expected a size such as 512M, found {_describe(value)}")
-            return parse_size(value) if isinstance(value, str) else check_size(value)
+            return parse_size(value, least) if isinstance(value, str) else check_size(value, least)
         except InvalidInput as error:
             self.complain(key, error.message)
             return default

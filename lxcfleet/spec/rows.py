@@ -54,6 +54,9 @@ class Row:
     """Whether the key stands in the spec's file; otherwise its value follows from other keys."""
     setting: str = ""
     """The setting that gives the value where neither request nor profile does, such as ``network.drain``."""
+    taken_over: bool = True
+    """Whether a new container takes the setting's value over. Otherwise it has none, and the setting is read each time that
+    the value is used."""
     option: tuple[str, ...] = ()
     """The names of the key's option of ``create``."""
     metavar: str = ""

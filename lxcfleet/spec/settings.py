@@ -22,7 +22,8 @@ from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import Checked, SectionType, read_section, row, rows_of, section
 from lxcfleet.spec.secrets import SecretSource, SourcesType
-from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Addresses, Network
+from lxcfleet.spec.swap import Swap
+from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, MAX_WEIGHT, PIDS, Addresses, Network
 from lxcfleet.spec.types import Choice, Flag, Number, Size, Text, Whole
 from lxcfleet.spec.windows import PatchSettings
 
@@ -207,8 +208,19 @@ class Config:
         default=1.0,
     )
     memory: int = row(Size(), "Memory that a new container may use at most, such as 512M; 0: no limit.", default=0)
+    swap: int | None = row(
+        Swap(), "Swap space that a new container may use at most beside its memory, such as 1G; 0: none; max: no limit.",
+        usual="max",
+    )
     cpus: float = row(
         Number(0, MAX_CPUS), "Processor time that a new container may use at most, in processors; 0: no limit.", default=0.0
+    )
+    cpu_weight: int | None = row(
+        Whole(1, MAX_WEIGHT), "A new container's share of the processors where they don't suffice for all.", usual="100"
+    )
+    io_weight: int | None = row(
+        Whole(1, MAX_WEIGHT), "A new container's share of the disks' time where that does not suffice for all; takes a disk"
+        " whose scheduler goes by weights.", usual="100",
     )
     disk: int = row(
         Size(), "Disk space that a new container may take at most, such as 10G; 0: no limit. Takes project quotas; not for"

@@ -22,7 +22,7 @@ WEIGHT = 100
 """The weight that each cgroup has by itself (v2)."""
 MAX_WEIGHT = 10_000
 """The highest weight that cgroup v2 knows."""
-LIMITS = ("memory", "swap", "cpus", "cpu_weight", "io_weight", "pids", "disk")
+LIMITS = ("memory", "swap", "cpus", "cpu_weight", "io_weight", "io", "pids", "disk")
 """The fields that say how much a container may use. Names and ports have nothing to do with them."""
 MAX_STOP_TIMEOUT = 86400.0
 """The longest time, in seconds, that a stop may take before it becomes a kill."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields, Marked
-from lxcfleet.units import as_size, parse_size
+from lxcfleet.units import LEAST_SIZE, as_size, parse_size
 
 if TYPE_CHECKING:  # every verb of the command line imports this module, so its own imports are few
     from ipaddress import IPv4Interface, IPv6Interface
@@ -172,15 +172,18 @@ class Number(ValueType[float]):
 
 
 class Size(ValueType[int]):
-    """An amount of memory or disk space in bytes; 0 is no limit."""
+    """An amount of memory or disk space in bytes, or so many bytes a second; 0 is no limit."""
+
+    def __init__(self, least: int = LEAST_SIZE) -> None:
+        self.least = least
 
     def read(self, fields: Fields, key: str) -> int:
         """See ValueType."""
-        return fields.size(key, 0)
+        return fields.size(key, 0, self.least)
 
     def parse(self, text: str) -> int:
         """See ValueType."""
-        return parse_size(text)
+        return parse_size(text, self.least)
 
     @property
     def form(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.host.kernel import disks
 from lxcfleet.host.process import cgroup
 
 from .harness import SLEEP, Fleet, until
@@ -67,6 +68,32 @@ def test_swap_and_weights_of_a_container_that_runs_change_at_once(fleet: Fleet) 
         assert limit(fleet, name, *files) == ("0" if cgroup.unified() else str(512 << 20))
     if files_of_io and not cgroup.unified():
         assert limit(fleet, name, "blkio", files_of_io[0], files_of_io[0]) == "109"
+
+
+def test_limits_of_disks_change_at_once(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    if not {cgroup.IO_MAX, cgroup.IO_MAX_LEGACY["read"]} & cgroup.optional():
+        done = fleet.run("create", name, "--io", "read=64K", "--", "sleep", "infinity")
+        assert (done.status, "does not limit what a cgroup reads" in done.err) == (1, True), done.err
+        return
+    disk = disks.of_directory(fleet.paths.lxc)
+    fleet.create(name, options=("--io", "read=8M,write_ops=100"))
+    pid = fleet.pid(name)
+
+    def reads() -> list[str]:
+        lines = limit(fleet, name, "blkio", cgroup.IO_MAX_LEGACY["read"], cgroup.IO_MAX).splitlines()
+        return [line.replace("rbps=", "").split()[1] for line in lines if line.split()[0] == disk]
+
+    assert reads() == [str(8 << 20)]
+    fleet.ok("set", name, "io.delta=read=64K")
+    assert reads() == [str(64 << 10)]
+    assert "delta" in fleet.ok("info", name)
+    fleet.ok("set", name, "io=")
+    assert reads() in ([], ["max"])
+    done = fleet.run("set", name, "io.lfnone=read=1M")
+    assert (done.status, "no disk lfnone" in done.err) == (1, True), done.err
+    assert fleet.pid(name) == pid
+    fleet.inside(name, "dd if=/dev/zero of=/srv/x bs=64k count=4 oflag=direct,sync")
 
 
 def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:

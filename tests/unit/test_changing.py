@@ -104,6 +104,7 @@ def test_limits_that_this_kernel_can_t_keep_are_refused(world: World) -> None:
     """The platform of this world has none of the files."""
     assert "memory.swap.max" in str(world.refused("swap=0", "memory=1G").why)
     assert "no weights for block devices" in str(world.refused("io_weight=200").why)
+    assert "does not limit what a cgroup reads" in str(world.refused("io=read=1M").why)
     assert [each.spec.cpu_weight for each in world.set("cpu_weight=50", "swap=max")] == [50] * 5
     assert "can't both be set" in str(world.refused("lxc.cgroup2.cpu.weight=7").why)
 

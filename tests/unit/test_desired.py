@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,13 @@ from lxcfleet.containers.reconciling import changes
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import disks, tree
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY, Payload
 from lxcfleet.launcher.children import containers as children
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.io import IoLimit
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.swap import NO_LIMIT
 from lxcfleet.spec.terms import Victim
@@ -96,8 +98,8 @@ def test_a_full_disk_keeps_no_container_from_starting(paths: Paths, monkeypatch:
 
 # -- limits of a run -----------------------------------------------------------------------------------------------
 
-MODERN_FILES = frozenset({SWAP, "io.weight", "io.bfq.weight"})
-LEGACY_FILES = frozenset({SWAP_LEGACY, "blkio.bfq.weight"})
+MODERN_FILES = frozenset({SWAP, "io.weight", "io.bfq.weight", "io.max"})
+LEGACY_FILES = frozenset({SWAP_LEGACY, "blkio.bfq.weight", "blkio.throttle.read_bps_device"})
 MODERN = Platform(True, frozenset({"memory", "cpu", "pids"}), False, False, "lxcfleet0", "", Path("/hook.py"))
 
 
@@ -195,7 +197,9 @@ def test_the_files_of_this_kernel_are_found(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     old, new = tmp_path / "old", tmp_path / "new"
     assert cgroup.optional(old, tmp_path) == frozenset()
-    for name in ("memory/memory.memsw.limit_in_bytes", "blkio/blkio.bfq.io_service_bytes"):
+    for name in (
+        "memory/memory.memsw.limit_in_bytes", "blkio/blkio.bfq.io_service_bytes", "blkio/blkio.throttle.read_bps_device"
+    ):  # fmt: skip
         (old / name).touch()
     assert cgroup.optional(old, tmp_path) == LEGACY_FILES
     (new / "cgroup.controllers").write_text("cpu memory pids\n")
@@ -207,6 +211,68 @@ def test_the_files_of_this_kernel_are_found(tmp_path: Path) -> None:
     (new / f"system.slice/{SWAP}").touch()
     (new / "cgroup.controllers").write_text("cpu io memory pids\n")
     assert cgroup.optional(new, tmp_path) == MODERN_FILES
+    (new / "system.slice/io.stat").touch()
+    assert cgroup.optional(new, tmp_path) == MODERN_FILES - {"io.max"}  # the kernel was built without throttling
+    (new / "system.slice/io.max").touch()
+    assert cgroup.optional(new, tmp_path) == MODERN_FILES
+
+
+DISKS = {"sda": "8:0", "delta": "8:16", "/dev/disk/by-id/two": "8:16"}
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_limits_of_disks_in_the_files_of_both_versions(unified: bool) -> None:
+    platform = replace(MODERN, cgroup2=unified, disk=lambda name: DISKS.get(name, ""))
+    both = {"sda": IoLimit(read=1 << 20, write_ops=7), "delta": IoLimit(write=5), "gone": IoLimit(read=1)}
+    former = replace(SPEC, io=both)
+    wanted = replace(SPEC, io={"delta": IoLimit(write=9), "/dev/disk/by-id/two": IoLimit(write=4)})
+
+    def lines(limits: list[lxc_config.CgroupLimit]) -> list[tuple[str, str, bool]]:
+        ours = [each for each in limits if each.file == "io.max" or each.controller == "blkio"]
+        return [(each.file.rpartition(".")[2], each.value, each.limits) for each in ours]
+
+    begun = lines(lxc_config.cgroup_limits(former, platform))
+    changed = lines(lxc_config.changed_limits(former, wanted, platform))
+    undone = lines(lxc_config.changed_limits(wanted, former, platform))
+    if unified:
+        one, two = "8:0 rbps=1048576 wbps=max riops=max wiops=7", "8:16 rbps=max wbps={} riops=max wiops=max"
+        assert begun == [("max", one, True), ("max", two.format(5), True)]
+        # A disk that is not limited any more is told so, and of two names of a disk the lower limit counts.
+        none = "8:0 rbps=max wbps=max riops=max wiops=max"
+        assert sorted(changed) == [("max", none, False), ("max", two.format(4), True)]
+        assert sorted(undone) == begun
+    else:
+        limits = {("read_bps_device", "8:0 1048576"), ("write_iops_device", "8:0 7"), ("write_bps_device", "8:16 5")}
+        assert {each[:2] for each in begun if each[2]} == limits
+        taken = {("read_bps_device", "8:0 0", False), ("write_iops_device", "8:0 0", False)}
+        assert {*changed} == {*taken, ("write_bps_device", "8:16 4", True)}
+        assert {each for each in undone if each[2]} == {each for each in begun if each[2]}
+    assert lxc_config.changed_limits(former, former, platform) == []
+
+
+def test_a_lower_limit_of_a_disk_may_harm() -> None:
+    def risky(one: dict[str, IoLimit], other: dict[str, IoLimit]) -> tuple[str, ...]:
+        return changes.risky(replace(SPEC, io=one), replace(SPEC, io=other))
+
+    low, high = {"sda": IoLimit(read=5)}, {"sda": IoLimit(read=6, write=1)}
+    assert (risky({}, low), risky(low, {}), risky(low, low)) == (("io",), (), ())
+    assert (risky(high, low), risky(low, high)) == (("io",), ("io",))
+
+
+def test_disks_are_found_by_name_partition_and_directory(tmp_path: Path) -> None:
+    disk = tmp_path / "devices/sda"
+    (disk / "sda1").mkdir(parents=True)
+    for place, number in ((disk, "8:0"), (disk / "sda1", "8:1")):
+        (place / "dev").write_text(f"{number}\n")
+        for link in (f"class/block/{place.name}", f"dev/block/{number}"):
+            (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / link).symlink_to(place)
+    (disk / "sda1/partition").write_text("1\n")
+    found = [disks.number(name, tmp_path) for name in ("lfnone", "../x")]
+    assert found == ["", ""]
+    assert disks._whole(os.makedev(8, 1), tmp_path) == disks._whole(os.makedev(8, 0), tmp_path) == "8:0"
+    assert disks._whole(os.makedev(9, 1), tmp_path) == ""
+    assert disks.number("/dev/null") == ""
 
 
 def test_less_swap_may_harm_and_weights_may_not() -> None:

@@ -13,9 +13,10 @@ from lxcfleet.containers.requests.request import resolve
 from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import HIDDEN
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.spec import assignments, settings
+from lxcfleet.spec import assignments, merging, settings
 from lxcfleet.spec.fields import askable, stored, table
 from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.io import IoLimit
 from lxcfleet.spec.restart import Policy, Restart
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.spec import Spec
@@ -81,6 +82,10 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         (["memory=512M"], {"memory": 512 << 20}),
         (["memory="], {"memory": 1 << 20}),
         (["pids=", "drain="], {"pids": PIDS}),
+        (["io=read=50M,write_ops=7"], {"io": {"delta": IoLimit(read=50 << 20, write_ops=7)}}),
+        (["io.sda=write=1G", "io./dev/disk/by-id/x-1=read=0"], {"io": {
+            "sda": IoLimit(write=1 << 30), "/dev/disk/by-id/x-1": IoLimit()
+        }}),
         (["swap=0", "cpu_weight=50", "io_weight=200"], {"swap": 0, "cpu_weight": 50, "io_weight": 200}),
         (["swap=max"], {"swap": -1}), (["swap=", "cpu_weight="], {}),
         (["labels.role=db", "labels.zone=a"], {"labels": {"role": "db", "zone": "a"}}),
@@ -116,6 +121,9 @@ def test_a_list_may_be_given_in_parts() -> None:
         ("privileged=true", "can't be changed"),
         ("name=other", "can't be changed"),
         ("memory=much", "memory: 'much' is not a size"),
+        ("io=read", "'read' is no limit of a disk"), ("io=read=1M,read=2M", "'read=2M' is no limit"),
+        ("io=sd a=read=1M", "can't be a disk's name"), ("io=../sda=read=1M", "can't be a disk's name"),
+        ("io=read=lots", "io: read: "), ("io.sda=read_ops=-1", "io.sda: read_ops: "),
         ("swap=lots", "swap"), ("cpu_weight=0", "cpu_weight: 0 is not between"), ("io_weight=10001", "io_weight: 10001"),
         ("pids=-1", "pids: -1 is not between"),
         ("cpus=fast", "cpus: 'fast' is not a number"),
@@ -181,3 +189,12 @@ def test_a_user_may_be_a_name_or_a_number_with_a_group(user: str) -> None:
 def test_an_impossible_user_is_refused(user: str) -> None:
     with pytest.raises(InvalidInput):
         assignments.parse(f"user={user}")
+
+
+def test_a_new_container_takes_over_what_the_settings_say_of_limits_and_weights() -> None:
+    config = settings.parse(b"swap: 0\ncpu_weight: 50\nio_weight: 7\nmemory: 512M\nstop_timeout: 5\n", "x")
+    made = merging.merge({}, {"cpu_weight": 60}, config)
+    assert (made.swap, made.cpu_weight, made.io_weight, made.memory) == (0, 60, 7, 512 << 20)
+    assert made.stop_timeout is None  # the setting is read at each stop
+    plain = merging.merge({}, {}, settings.Config())
+    assert (plain.swap, plain.cpu_weight, plain.io_weight) == (None, None, None)

@@ -92,7 +92,7 @@ groups:
     memroy: 1
     environment: {A: on}
     health: {interval: 3}
-    members: {api1: {}, web1: {pids: x, rollout: {priority: 1}, io: [], stop: {timeout: 5}}}
+    members: {api1: {}, web1: {pids: x, rollout: {priority: 1}, logs: [], stop: {timeout: 5}}}
   x: {count: 12}
   x1: {disk: 1G, privileged: true}
   -a: {}
@@ -113,7 +113,7 @@ groups:
         "f:14: groups: web: health: takes exactly one of exec, tcp, http and ignore_units",
         "f:15: groups: web: members: api1: is no member of the group web",
         "f:15: groups: web: members: web1: pids: expected a whole number, found text",
-        "f:15: groups: web: members: web1: io: not known to this version of lxcfleet: write io_weig",
+        "f:15: groups: web: members: web1: logs: not known to this version of lxcfleet",
         "f:15: groups: web: members: web1: stop: not known to this version of lxcfleet: write stop_",
         "f:15: groups: web: members: web1: rollout is for the group as a whole",
         "f:17: groups: x1: disk: a privileged container's disk space can't be limited: its root is ",

@@ -19,6 +19,7 @@ from lxcfleet.spec.depends import Condition, DependsType
 from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
+from lxcfleet.spec.io import IoLimit, IoType
 from lxcfleet.spec.merging import merge
 from lxcfleet.spec.parts import PartsType
 from lxcfleet.spec.profiles import Profile
@@ -93,6 +94,11 @@ GROUP_TESTS = st.lists(
     max_size=3, unique_by=lambda test: test.name,
 ).map(lambda tests: tuple(tests))  # noqa: PLW0108  mypy wants it
 
+DISKS = st.dictionaries(
+    st.sampled_from(["delta", "sda", "/dev/disk/by-id/a.b:c-1"]),
+    st.builds(IoLimit, st.integers(4096, 1 << 50), write_ops=st.integers(0, 1 << 31)), max_size=3,
+)  # fmt: skip
+
 OTHERS: dict[type, st.SearchStrategy[Any]] = {
     AppType: APPS, HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED,
     GroupTestsType: GROUP_TESTS,
@@ -118,13 +124,13 @@ def _plain(row: Row) -> st.SearchStrategy[Any]:
         case Number():
             return st.floats(row.type.low, row.type.high)
         case Size():
-            return st.just(0) | st.integers(4 << 20, 1 << 50)
+            return st.just(0) | st.integers(row.type.least, 1 << 50)
         case Choice():
             return st.sampled_from(row.type.words)
         case Command():
             return st.lists(ANY | ODD, max_size=3).map(tuple)
-        case RawType() | DependsType():
-            return RAW if isinstance(row.type, RawType) else DEPENDS
+        case RawType() | DependsType() | IoType():
+            return RAW if isinstance(row.type, RawType) else DEPENDS if isinstance(row.type, DependsType) else DISKS
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():

@@ -185,6 +185,13 @@ options:
         Its share of the disks' time where that does not suffice for all, as with cpu_weight. Takes a disk
         whose scheduler goes by weights: bfq, or the kernel's io.cost. The default is 100.
     type: int
+  io:
+    description:
+      - >-
+        The most that it may read from disks and write to them, by disk: read and write in bytes a second,
+        read_ops and write_ops in operations a second. A disk is named as sda; delta, or none, is the one with
+        its delta.
+    type: dict
   disk:
     description:
       - >-
@@ -396,6 +403,7 @@ FIELDS = dict(
     cpus=dict(type="float"),
     cpu_weight=dict(type="int"),
     io_weight=dict(type="int"),
+    io=dict(type="dict"),
     disk=dict(type="str"),
     pids=dict(type="int"),
     volumes=dict(type="list", elements="str"),
@@ -439,6 +447,7 @@ OPTIONS = dict(
     cpus=("--cpus", ""),
     cpu_weight=("--cpu-weight", ""),
     io_weight=("--io-weight", ""),
+    io=("--io", ""),
     disk=("--disk", ""),
     pids=("--pids", ""),
     volumes=("--volume", ""),

@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import inf
 
 from lxcfleet.spec.fields import stored
-from lxcfleet.spec.rows import Change
+from lxcfleet.spec.io import IoLimit
+from lxcfleet.spec.rows import Change, rows_of
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.swap import NO_LIMIT
 
@@ -32,15 +33,24 @@ def risky(former: Spec, wanted: Spec) -> tuple[str, ...]:
     """The keys that change live, and whose new values may harm a container that was well with the former ones: lower limits,
     another check, and ports of the host that do not lead to it any more. Higher limits and weights can't."""
     lower = [key for key in _LIMITS if _is_lower(getattr(former, key), getattr(wanted, key))]
+    io = ["io"] if _reads_less(former, wanted) else []
     swap = ["swap"] if _swap(wanted) < _swap(former) else []
     check = ["health"] if wanted.health is not None and wanted.health != former.health else []
     ports = [] if {*former.publish} <= {*wanted.publish} else ["publish"]
-    return (*lower, *swap, *check, *ports)
+    return (*lower, *io, *swap, *check, *ports)
 
 
 def _is_lower(former: float, wanted: float) -> bool:
     """Of two limits, where 0 is none."""
     return wanted > 0 and (former == 0 or wanted < former)
+
+
+def _reads_less(former: Spec, wanted: Spec) -> bool:
+    """Whether a disk may give or take less than before."""
+    return any(
+        _is_lower(getattr(former.io.get(disk, IoLimit()), key), getattr(limit, key))
+        for disk, limit in wanted.io.items() for key in rows_of(IoLimit)
+    )  # fmt: skip
 
 
 def _swap(spec: Spec) -> float:

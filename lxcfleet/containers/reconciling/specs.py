@@ -29,6 +29,7 @@ from lxcfleet.launcher.operations import CHECK_KEYS, CHECK_MOUNTS
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec import raw_lxc
+from lxcfleet.spec.io import DELTA
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ class Specs:
         why = weights.missing(spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
         if why:
             raise Unsupported("the limits that were asked for can't be kept", why=why, hint="leave it out")
+        if unknown := [name for name in spec.io if not self._platform.disk(name)]:
+            raise Unsupported(
+                "the limits that were asked for can't be kept", why=f"io: {_no_disk(unknown[0])}",
+                hint="`lsblk` shows the disks that there are",
+            )  # fmt: skip
         if spec.disk:
             quota.check(self._paths.lxc)
 
@@ -265,6 +271,12 @@ class Specs:
             "memory": memory,
         }
         await self._limits.set(item)
+
+
+def _no_disk(name: str) -> str:
+    if name == DELTA:
+        return "the file system of containers is on no disk that the kernel could limit"
+    return f"this host has no disk {name}"
 
 
 def lowers_memory(former: Spec, spec: Spec) -> bool:

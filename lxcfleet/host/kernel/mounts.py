@@ -7,6 +7,7 @@ directory there.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.host.kernel import syscalls
@@ -53,6 +54,16 @@ def options_of(point: str) -> frozenset[str]:
             if parse(line).point == point:
                 return frozenset(os.fsdecode(line.split()[-1]).split(","))
     return frozenset()
+
+
+def source_of(directory: Path) -> str:
+    """What is mounted where a directory is, such as /dev/sda1; empty: that can't be told."""
+    number = syscalls.mount_number(str(directory))
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            if parse(line).number == number:
+                return os.fsdecode(unescape(line.partition(b" - ")[2].split(b" ")[1]))
+    return ""
 
 
 def unescape(field: bytes) -> bytes:

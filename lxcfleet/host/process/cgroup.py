@@ -37,7 +37,13 @@ def controllers() -> frozenset[str]:
 
 SWAP, SWAP_LEGACY = "memory.swap.max", "memory.memsw.limit_in_bytes"
 IO_WEIGHTS = frozenset(("io.weight", "io.bfq.weight", "blkio.bfq.weight", "blkio.weight"))
-OPTIONAL = frozenset((SWAP, SWAP_LEGACY)) | IO_WEIGHTS
+IO_MAX = "io.max"
+IO_MAX_LEGACY = {
+    "read": "blkio.throttle.read_bps_device", "write": "blkio.throttle.write_bps_device",
+    "read_ops": "blkio.throttle.read_iops_device", "write_ops": "blkio.throttle.write_iops_device",
+}  # fmt: skip
+"""cgroup v1's files for what v2 has in one; cgroup-v1/blkio-controller."""
+OPTIONAL = frozenset((SWAP, SWAP_LEGACY, IO_MAX, IO_MAX_LEGACY["read"])) | IO_WEIGHTS
 """Files that a cgroup has only with some kernels, or with some of their options."""
 
 
@@ -58,6 +64,8 @@ def optional(root: Path = _ROOT, system: Path = Path("/")) -> frozenset[str]:
     counted = any((path / "memory.current").exists() for path in below)
     if "memory" in known and not counted and (system / "proc/swaps").exists():
         found.add(SWAP)
+    if "io" in known and not any((path / "io.stat").exists() for path in below):
+        found.add(IO_MAX)
     if "io" in known and (root / "io.cost.qos").exists():
         found.add("io.weight")
     if "io" in known and (system / "sys/module/bfq").exists():
