@@ -16,7 +16,7 @@ from lxcfleet.spec.names import check_label, check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import row
 from lxcfleet.spec.types import Items, Pairs, Size, Text, Whole
-from lxcfleet.units import parse_size
+from lxcfleet.units import as_size, parse_size
 
 MOST = 64
 """The most mounts of one container."""
@@ -89,7 +89,7 @@ class VolumeMount:
             words.append("ro")
         words += [flag for flag in _FLAGS if getattr(self, flag)]
         if self.source is Source.TMPFS:
-            words += [f"size={self.size}", *([f"mode={self.mode:04o}"] if self.mode != 0o755 else [])]
+            words += [f"size={as_size(self.size)}", *([f"mode={self.mode:04o}"] if self.mode != 0o755 else [])]
         return ":".join(words)
 
 

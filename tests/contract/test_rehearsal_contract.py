@@ -168,7 +168,7 @@ def test_a_clone_can_change_nothing_and_is_not_found() -> None:
     made, differs = clone_of(spec, RehearseRequest("web1", on=4))
     assert (made.labels, made.ports, made.publish, made.depends_on, made.group) == ({}, (), (), {}, None)
     assert [str(each) for each in made.volumes] == [
-        "up:/srv/up:ro", "/srv/own:/opt/own:ro", "tmpfs:/opt/x:size=4194304",
+        "up:/srv/up:ro", "/srv/own:/opt/own:ro", "tmpfs:/opt/x:size=4M",
     ]  # fmt: skip
     assert (made.generation, made.name, made.first_id, made.autostart) == (4, "", 0, False)
     assert (made.command, made.environment, made.memory) == (spec.command, spec.environment, spec.memory)

@@ -57,7 +57,7 @@ HELD = st.sampled_from([*DEVICES])
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
 MOUNTS = st.sampled_from([
     "data:/srv/data", "data:/var/lib/app:ro:noexec", "/srv/ref:/opt/ref:ro", "/srv/own:/opt/own:rw:owner=container:suid",
-    "tmpfs:/var/cache:size=4194304:mode=1777",
+    "tmpfs:/var/cache:size=4M:mode=1777",
 ])  # fmt: skip
 SECRETS = st.sampled_from([
     "db-pw", "db-pw:x.key,uid=33,gid=4,mode=0440", "tls:tls.key,on_change=restart", "api,on_change=signal:HUP",

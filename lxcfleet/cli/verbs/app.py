@@ -414,6 +414,7 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
             output.say("lxcfleet: left; the rollout goes on: `lxcfleet rollout status`")
             return rolling.INTERRUPTED
     rollout = record["rollout"]
+    undone = rollout is not None and begun is not None and rollout["undoes"] == begun["id"]
     names = [*record["apps"]]
     if quiet:
         output.write("".join(f"{name}\n" for name in names))
@@ -421,10 +422,11 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
         rows = [(name, *(each or "" for each in pair)) for name, pair in record["apps"].items()]
         output.show(style, record, lines=list, rows=lambda: [("name", "former", "app"), *rows])
     elif rollout is not None:
-        output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
-    if rollout is None or begun is None:
+        what = "taken back" if undone else "restarted"
+        output.say(f"lxcfleet: {what} in waves: rollout {rollout['id']} is {rollout['status']}")
+    if rollout is None:
         return 0
-    if rollout["undoes"] == begun["id"]:
+    if undone:
         hint = "`lxcfleet events` has more"
         output.say_error(WrongState("a gate failed, so all go back to what they had", why=rollout["about"], hint=hint))
         return rolling.tell_halt(rollout) or 1
@@ -439,7 +441,7 @@ def _tell(record: AppSwitchRecord) -> None:
     for name, pair in record["apps"].items():
         alike.setdefault(tuple(pair), []).append(name)
     for (former, wanted), names in alike.items():
-        would = "would be changed" if record["dry_run"] else "are changed"
+        would = "would be changed" if record["dry_run"] else "are to be changed"
         output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: "
                    + some(names, _SHOWN, " "))
 

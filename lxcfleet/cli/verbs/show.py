@@ -204,6 +204,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "pressure": ", ".join(f"{what} {seconds:.2f} s" for what, seconds in details["pressure"].items()),
         "state": _state(details),
         "foreground": "lxcfleet run" if details["foreground"] else "",
+        "gave_up": "yes" if details["gave_up"] else "no",
         "starts_in": "" if details["starts_in"] is None else output.duration(details["starts_in"]),
     }
     observed = [field for field in details if field not in {"confinement", "spec", *_OF_SPEC}]

@@ -77,4 +77,6 @@ def in_words(size: int, *, shares: bool, cut: bool = False) -> str:
 
 
 def _size(count: int) -> str:
+    if count < 1 << 20:
+        return f"{count / 1024:.1f} KiB"
     return f"{count / (1 << 20):.1f} MiB" if count < 1 << 30 else f"{count / (1 << 30):.1f} GiB"
