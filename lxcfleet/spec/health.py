@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -213,7 +213,23 @@ def _read(fields: Fields, key: str) -> HealthCheck | None:
         return None
 
 
-_FORMS = "write it as 'tcp PORT', 'http PORT/PATH', 'exec COMMAND' or 'ignore_units UNIT...'"
+_FORMS = (
+    "write it as 'tcp PORT', 'http PORT/PATH', 'exec COMMAND' or 'ignore_units UNIT...',"
+    " with what differs of interval, timeout, retries and start_period before that: 'interval=2 tcp 25'"
+)
+_WORDS = (CheckKind.TCP, CheckKind.HTTP)
+"""Kinds of which the first word says what is asked; what differs may follow that, too."""
+
+
+def _options(words: Iterable[str]) -> dict[str, Any]:
+    """``interval=2`` and the like up to the first other word, by key. Raises InvalidInput."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in rows_of(HealthCheck):
+            break
+        found[key] = rows_of(HealthCheck)[key].type.parse(value)
+    return found
 
 
 class HealthType(ValueType[HealthCheck]):
@@ -226,12 +242,20 @@ class HealthType(ValueType[HealthCheck]):
         return _read(fields, key)
 
     def parse(self, text: str) -> HealthCheck:
-        """``tcp PORT``, ``http [PORT][/PATH]|URL``, ``exec SHELL-COMMAND`` or ``ignore_units UNIT…``, as ``str`` shows it;
-        see ValueType."""
-        kind, _, rest = text.strip().partition(" ")
-        if kind not in tuple(CheckKind) or not rest.strip():
+        """``tcp PORT``, ``http [PORT][/PATH]|URL``, ``exec SHELL-COMMAND`` or ``ignore_units UNIT…``, as ``str`` shows it,
+        with ``interval=2`` and the like before it; see ValueType."""
+        said = _options(text.split())
+        kind, *rest = text.split(maxsplit=len(said) + 1)[len(said) :] or [""]
+        if kind not in tuple(CheckKind) or not rest:
             raise InvalidInput(f"{text!r} is no check", hint=_FORMS)
-        fields = Fields({"health": {kind: self._what(CheckKind(kind), rest.strip())}}, "health")
+        what = rest[0].strip()
+        if kind in _WORDS:
+            what, *more = what.split()
+            later = _options(more)
+            if len(later) < len(more):
+                raise InvalidInput(f"{more[len(later)]!r} has no place in a check by {kind}", hint=_FORMS)
+            said |= later
+        fields = Fields({"health": {kind: self._what(CheckKind(kind), what), **said}}, "health")
         check = _read(fields, "health")
         fields.finish(f"{text!r} is no check")
         assert check is not None, "what can't be read is complained of"

@@ -391,8 +391,9 @@ def _tell(record: RollbackRecord) -> None:
         output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
         return
     many, running = len(record["containers"]), len(record["restarts"])
-    noun, word = ("container", "gets") if many == 1 else ("containers", "get")
-    output.say(f"lxcfleet: {many} {noun} {'would get' if record['dry_run'] else word} {goal}; {running} of them by a restart, in waves")
+    noun, gets = ("container", "gets") if many == 1 else ("containers", "get")
+    word = "would get" if record["dry_run"] else gets
+    output.say(f"lxcfleet: {many} {noun} {word} {goal}; {running} of them by a restart, in waves")
     packages = record["packages"]
     for name in [*packages][:_SHOWN]:
         now, then = packages[name]
