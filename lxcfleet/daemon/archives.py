@@ -232,10 +232,11 @@ class Archives:
                 fleet.registry.add(container)
                 try:
                     with fleet.registry.in_hand(container, "import"), self._arrivals.held(coming) as items:
-                        last = await self._unpack(head, made, ask, items, conversation, connection)
+                        last = await self._unpack(head, container, ask, items, conversation, connection)
                         volumes = self._finish_volumes(made.name, notes)
                 except BaseException:
-                    fleet.room.forget(container)
+                    if not self._lifecycle.remains(container):
+                        fleet.room.forget(container)
                     raise
         finally:
             await fleet.room.release_unused()
@@ -255,15 +256,25 @@ class Archives:
             notes.append(f"{error.message}: {error.why}; {error.hint}")
             return []
 
+    async def _undo(self, container: Container, item: ImportItem) -> None:
+        """Remove what an import made that failed, or was broken off."""
+        try:
+            await self._lifecycle.unmake(container)
+            await self._remove(item)
+        except (FleetError, OSError) as error:
+            log.warning("%s: what its import left can't be removed: %s", container.name, error)
+
     async def _remove(self, item: ImportItem) -> None:
         """Remove what a child that was killed has left. Raises FleetError."""
         await self._lifecycle.remove([item["beside"]])
         await self._arrivals.remove(item["volumes"])
 
     async def _unpack(
-        self, head: Head, made: Spec, ask: ImportAsk, coming: Sequence[ArrivalItem], conversation: _Talk,
+        self, head: Head, container: Container, ask: ImportAsk, coming: Sequence[ArrivalItem], conversation: _Talk,
         connection: socket.socket,
     ) -> Packed:  # fmt: skip
+        made = container.wanted
+        assert made is not None
         item = _import_item(made.name, head, ask, made.first_id, coming)
         item["files"] = {"config": self._specs.config(made, None), "lxcfleet.yaml": store.render(made)}
         if ask.moved is not None:  # with the container in one step: one that comes by a move is not started as any other
@@ -271,14 +282,15 @@ class Archives:
         await conversation.say(item)
         try:
             return await _finish(conversation, connection, f"{made.name} is not imported")
-        except Died:
-            # Its answer may have got lost when it was done. A name is given in one step, to what is whole.
-            if store.load(self._paths, made.name) == made:
+        except BaseException as error:
+            # It may be just about to be done: a name is given in one step, to what is whole.
+            await conversation.end()
+            if isinstance(error, Died) and store.load(self._paths, made.name) == made:  # only its answer got lost
                 return {
                     "error": None, "done": True, "bytes": 0, "read": True, "entries": 0, "differences": [],
                     "differing": 0,
                 }  # fmt: skip
-            await self._remove(item)
+            await self._undo(container, item)
             raise
 
     def refuse_taken(self, name: str) -> None:

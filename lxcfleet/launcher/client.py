@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -86,6 +87,14 @@ class Conversation(Generic[A, R]):
     def close(self) -> None:
         """End the requests: the child ends once it has done its present work."""
         self._socket.close()
+
+    async def end(self) -> None:
+        """The same, and return once the child has ended: then its work is done, undone, or left by half if it was killed."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_WR)
+        while (reply := await self.hear()) is not None:
+            if reply.descriptor is not None:
+                os.close(reply.descriptor)
 
 
 class Launcher(ABC):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -315,6 +319,39 @@ def test_volumes_of_an_import_that_fails_are_not_there(cli: Cli, daemon: Daemon,
     assert [path.name for path in daemon.paths.volumes.iterdir()] == ["data"]
     daemon.model.killed.clear()
     assert cli(*new).status == 0
+
+
+def test_an_import_whose_client_goes_away_at_the_last_moment_leaves_nothing(
+    cli: Cli, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Before, the container got its name when the daemon had given its ids to others already, and knew it no more."""
+    assert cli("create", "web", *SLEEP).status == 0
+    file = tmp_path / "web.zst"
+    assert cli("export", "web", "-o", str(file)).status == 0
+    asked, gone = threading.Event(), threading.Event()
+
+    def during(name: str) -> None:
+        if name == "new":
+            asked.set()
+            gone.wait(20)
+            time.sleep(0.2)  # the daemon hears of it meanwhile
+
+    daemon.model.during = during
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client, file.open("rb") as archive:
+        client.connect(str(daemon.paths.attach_socket))
+        request = {
+            "unpack": "new", "trusted": False, "limit": 0, "start": False, "check": False, "dry_run": False
+        }  # fmt: skip
+        with open(os.devnull, "rb") as nothing:
+            descriptors = [archive.fileno(), nothing.fileno(), nothing.fileno()]
+            socket.send_fds(client, [json.dumps(request).encode()], descriptors)
+        assert asked.wait(20)
+    gone.set()
+    time.sleep(1)  # by then the child would have given it its name
+    soon(lambda: "new" not in daemon.fleet)
+    assert not daemon.paths.container("new").directory.exists()
+    daemon.model.during = str
+    assert cli("import", str(file), "--name", "new").status == 0
 
 
 def test_some_of_several_archives(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:

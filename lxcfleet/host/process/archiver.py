@@ -163,7 +163,7 @@ class Stream:
         self._poll = select.poll()
         self._poll.register(output, select.POLLIN)
         self._waits = waits
-        self._poll.register(waits, 0)  # POLLHUP comes unasked
+        self._poll.register(waits, select.POLLRDHUP)  # POLLHUP comes unasked
         self._kept, self._at = b"", 0
 
     def read(self, count: int) -> bytes:
