@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
@@ -288,7 +288,7 @@ class Fleet:
     # -- changing --------------------------------------------------------------------------------------------
 
     async def create(
-        self, ask: CreateRequest, updating: Callable[[Sequence[Planned]], None] = lambda _: None
+        self, ask: CreateRequest, updating: Callable[[Sequence[Planned]], Mapping[str, Planned]] = lambda _: {}
     ) -> Operation:
         """Check that the containers can exist, then begin to create them; see Creation.begin."""
         return await self.creation.begin(ask, self.config, updating)

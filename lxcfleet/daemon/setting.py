@@ -8,7 +8,7 @@ from typing import Any, cast
 from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
 from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
 from lxcfleet.containers.requests import services
-from lxcfleet.containers.requests.changing import Planned, restart_lines, to_restart
+from lxcfleet.containers.requests.changing import BEGUN, Planned, restart_lines, to_restart, turn_lines
 from lxcfleet.containers.requests.request import units_of
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import FleetError
@@ -16,9 +16,6 @@ from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.selection import Selection
-
-BEGUN = "begun"
-"""The word for a container that gets its spec in its turn."""
 
 
 class Setting:
@@ -44,14 +41,14 @@ class Setting:
         if ask.dry_run:
             results, lines = fleet.changing.foresee(planned)
             lines += restart_lines(planned) if ask.restart else []
-            lines += [f"{name}: change it in its turn, without a restart" for name in turns if name not in names]
+            lines += turn_lines(name for name in turns if name not in names)
             rollout = None
         else:
             if names or turns:
                 self._rollouts.refuse_second()
             at_once = [each for each in planned if each.container.name not in turns]
             done = {result.name: result for result in await fleet.changing.carry_out(at_once)}
-            lines, rollout = [], await self._begin(at_once, turns, names, ask)
+            lines, rollout = [], await self._begin(at_once, turns, names, ask.policy, restart=ask.restart)
             results = [done.get(each.container.name) or each.result(BEGUN) for each in planned]
         return {
             "changed": bool(names) or any(result.changed for result in results),
@@ -77,28 +74,35 @@ class Setting:
         return {each.container.name: each for each in found}
 
     async def _begin(
-        self, at_once: Sequence[Planned], turns: Mapping[str, Planned], names: Sequence[str], ask: SetRequest
-    ) -> RolloutRecord | None:
+        self, at_once: Sequence[Planned], turns: Mapping[str, Planned], names: Sequence[str], policy: Mapping[str, Any], *,
+        restart: bool,
+    ) -> RolloutRecord | None:  # fmt: skip
         """Begin the rollout that restarts ``names``, and gives ``turns`` their specs, if there are any."""
         if not turns:
-            return await self._restart(names, ask.policy)
+            return await self._restart(names, policy)
         wanted = {name: each.spec for name, each in turns.items()}
         resting = {each.container.name: (each.former, each.spec) for each in at_once if each.changed}
         return await self._rollouts.begin_change(
-            wanted, ask.policy, auto_revert=self._rollouts.reverts(wanted), resting=resting, later=not ask.restart
+            wanted, policy, auto_revert=self._rollouts.reverts(wanted), resting=resting, later=not restart
         )
 
     async def create(self, ask: CreateRequest) -> CreationRecord:
-        """Begin to create containers; with ``update`` change existing ones to the values asked for. Raises FleetError."""
+        """Begin to create containers; with ``update`` change existing ones to the values asked for, in waves where ``set``
+        would do so. Raises FleetError."""
         names: list[str] = []
+        turns: dict[str, Planned] = {}
+        at_once: list[Planned] = []
 
-        def updating(planned: Sequence[Planned]) -> None:
-            if ask.start and (found := to_restart(planned)):
+        def updating(planned: Sequence[Planned]) -> Mapping[str, Planned]:
+            names.extend(to_restart(planned) if ask.start else ())
+            turns.update(self._in_turns(planned, names, {}))
+            if names or turns:
                 self._rollouts.refuse_second()
-                names.extend(found)
+            at_once.extend(each for each in planned if each.container.name not in turns)
+            return turns
 
         operation = await self._fleet.create(ask, updating)
-        rollout = None if ask.dry_run else await self._restart(names, {})
+        rollout = None if ask.dry_run else await self._begin(at_once, turns, names, {}, restart=ask.start)
         notes = await self._notes([units_of(ask, self._fleet.config)])
         # Debian 12's mypy can't see that CreationRecord extends OperationRecord.
         return cast(CreationRecord, {**operation.record(), "notes": notes, "rollout": rollout["id"] if rollout else None})

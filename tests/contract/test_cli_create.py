@@ -107,6 +107,39 @@ def test_update_says_where_its_rollout_is_halted(cli: Cli, daemon: Daemon) -> No
     assert "lxcfleet: the rollout is halted at c2\n  c2 did not start: status 500" in ran.err
 
 
+CHECKED = ("--health-exec", "true", "--health-interval", "0.2", "--health-start-period", "0")
+
+
+def test_update_changes_what_may_harm_in_waves_without_a_restart(cli: Cli, daemon: Daemon) -> None:
+    three = ("create", "c", "-n", "3", *CHECKED)
+    cli(*three, "--memory", "512M", "--", "sleep", "9")
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    before = {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)}
+
+    def memories() -> list[int]:
+        specs = [daemon.fleet[f"c{number}"].spec for number in (1, 2, 3)]
+        return [spec.memory >> 20 for spec in specs]
+
+    update = (*three, "--ensure", "--update", "--memory", "256M")
+    dry = json.loads(cli(*update, "--dry-run", "-f", "json", "--", "sleep", "9").out)
+    assert len([line for line in dry["plan"] if line.endswith("change it in its turn, without a restart")]) == 3
+    daemon.model.limited = lambda name: daemon.model.sick.update({name: "no memory"} if name == "c1" else {})
+    ran = cli(*update, "--", "sleep", "9")
+    assert (ran.status, "not begun" in ran.out, memories()) == (1, True, [256, 512, 512]), ran
+    assert "it became unhealthy after its change" in ran.err
+    daemon.model.limited = str
+    daemon.model.sick.clear()
+    assert cli("rollout", "undo").status == 0
+    done = cli(*update, "-f", "json", "--", "sleep", "9")
+    record = json.loads(done.out)
+    assert (done.status, {each["status"] for each in record["results"]}, memories()) == (0, {"changed"}, [256] * 3), done
+    assert all(each["live"] for each in record["rollout"]["containers"])
+    assert {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)} == before
+    # What can't harm is there at once.
+    more = cli(*three, "--ensure", "--update", "--memory", "1G", "-f", "json", "--", "sleep", "9")
+    assert (json.loads(more.out)["rollout"], memories()) == (None, [1024] * 3)
+
+
 def test_create_options(cli: Cli, daemon: Daemon) -> None:
     cli("create", "a", "--privileged", "--no-start", "--init", "app", "--", "true")
     container = daemon.fleet["a"]

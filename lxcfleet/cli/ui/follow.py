@@ -69,9 +69,10 @@ def run_operation(
         except KeyboardInterrupt:
             say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
             return INTERRUPTED
+        taken_back = _settle(results, record, rollout)
         show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more={"rollout": record})
         _tell_changes(results, quiet or style != "table")
-        restarted = _tell_restarts(record, quiet or style != "table")
+        restarted = _tell_restarts(record, quiet or style != "table", taken_back=taken_back)
     _tell_notes(results, quiet)
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
@@ -184,15 +185,29 @@ def _restarts(client: Client, rollout: str | None, *, wait: bool, quiet: bool) -
     return record
 
 
-def _tell_restarts(record: RolloutRecord | None, quiet: bool) -> int:
-    """Tell how the rollout of changes is; gives its exit status."""
+def _settle(results: Sequence[ResultRecord], record: RolloutRecord | None, begun: str | None) -> bool:
+    """Tell in the results what became of containers in the rollout of changes; gives whether these were taken back."""
+    if record is None:
+        return False
+    from lxcfleet.cli.ui import rolling
+
+    taken_back = record["undoes"] == begun
+    rolling.settle(results, record, taken_back=taken_back)
+    return taken_back
+
+
+def _tell_restarts(record: RolloutRecord | None, quiet: bool, *, taken_back: bool) -> int:
+    """Tell how the rollout of changes is; gives its exit status. ``taken_back``: see ``_settle``."""
     if record is None:
         return 0
     from lxcfleet.cli.ui import rolling
 
+    if taken_back:
+        raise rolling.tell_taken_back()
     if not quiet:
+        how = "changed" if all(each["live"] for each in record["containers"]) else "restarted"
         more = ": `lxcfleet rollout status --follow` shows how far" if record["ended"] is None else ""
-        say(f"lxcfleet: {record['total']} of them restarted in waves: rollout {record['id']} is {record['status']}{more}")
+        say(f"lxcfleet: {record['total']} of them {how} in waves: rollout {record['id']} is {record['status']}{more}")
     return rolling.tell_halt(record)
 
 

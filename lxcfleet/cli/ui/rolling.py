@@ -21,7 +21,7 @@ from lxcfleet.spec.rows import Row, rows_of
 from lxcfleet.spec.selection import Selection
 
 if TYPE_CHECKING:
-    from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
+    from lxcfleet.api.records import HaltRecord, ResultRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
 
 INTERRUPTED = 130
 SHORT = 20
@@ -107,6 +107,26 @@ def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> Rol
     if record["status"] in ("running", "paused"):
         raise _lost(record, "it closed the connection")
     return record
+
+
+def tell_taken_back() -> FleetError:
+    """The error for values that were put back."""
+    return FleetError("the rollout halted, and the former values are put back", hint="`lxcfleet events` says why it halted")
+
+
+def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, taken_back: bool = False) -> None:
+    """Tell of containers that got their specs in their turns what has become of them, once the rollout has come so far.
+    ``taken_back``: whether it is another one, which put the former values back."""
+    if rollout is None or rollout["kind"] != "change" or rollout["status"] in ("running", "paused"):
+        return
+    phases = {each["name"]: (each["phase"], each["wave"]) for each in rollout["containers"]}
+    for result in results:
+        phase, wave = phases.get(result["name"], ("", None))
+        if result["status"] == "begun":
+            result["status"] = {"done": "changed", "failed": "failed", "skipped": "skipped"}.get(phase, "not begun")
+            result["changed"] = wave is not None
+        if result["status"] != "unchanged" and taken_back and result.get("differs"):
+            result["status"], result["changed"] = "taken back", False
 
 
 def _lost(record: RolloutRecord, why: str) -> Unreachable:

@@ -13,7 +13,7 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import show_changes, tell_notes
-from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.assignments import parse_all
 
 
@@ -89,28 +89,11 @@ def _wait(client: Client, record: SetRecord, style: str, *, quiet: bool, wait: b
             output.say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
             return rolling.INTERRUPTED
     taken_back = begun is not None and rollout is not None and rollout["undoes"] == begun["id"]
-    _settle(record, taken_back=taken_back)
+    rolling.settle(record["results"], rollout, taken_back=taken_back)
     _show(record, style, quiet)
     if taken_back:
-        raise FleetError(
-            "the rollout halted, and the former values are put back", hint="`lxcfleet events` says why it halted"
-        )
+        raise rolling.tell_taken_back()
     return 0 if rollout is None else rolling.tell_halt(rollout)
-
-
-def _settle(record: SetRecord, *, taken_back: bool) -> None:
-    """Tell of those that got their specs in their turns what has become of them, once the rollout has come so far."""
-    rollout = record["rollout"]
-    phases = {} if rollout is None else {each["name"]: (each["phase"], each["wave"]) for each in rollout["containers"]}
-    if rollout is None or rollout["kind"] != "change" or rollout["status"] in ("running", "paused"):
-        return
-    for result in record["results"]:
-        phase, wave = phases.get(result["name"], ("", None))
-        if result["status"] == "begun":
-            result["status"] = {"done": "changed", "failed": "failed", "skipped": "skipped"}.get(phase, "not begun")
-            result["changed"] = wave is not None
-        if result["status"] != "unchanged" and taken_back:
-            result["status"], result["changed"] = "taken back", False
 
 
 def _show(record: SetRecord, style: str, quiet: bool) -> None:

@@ -241,6 +241,15 @@ def to_restart(planned: Iterable[Planned]) -> list[str]:
     return [each.container.name for each in planned if each.restart]
 
 
+BEGUN = "begun"
+"""The word for a container that gets its spec in its turn."""
+
+
+def turn_lines(names: Iterable[str]) -> list[str]:
+    """The changes of these containers without a restart, in their turns, as lines of a plan."""
+    return [f"{name}: change it in its turn, without a restart" for name in names]
+
+
 def restart_lines(planned: Iterable[Planned]) -> list[str]:
     """The restarts of these containers as lines of a plan."""
     return [f"{name}: restart it, in its turn" for name in to_restart(planned)]

@@ -23,7 +23,7 @@ from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests import request, services
 from lxcfleet.containers.requests.actions import AT_ONCE, Actions
-from lxcfleet.containers.requests.changing import Changing, Planned, like, restart_lines
+from lxcfleet.containers.requests.changing import BEGUN, Changing, Planned, like, restart_lines, turn_lines
 from lxcfleet.containers.requests.commands import check_command
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets.keeper import Secrets
@@ -76,12 +76,12 @@ class Creation:
         self._secrets = secrets
 
     async def begin(
-        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
+        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], Mapping[str, Planned]]
     ) -> Operation:
         """Begin to create containers and, if ``ensure`` asks for it, have existing ones become like them.
 
-        ``updating``: called with the changes of existing containers, after all checks and before anything is done; may raise
-        FleetError to have nothing done.
+        ``updating``: called with the changes of existing containers, after all checks and before anything is done; gives
+        those that others make, in turns, and may raise FleetError to have nothing done.
         """
         if ask.start:
             self._drain.refuse("no container is created and started; --no-start creates it")
@@ -94,7 +94,7 @@ class Creation:
             await self._room.release_unused()
 
     async def _begin(
-        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
+        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], Mapping[str, Planned]]
     ) -> Operation:
         checked, planned = None, {}
         notes: tuple[str, ...] = ()
@@ -105,22 +105,24 @@ class Creation:
             checked = wanted
         updates = {name: each.spec for name, each in planned.items()}
         self._dependencies.check({**dict.fromkeys(wanted.new, wanted.like), **updates})
-        updating([*planned.values()])
+        turns = updating([*planned.values()])
         way = plan.create(ask.start)
         if ask.dry_run:
-            return self._dry(wanted, way, planned, notes, start=ask.start)
+            return self._dry(wanted, way, planned, notes, turns, start=ask.start)
         made = self._room.take(wanted.new, wanted.like)
         for spec in made:
             self._registry.add(Container(spec.name, spec, busy="create"))
         try:
-            await self._changing.carry_out([*planned.values()])
+            await self._changing.carry_out([each for name, each in planned.items() if name not in turns])
         except BaseException:
             for spec in made:
                 self._room.forget(self._registry[spec.name])
             raise
         self._room.expect(made)
         jobs = [self._creation(spec, notes, start=ask.start) for spec in made]
-        jobs += [self._presence(self._registry[name], wanted, planned.get(name), start=ask.start) for name in wanted.present]
+        for name in wanted.present:
+            changed = planned[name].result(BEGUN if name in turns else "changed") if name in planned else None
+            jobs.append(self._presence(self._registry[name], wanted, changed, start=ask.start))
         return self._operations.begin("create", jobs, AT_ONCE)
 
     async def _updates(self, wanted: request.Wanted) -> dict[str, Planned]:
@@ -144,6 +146,7 @@ class Creation:
         way: plan.Steps,
         planned: Mapping[str, Planned],
         notes: tuple[str, ...],
+        turns: Mapping[str, Planned],
         *,
         start: bool,
     ) -> Operation:
@@ -162,7 +165,8 @@ class Creation:
                 result = dataclasses.replace(result, differs=_differences(container, wanted))
             results.append(result)
             lines += some
-        lines += restart_lines(planned.values()) if start else []
+        restarts = restart_lines(planned.values()) if start else []
+        lines += restarts + turn_lines(name for name, each in turns.items() if not (start and each.restart))
         return self._operations.dry("create", results, lines)
 
     def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:
@@ -259,12 +263,10 @@ class Creation:
         return Job(spec.name, job, forget, after=partial(self._actions.ordering.settled, container))
 
     def _presence(
-        self, container: Container, wanted: request.Wanted, planned: Planned | None, *, start: bool
+        self, container: Container, wanted: request.Wanted, changed: Result | None, *, start: bool
     ) -> Job:
-        """A container that only has to exist, and to run if ``start``. ``planned``: the change that was made to it before."""
-        done = Result(container.name, "unchanged", False, differs=_differences(container, wanted))
-        if planned is not None:
-            done = planned.result("changed")
+        """A container that only has to exist, and to run if ``start``. ``changed``: what becomes of a change of it."""
+        done = changed or Result(container.name, "unchanged", False, differs=_differences(container, wanted))
 
         async def job() -> Result:
             if not start or container.state is State.RUNNING:
