@@ -154,7 +154,8 @@ class Container:
         """The addresses by which it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
         if self.spec is None:
             return ()
-        return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
+        given = (self.spec.address, self.spec.address6, self.spec.uplink.address)
+        return self.leased or tuple(a.ip for a in given if a is not None)
 
     @property
     def answering(self) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -164,7 +165,7 @@ class Container:
     @property
     def waits_for_address(self) -> bool:
         """Whether it gets its address from a server on the network, and has none yet."""
-        return self.spec is not None and self.spec.hardware is not None and not self.leased
+        return self.spec is not None and self.spec.by_dhcp and not self.leased
 
     @property
     def labels(self) -> dict[str, str]:

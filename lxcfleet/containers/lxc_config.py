@@ -74,7 +74,7 @@ def render(
         *_confinement(spec, platform),
         *_limits(spec, platform),
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
-        *_network(spec, platform),
+        *(_uplink(spec, paths) if spec.on_uplink else _network(spec, platform)),
         *(_NESTING if spec.nesting else ()),
         *_asked_for(spec, platform),
         *(_devices(spec, paths, platform) if spec.devices else ()),
@@ -326,6 +326,25 @@ def _network(spec: Spec, platform: Platform) -> list[str]:
         lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")
         lines.append(f"lxc.net.0.ipv6.gateway = {spec.address6.network.network_address + 1}")
     return lines
+
+
+def _uplink(spec: Spec, paths: Paths) -> list[str]:
+    """Lines for an interface of its own on one of the host's (macvlan). It reaches other containers there unless it is
+    isolated, and never the host."""
+    lines = [
+        "lxc.net.0.type = macvlan",
+        f"lxc.net.0.macvlan.mode = {'private' if spec.isolated else 'bridge'}",
+        f"lxc.net.0.link = {spec.uplink.device}",
+        f"lxc.net.0.hwaddr = {spec.mac}",
+        "lxc.net.0.name = eth0",
+        "lxc.net.0.flags = up",
+    ]
+    address = spec.uplink.address
+    if address is not None:
+        lines.append(f"lxc.net.0.ipv4.address = {address} {address.network.broadcast_address}")
+    if spec.uplink.gateway is not None:
+        lines.append(f"lxc.net.0.ipv4.gateway = {spec.uplink.gateway}")
+    return [*lines, f"lxc.mount.entry = {paths.uplink_names(spec.name)} etc/resolv.conf none bind,ro,optional 0 0"]
 
 
 _ADDRESS_AT_ONCE = "/bin/sh -c 'for f in /proc/sys/net/ipv6/conf/*/accept_dad; do echo 0 >$f; done 2>/dev/null; :'"

@@ -66,7 +66,7 @@ class Room:
                 specs.append(replace(like, name=name, first_id=None, created=now()))
                 if not like.privileged:
                     specs[-1] = replace(specs[-1], first_id=self._ids.take())
-                if like.connected:
+                if like.connected or like.on_uplink:
                     specs[-1] = self._network.place(specs[-1], specs[:-1])
         except FleetError:
             for spec in specs:
@@ -133,7 +133,7 @@ class Room:
         """Refuse names that clash with others, addresses that can't be had, and ports of the host that can't be published.
         Raises FleetError."""
         self._network.check_names(like, names)
-        if like.static_addresses:
+        if like.static_addresses or like.on_uplink:
             await self.check_static(dict.fromkeys(names, like))
         await self._network.check_ports(like, len(names))
 

@@ -416,6 +416,7 @@ def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
     asked = [
         *(["root's own rights (privileged)"] if spec.privileged else []),
         *(["the host's network"] if spec.network is Network.HOST else []),
+        *([f"the network of {spec.uplink.words}"] if spec.on_uplink else []),
         *host,
         *(f"the volume {name}" for name in volumes_of(spec.volumes) if name not in coming),
         *(f"the secret {each.secret}" for each in spec.secrets),

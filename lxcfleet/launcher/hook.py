@@ -83,6 +83,9 @@ def main() -> None:
         settings = load(paths.config_file, tolerate=lambda _: None)
         if spec.connected:
             _check_bridge(settings.network, name)
+        if spec.on_uplink and not os.path.exists(f"/sys/class/net/{spec.uplink.device}"):
+            hint = f"the daemon makes it: lxcfleet start {name}" if spec.uplink.vlan else "`ip -br link` shows those it has"
+            raise WrongState(f"{name} can't start: the host has no interface {spec.uplink.device}", hint=hint)
         apparmor.leave_profile()
         with contextlib.suppress(OSError):
             announcements.announce(paths, name)

@@ -28,9 +28,11 @@ from lxcfleet.launcher.items.network import (
     LookupItem,
     NetworkItem,
     PublishItem,
+    RejoinItem,
     Routes,
     RoutesItem,
     RulesItem,
+    UplinkItem,
 )
 from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem, SnapshotPlace
 
@@ -132,6 +134,9 @@ BRIDGE: Ask[BridgeItem, BridgeAddress] = Ask("bridge")
 NETWORK: Ask[NetworkItem, Done] = Ask("network")
 JOIN: Ask[JoinItem, Done] = Ask("join")
 DHCP: Ask[list[DhcpItem], Done] = Ask("dhcp")
+UPLINK: Ask[UplinkItem, Done] = Ask("uplink")
+LEAVE_UPLINK: Ask[UplinkItem, Done] = Ask("leave_uplink")
+REJOIN: Ask[list[RejoinItem], Done] = Ask("rejoin")
 LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
 PUBLISHED: Large[str, list[ForeignPort]] = Large("published")

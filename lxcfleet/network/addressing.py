@@ -161,6 +161,9 @@ class Addressing:
 
         ``others``: the specs of new containers that are created together with it.
         """
+        if spec.on_uplink:
+            taken = {each.mac for each in (*self._specs(), *others)}
+            return replace(spec, hardware=lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, taken))
         if self._context.settings.dhcp:
             taken = {each.mac for each in (*self._context.specs(), *others)}
             own = lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, taken)

@@ -13,6 +13,7 @@ from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.leases import Leases
+from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.spec import Spec
 
@@ -27,13 +28,14 @@ class Arrivals:
     """Gives a container what it has of the network."""
 
     def __init__(
-        self, context: Context, bridge: Bridge, admission: Admission, discovery: Discovery, leases: Leases
+        self, context: Context, bridge: Bridge, admission: Admission, discovery: Discovery, leases: Leases, uplinks: Uplinks
     ) -> None:
         self._context = context
         self._bridge = bridge
         self._admission = admission
         self._discovery = discovery
         self._leases = leases
+        self._uplinks = uplinks
         self._settled = False
         self._met: set[str] = set()
         """The names of those that were published in their present run."""
@@ -45,6 +47,8 @@ class Arrivals:
 
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start; quick if it is there. Raises FleetError."""
+        if spec.on_uplink:
+            await self._uplinks.ensure(spec)
         if spec.connected:
             self._check_kind(spec)
             await self._bridge.wait_until_there()
@@ -91,6 +95,8 @@ class Arrivals:
         """The daemon sees it run. A start by the daemon itself publishes its container when that is booted."""
         if self._settled and container.busy is None:
             self._welcome_soon.kick()
+            if container.waits_for_address:
+                self._leases.kick()
 
     def ended(self, name: str) -> None:
         """It has ended: its next run is another arrival."""

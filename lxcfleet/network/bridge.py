@@ -152,7 +152,8 @@ class Bridge:
         """Take everything away if no container is left that has an address."""
         if self._context.specs() or self._addressing.present():
             return
-        self._leases.close()
+        if not self._leases.used:
+            self._leases.close()
         async with self._context.lock:
             await self.take_away()
 

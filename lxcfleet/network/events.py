@@ -33,10 +33,11 @@ class NoDhcpAnswer(Event):
     """A container asked for an address, and no DHCP server answered."""
 
     name: str
-    bridge: str
+    where: str
+    """The bridge, or the network of the host's."""
 
     def told(self) -> Told:
-        return Told("no-address", self.name, f"no DHCP server answers on {self.bridge}")
+        return Told("no-address", self.name, f"no DHCP server answers on {self.where}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class BridgeGone(Event):
 
     def told(self) -> Told:
         return Told("cut-off", None, f"the bridge {self.bridge} is gone, with the containers' network")
+
+
+@dataclass(frozen=True)
+class UplinkGone(Event):
+    """An interface of the host's is no longer there, or no longer fit, for containers that run on its network."""
+
+    words: str
+    names: tuple[str, ...]
+    why: str
+
+    def told(self) -> Told:
+        who = ", ".join(self.names[:_SHOWN]) + (", …" if len(self.names) > _SHOWN else "")
+        return Told("cut-off", None, f"{who}: no network on {self.words}: {self.why}")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lxcfleet.network.leases import Leases
 from lxcfleet.network.lookups import Lookups
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
+from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
@@ -63,7 +64,8 @@ class FleetNetwork:
         self._bridge = Bridge(
             context, self._addressing, self._admission, self._publishing, self._leases, self.lookups.wake
         )
-        self._arrivals = Arrivals(context, self._bridge, self._admission, self._discovery, self._leases)
+        self._uplinks = Uplinks(context)
+        self._arrivals = Arrivals(context, self._bridge, self._admission, self._discovery, self._leases, self._uplinks)
         self._draining = Draining(context, self._bridge, membership, self._discovery, self._publishing)
 
     # -- settings --------------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ class FleetNetwork:
         self._context.settings = records.recorded(self._context.paths, wanted)
         await self.take_over(wanted)
         self._leases.tidy()
-        if self._context.settings.dhcp:
+        if self._context.settings.dhcp or self._leases.used:
             try:
                 await self._leases.keep()
             except (FleetError, OSError) as error:
@@ -118,6 +120,8 @@ class FleetNetwork:
             await self._arrivals.welcome()
             if self._context.settings.dhcp:
                 await self._leases.keep()
+        if await self._uplinks.look() and self._leases.used:
+            await self._leases.keep()
 
     def close(self) -> None:
         """The daemon ends. The network stays as it is."""
@@ -137,7 +141,8 @@ class FleetNetwork:
         """What the host has and lacks for so many more containers to be connected and to look up names, as ``doctor`` tells
         it."""
         served = name_server.DNSMASQ in self.programs()
-        return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings()]
+        return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings(),
+                *self._uplinks.findings()]  # fmt: skip
 
     async def firewall_findings(self) -> list[Finding]:
         """Whether the host passes on what containers send and get, or a firewall drops it, as ``doctor`` tells it."""
@@ -162,7 +167,9 @@ class FleetNetwork:
         await self._addressing.check_new(count)
 
     async def check_static(self, wanted: Sequence[Spec]) -> None:
-        """Refuse addresses that operators chose for these containers, if they can't have them. Raises FleetError."""
+        """Refuse addresses that operators chose for these containers, and networks of the host's, if they can't have them.
+        Raises FleetError."""
+        self._uplinks.check(wanted)
         await self._addressing.check_static(wanted)
 
     async def check_ports(self, like: Spec, count: int) -> None:
@@ -183,6 +190,9 @@ class FleetNetwork:
         """
         await self._addressing.check_static(
             [spec for former, spec in changed if spec.static_addresses != former.static_addresses]
+        )
+        self._uplinks.check(
+            [new for old, new in changed if (new.network, new.uplink) != (old.network, old.uplink)]
         )
         for former, spec in changed:
             if spec.aliases != former.aliases:
@@ -212,11 +222,16 @@ class FleetNetwork:
         """A container is destroyed."""
         self._arrivals.ended(name)
         self._leases.ended(name)
+        self._uplinks.forget(name)
         self._discovery.forget(name)
 
     async def release(self) -> None:
         """Take away what only connected containers need, where there are none."""
         await self._bridge.release()
+        try:
+            await self._uplinks.release()
+        except (FleetError, OSError) as error:
+            log.error("an interface for a VLAN can't be removed: %s", error)
 
     # -- containers that start, run and end ------------------------------------------------------------------
 

@@ -42,6 +42,8 @@ class Lease:
 
     address: IPv4Interface | None
     """None: nobody has answered yet."""
+    servers: tuple[IPv4Address, ...] = ()
+    """The name servers that the answer has."""
 
 
 def parse_lease(text: str) -> Lease:
@@ -51,7 +53,8 @@ def parse_lease(text: str) -> Lease:
         return Lease(None)
     if word != "address":
         raise ValueError(f"{word!r} is not known")
-    return Lease(IPv4Interface(rest))
+    address, *servers = rest.split()
+    return Lease(IPv4Interface(address), tuple(map(IPv4Address, servers)))
 
 
 _TENTATIVE, _FAILED = 0x40, 0x08

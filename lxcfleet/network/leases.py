@@ -18,7 +18,7 @@ from lxcfleet.host.net import dhcp
 from lxcfleet.host.net.dhcp import Client
 from lxcfleet.launcher.items.network import DhcpItem, LeasedItem, RulesItem
 from lxcfleet.launcher.operations import DHCP, LEASED, RULES
-from lxcfleet.network import lan
+from lxcfleet.network import lan, uplinks
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.events import AddressChanged, NoDhcpAnswer
@@ -47,7 +47,12 @@ class Leases:
     # -- clients ---------------------------------------------------------------------------------------------
 
     def _running(self) -> list[Container]:
-        return [c for c in self._registry if c.running is not None and c.spec is not None and c.spec.hardware is not None]
+        return [c for c in self._registry if c.running is not None and c.spec is not None and c.spec.by_dhcp]
+
+    @property
+    def used(self) -> bool:
+        """Whether a container runs that has its address from a DHCP server."""
+        return bool(self._running())
 
     async def keep(self) -> None:
         """Have a client for each container that runs, and take over what they say. Raises FleetError, OSError."""
@@ -101,7 +106,9 @@ class Leases:
 
     async def _read(self) -> None:
         said = [(container, self._said(container)) for container in self._running()]
-        if self._context.settings.guard and any(address is not None and address not in c.leased for c, address in said):
+        if self._context.settings.guard and any(
+            address is not None and address not in c.leased and _on_bridge(c) for c, address in said
+        ):
             seen = await self.seen()
             said = [(container, self._if_true(container, address, seen)) for container, address in said]
             await self._prune(said, seen)
@@ -110,7 +117,8 @@ class Leases:
 
     def _if_true(self, container: Container, address: IPv4Address | None, seen: HeldAddresses) -> IPv4Address | None:
         assert container.spec is not None
-        if address is None or address in container.leased or (container.spec.port, address) in seen:
+        known = address is None or address in container.leased or not _on_bridge(container)
+        if known or (container.spec.port, address) in seen:
             return address
         log.warning("%s says it has %s, which no DHCP server gave it", container.name, address)
         return None
@@ -126,7 +134,12 @@ class Leases:
             return None
         if lease.address is None and container.name not in self._unanswered:
             self._unanswered.add(container.name)
-            self._context.bus.publish(NoDhcpAnswer(container.name, self._context.settings.bridge))
+            spec = container.spec
+            where = self._context.settings.bridge if spec is None or spec.connected else spec.uplink.words
+            self._context.bus.publish(NoDhcpAnswer(container.name, where))
+        if lease.servers and not _on_bridge(container):
+            text = "".join(f"nameserver {each}\n" for each in lease.servers)
+            uplinks.write_names(self._context, container.name, text)
         # One that an earlier client left says nothing of this run.
         return lease.address.ip if lease.address is not None and client.running() is not None else None
 
@@ -137,7 +150,7 @@ class Leases:
 
     async def _prune(self, said: Sequence[tuple[Container, IPv4Address | None]], seen: HeldAddresses) -> None:
         """Nobody keeps an address that it has no more, nor one of several that it was offered."""
-        owned = {c.spec.port: address for c, address in said if c.spec is not None and address is not None}
+        owned = {c.spec.port: address for c, address in said if c.spec is not None and address is not None and _on_bridge(c)}
         gone = [(port, address) for port, address in seen if port in owned and owned[port] != address]
         if gone:
             rules = lan.change_leases(self._context.settings.bridge, [], lan.lease_elements(gone))
@@ -145,7 +158,8 @@ class Leases:
 
     def _take_over(self, container: Container, address: IPv4Address | None) -> None:
         found: list[IPv4Address | IPv6Address] = [] if address is None else [address]
-        if found and container.running is not None and container.spec is not None and self._context.settings.ipv6 != "none":
+        routed = self._context.settings.ipv6 != "none" or not _on_bridge(container)
+        if found and container.running is not None and container.spec is not None and routed:
             found += lan.routed6(dhcp.addresses6(container.running.pid), container.spec.mac)
         if container.leased == tuple(found) or container.running is None:
             return
@@ -157,7 +171,12 @@ class Leases:
 
     def admitted(self, seen: HeldAddresses) -> list[str]:
         """Elements for a new set of given addresses: those of the old set, and those that containers had before its loss."""
-        ports = {c.spec.port: c for c in self._registry if c.spec is not None and c.spec.hardware is not None}
+        ports = {c.spec.port: c for c in self._registry if c.spec is not None and c.spec.connected and c.spec.by_dhcp}
         kept = {(port, address) for port, address in seen if port in ports}
         kept |= {(port, a) for port, c in ports.items() for a in c.leased if isinstance(a, IPv4Address)}
         return lan.lease_elements(sorted(kept))
+
+
+def _on_bridge(container: Container) -> bool:
+    """Whether the packet filter sees what it is given: not on a network of the host's, where no name leads to it."""
+    return container.spec is not None and container.spec.connected

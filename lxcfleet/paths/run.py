@@ -199,6 +199,10 @@ class RunPaths(Roots):
         """What each container's DHCP client has to say; see host.net.dhcp."""
         return self.run / "leases"
 
+    def uplink_names(self, name: str) -> Path:
+        """The resolv.conf of a container on a network of the host's."""
+        return self.run / "uplinks" / name
+
     @property
     def sessions(self) -> Path:
         """A file for each process of the host that serves a command in a container; see host.process.sessions."""

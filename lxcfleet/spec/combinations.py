@@ -14,7 +14,8 @@ from lxcfleet.spec.fields import table
 from lxcfleet.spec.health import CheckKind
 from lxcfleet.spec.secrets import Then
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init, Network
+from lxcfleet.spec.terms import Affinity, Init, Network
+from lxcfleet.spec.uplinks import NO_UPLINK
 
 Values = Mapping[str, Any]
 """Values by key: all values of a spec, or the values that a profile has."""
@@ -63,8 +64,10 @@ def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
     allowed is no such reason, as that container runs."""
     if not spec.created:
         yield "created", "is missing; the file may have been cut off"
-    if spec.connected != (spec.address is not None or spec.hardware is not None):
+    if (spec.connected or spec.on_uplink) != (spec.address is not None or spec.hardware is not None):
         yield "address", "a container on the bridge has one, or a MAC address (hardware); others have none"
+    if spec.on_uplink and spec.address is not None:
+        yield "address", "a container on an uplink has a MAC address (hardware) instead"
     if spec.hardware is not None and (spec.address is not None or not is_hardware(spec.hardware)):
         yield "hardware", "is to be a MAC address, and instead of an address"
     if (spec.init is Init.APP) != bool(spec.command):
@@ -74,8 +77,11 @@ def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def as_it_is(spec: Spec) -> Spec:
-    """A spec from disk without a field that has no effect: an older version allowed isolation on the host's network."""
-    return replace(spec, isolated=False) if spec.isolated and spec.network is Network.HOST else spec
+    """A spec from disk without a field that has no effect: an older version allowed isolation on the host's network, and an
+    affinity without published ports."""
+    if spec.isolated and spec.network is Network.HOST:
+        spec = replace(spec, isolated=False)
+    return replace(spec, affinity=Affinity.NONE) if _affinity_of_nothing(vars(spec)) is not None else spec
 
 
 # -- the rules ----------------------------------------------------------------------------------------------
@@ -111,12 +117,16 @@ def _command(values: Values) -> InvalidInput | None:
     return None
 
 
+_APART = "the host does not reach a container on its uplink, nor that the host: macvlan keeps the two apart"
+
+
 def _check_without_network(values: Values) -> InvalidInput | None:
     health, network = values["health"], values["network"]
     if health is None or not health.needs_address or network is Network.BRIDGE:
         return None
+    none = f"the container would have none with --network {network}"
     return InvalidInput(
-        f"the check {health} needs a network of its own", why=f"the container would have none with --network {network}",
+        f"the check {health} needs a network of its own", why=_APART if network is Network.UPLINK else none,
         hint="leave out --network, or check it from inside with --health-exec",
     )  # fmt: skip
 
@@ -154,12 +164,47 @@ def _without_bridge(key: str, thing: str) -> Callable[[Values], InvalidInput | N
     def wrong(values: Values) -> InvalidInput | None:
         if values["network"] is Network.BRIDGE or not values[key]:
             return None
+        if values["network"] is Network.UPLINK:
+            return InvalidInput(
+                f"a container with --network uplink can't have {key.replace('_', '-')}", why=_REASONS.get(key, _APART),
+                hint=f"leave out {key.replace('_', '-')}, or use --network bridge",
+            )  # fmt: skip
         return InvalidInput(
             f"a container with --network {values['network']} has no {thing} of its own",
             hint=f"leave out the {thing}, or --network",
         )
 
     return wrong
+
+
+_REASONS = {
+    "ports": "the fleet's name server is on the bridge only", "aliases": "the fleet's name server is on the bridge only",
+    "receive_mbit": "the fleet's bridge limits bandwidth", "send_mbit": "the fleet's bridge limits bandwidth",
+    "static_addresses": "these are of the fleet's own range; say it like --uplink 'parent=eth0 address=192.0.2.5/24'",
+}  # fmt: skip
+
+
+def _uplink(values: Values) -> InvalidInput | None:
+    uplink, on_it = values["uplink"], values["network"] is Network.UPLINK
+    if not on_it and uplink != NO_UPLINK:
+        return InvalidInput(
+            f"an uplink goes with --network uplink, not with --network {values['network']}",
+            hint="use --network uplink, or leave out the uplink",
+        )  # fmt: skip
+    problem = next(uplink.problems(), None) if on_it else None
+    if problem is None:
+        return None
+    hint = "for example: --network uplink --uplink 'parent=eth0 vlan=30'"
+    return InvalidInput("the uplink can't be used", why=problem, hint=hint)
+
+
+def _affinity_of_nothing(values: Values) -> InvalidInput | None:
+    if values["affinity"] is Affinity.NONE or values["publish"]:
+        return None
+    return InvalidInput(
+        f"affinity {values['affinity']} has nothing to work on", why="the container publishes no port of the host",
+        hint="publish one, as with --publish 80:8080, or leave the affinity out (affinity=none)",
+    )  # fmt: skip
 
 
 def _isolated_on_host_network(values: Values) -> InvalidInput | None:
@@ -249,6 +294,8 @@ RULES = (
     Rule(("receive_mbit", "network"), _without_bridge("receive_mbit", "bandwidth")),
     Rule(("send_mbit", "network"), _without_bridge("send_mbit", "bandwidth")),
     Rule(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
+    Rule(("affinity", "publish"), _affinity_of_nothing, profile=False),
+    Rule(("uplink", "network"), _uplink),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("lxc", *raw_lxc.FILES_OF), _key_of_field, profile=False),

@@ -27,8 +27,18 @@ class Spec(SpecFields):
         return self.network is Network.BRIDGE
 
     @property
+    def on_uplink(self) -> bool:
+        """Whether the container is on a network of the host's, by an interface of its own there."""
+        return self.network is Network.UPLINK
+
+    @property
+    def by_dhcp(self) -> bool:
+        """Whether a DHCP server on the network gives the container its address."""
+        return self.hardware is not None and self.uplink.address is None
+
+    @property
     def mac(self) -> str:
-        """The container's MAC address; empty if the container is on no bridge."""
+        """The container's MAC address; empty if the container is on no network."""
         if self.hardware is not None:
             return self.hardware
         return "" if self.address is None else hardware_address(self.address.ip)
@@ -37,7 +47,7 @@ class Spec(SpecFields):
     def port(self) -> str:
         """The name of the container's port of the bridge: the host's end of its veth. Empty if it is on no bridge."""
         if self.hardware is not None:
-            return lan_port(self.hardware)
+            return "" if self.on_uplink else lan_port(self.hardware)
         return "" if self.address is None else interface_name(self.address.ip)
 
     @property

@@ -48,6 +48,8 @@ class Network(StrEnum):
     """The container is on the fleet's bridge, with an address of its own."""
     NONE = "none"
     """The container has a loopback interface only."""
+    UPLINK = "uplink"
+    """The container is on the network of one of the host's interfaces, as a machine beside the host."""
     HOST = "host"
     """The container uses the host's own interfaces: it has no address of its own, and nothing separates it from the host."""
 

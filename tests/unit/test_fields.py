@@ -133,7 +133,7 @@ def test_a_list_may_be_given_in_parts() -> None:
         ("swap=lots", "swap"), ("cpu_weight=0", "cpu_weight: 0 is not between"), ("io_weight=10001", "io_weight: 10001"),
         ("pids=-1", "pids: -1 is not between"),
         ("cpus=fast", "cpus: 'fast' is not a number"),
-        ("network=wifi", "network: 'wifi' is none of bridge, none, host"),
+        ("network=wifi", "network: 'wifi' is none of bridge, none, uplink, host"),
         ("autostart=maybe", "autostart: 'maybe' is neither"),
         ("memory.high=1", "has no keys of its own"),
         ("labels.=1", "can't be a label"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from hypothesis import HealthCheck as Check
@@ -32,6 +33,7 @@ from lxcfleet.spec.secrets import SecretSource, SourceKind, SourcesType
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.snapshots import Pause
 from lxcfleet.spec.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
+from lxcfleet.spec.uplinks import NO_UPLINK, UPLINK, Uplink
 
 ANY = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 LINE = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)
@@ -105,8 +107,15 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 
 
+UPLINKS = st.sampled_from(
+    [NO_UPLINK, Uplink("eth0"), Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1"))]
+)
+
+
 def values(row: Row) -> st.SearchStrategy[Any]:
     """Values that the field may have."""
+    if row.type is UPLINK:
+        return UPLINKS
     if isinstance(row.type, PartsType):
         kind = row.type.kind
         return st.builds(kind, **{key: values(inner) for key, inner in rows_of(kind).items()})
@@ -202,5 +211,5 @@ def test_a_request_and_its_spec_are_read_as_they_were_written(asked: dict[str, A
 
 
 def _placed(like: Any) -> Any:
-    more = {"hardware": "06:0a:0b:0c:0d:0e"} if like.connected else {}
+    more = {"hardware": "06:0a:0b:0c:0d:0e"} if like.connected or like.on_uplink else {}
     return dataclasses.replace(like, created="now", first_id=None if like.privileged else 1 << 20, **more)

@@ -85,10 +85,17 @@ options:
   network:
     description:
       - >-
-        bridge: an address on the fleet's bridge; none: a loopback interface only; host: the host's own
-        interfaces, with no wall between (app containers only).
+        bridge: an address on the fleet's bridge; none: a loopback interface only; uplink: a place on the
+        network of one of the host's interfaces, which C(uplink) names; host: the host's own interfaces, with
+        no wall between (app containers only).
     type: str
-    choices: [bridge, none, host]
+    choices: [bridge, none, uplink, host]
+  uplink:
+    description:
+      - >-
+        With C(network: uplink): the interface of the host's and, if asked for, a VLAN on it, an address and a
+        gateway: parent, vlan, address, gateway. Without an address, a DHCP server gives it one.
+    type: str
   static_addresses:
     description:
       - >-
@@ -386,7 +393,8 @@ FIELDS = dict(
     labels=dict(type="dict"),
     profile=dict(type="str"),
     privileged=dict(type="bool"),
-    network=dict(type="str", choices=["bridge", "none", "host"]),
+    network=dict(type="str", choices=["bridge", "none", "uplink", "host"]),
+    uplink=dict(type="str"),
     static_addresses=dict(type="list", elements="str"),
     ports=dict(type="list", elements="str"),
     aliases=dict(type="list", elements="str"),
@@ -432,6 +440,7 @@ OPTIONS = dict(
     profile=("--profile", ""),
     privileged=("--privileged", ""),
     network=("--network", ""),
+    uplink=("--uplink", ""),
     static_addresses=("--address", ""),
     ports=("--port", ""),
     aliases=("--alias", ""),

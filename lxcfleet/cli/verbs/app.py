@@ -153,7 +153,10 @@ def add(
 @click.option("--profile", metavar="PROFILE", help="The profile of the clone.")
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="What the clone mounts; see `create`.")
 @click.option("-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable of the command.")
-@click.option("--network", type=click.Choice([*Network]), default=None, help="The network of the clone; see `create`.")
+@click.option(
+    "--network", type=click.Choice([each for each in Network if each is not Network.UPLINK]), default=None,
+    help="The network of the clone; see `create`.",
+)  # fmt: skip
 @click.option("--memory", callback=options.read_by(parse_size), metavar="SIZE", help="Memory that it may use at most.")
 @click.option("--disk", callback=options.read_by(parse_size), metavar="SIZE", help="Disk space that it may take at most.")
 @_layered

@@ -233,7 +233,7 @@ class Changing:
 def _moves(former: Spec, spec: Spec) -> bool:
     """Whether it gets addresses by this change. One that is to have no chosen address any more keeps the present one."""
     chosen = bool(spec.static_addresses) and spec.static_addresses != former.static_addresses
-    return spec.connected and (not former.connected or chosen)
+    return (spec.connected and (not former.connected or chosen)) or (spec.on_uplink and not former.on_uplink)
 
 
 def to_restart(planned: Iterable[Planned]) -> list[str]:

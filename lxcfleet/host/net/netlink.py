@@ -20,7 +20,7 @@ _NO_DAD = 0x02
 
 
 @contextlib.contextmanager
-def _netlink(what: str) -> Iterator[Any]:
+def session(what: str) -> Iterator[Any]:
     """A netlink socket; turns the kernel's errors into HostError (NetlinkError is no OSError)."""
     try:
         with IPRoute() as netlink:
@@ -31,7 +31,8 @@ def _netlink(what: str) -> Iterator[Any]:
         raise HostError.from_os_error(f"{what} failed", error) from error
 
 
-def _index(netlink: Any, name: str) -> int | None:
+def index_of(netlink: Any, name: str) -> int | None:
+    """The number of the interface; None: it is not there."""
     found = netlink.link_lookup(ifname=name)
     return int(found[0]) if found else None
 
@@ -39,8 +40,8 @@ def _index(netlink: Any, name: str) -> int | None:
 def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
     """All networks that the host's routes and interfaces reach, without those of the interface ``except_for``."""
     found: set[IPv4Network | IPv6Network] = set()
-    with _netlink("reading the host's routes") as netlink:
-        own = _index(netlink, except_for)
+    with session("reading the host's routes") as netlink:
+        own = index_of(netlink, except_for)
         for family, bits in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
             for route in netlink.get_routes(family=family):
                 target = route.get_attr("RTA_DST")
@@ -55,7 +56,7 @@ def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
 
 def host_addresses() -> set[str]:
     """The addresses of all interfaces of the host."""
-    with _netlink("reading the host's addresses") as netlink:
+    with session("reading the host's addresses") as netlink:
         found = {entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS") for entry in netlink.get_addr()}
     return {str(address) for address in found if address is not None}
 
@@ -69,11 +70,11 @@ def ensure_bridge(
     port goes: neighbours then use the old one for a while. The address also tells our bridge from other people's, which are
     refused, because ours is removed with the last container.
     """
-    with _netlink(f"setting up the bridge {name}") as netlink:
-        index = _index(netlink, name)
+    with session(f"setting up the bridge {name}") as netlink:
+        index = index_of(netlink, name)
         if index is None:
             netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=_uplink_mtu(netlink))
-            index = _index(netlink, name)
+            index = index_of(netlink, name)
         elif not _ours(netlink, index):
             raise InvalidInput(
                 f"network.bridge: {name} is there already and not lxcfleet's",
@@ -96,7 +97,7 @@ def ensure_bridge(
 def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
     """Put those of the interfaces that exist on the bridge; none if that is gone."""
     for port in ports:
-        index = _index(netlink, port)
+        index = index_of(netlink, port)
         if index is not None and bridge is not None:
             netlink.link("set", index=index, master=bridge)
 
@@ -106,17 +107,17 @@ def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
 
     The kernel lets a bridge have 1,023 ports. The host has no address on the further one.
     """
-    with _netlink(f"extending the bridge {name}") as netlink:
-        bridge, here, there = _index(netlink, name), *cable(further)
+    with session(f"extending the bridge {name}") as netlink:
+        bridge, here, there = index_of(netlink, name), *cable(further)
         mtu = next((link.get_attr("IFLA_MTU") for link in netlink.get_links(bridge) if bridge), _MTU_DEFAULT)
-        if _index(netlink, further) is None:
+        if index_of(netlink, further) is None:
             netlink.link("add", ifname=further, kind="bridge", address=f"{OUR_HARDWARE}00:00:00:00", mtu=mtu)
-        if _index(netlink, here) is None:
+        if index_of(netlink, here) is None:
             netlink.link("add", ifname=here, kind="veth", mtu=mtu, peer={"ifname": there, "mtu": mtu})
         for each in (further, here, there):
             sysctl.refuse_ipv6(each)
-        own = _index(netlink, further)
-        for index, master in ((own, None), (_index(netlink, here), bridge), (_index(netlink, there), own)):
+        own = index_of(netlink, further)
+        for index, master in ((own, None), (index_of(netlink, here), bridge), (index_of(netlink, there), own)):
             if master is not None:
                 netlink.link("set", index=index, master=master)
             netlink.link("set", index=index, state="up")
@@ -125,17 +126,17 @@ def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
 
 def join_bridge(name: str, ports: Iterable[str]) -> None:
     """Put those of the veths ``ports`` that exist on somebody else's bridge, and change nothing else of it."""
-    with _netlink(f"connecting to the bridge {name}") as netlink:
+    with session(f"connecting to the bridge {name}") as netlink:
         index = _bridge(netlink, name)
         for port in ports:
-            for link in netlink.get_links(ifname=port) if _index(netlink, port) else ():
+            for link in netlink.get_links(ifname=port) if index_of(netlink, port) else ():
                 if link.get_attr("IFLA_MASTER") != index:
                     netlink.link("set", index=link["index"], master=index)
 
 
 def bridge_address(name: str) -> IPv4Address | None:
     """The host's own address on somebody else's bridge; None if it has none there."""
-    with _netlink(f"reading the addresses of the bridge {name}") as netlink:
+    with session(f"reading the addresses of the bridge {name}") as netlink:
         for entry in netlink.get_addr(index=_bridge(netlink, name), family=socket.AF_INET):
             return IPv4Address(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))
     return None
@@ -143,7 +144,7 @@ def bridge_address(name: str) -> IPv4Address | None:
 
 def _bridge(netlink: Any, name: str) -> int:
     bridge_port.check_bridge(name)
-    index = _index(netlink, name)
+    index = index_of(netlink, name)
     if index is None or _ours(netlink, index):
         raise InvalidInput(
             f"network.bridge: {name} was made by lxcfleet, and has no DHCP server",
@@ -168,14 +169,14 @@ def _ours(netlink: Any, index: int) -> bool:
 
 def remove_bridge(name: str) -> None:
     """Remove our bridge, if it exists; other people's bridges stay."""
-    with _netlink(f"removing the bridge {name}") as netlink:
-        index = _index(netlink, name)
+    with session(f"removing the bridge {name}") as netlink:
+        index = index_of(netlink, name)
         if index is None or not _ours(netlink, index):
             return
         for port in interfaces.ports(name):
             further = bridge_behind(port)
             for each in (port, further) if further is not None else ():
-                found = _index(netlink, each)
+                found = index_of(netlink, each)
                 if found is not None:
                     netlink.link("del", index=found)
         netlink.link("del", index=index)

@@ -20,9 +20,11 @@ from lxcfleet.launcher.items.network import (
     LookupItem,
     NetworkItem,
     PublishItem,
+    RejoinItem,
     Routes,
     RoutesItem,
     RulesItem,
+    UplinkItem,
 )
 from lxcfleet.launcher.operations import BRIDGE, LOOKUP, ROUTES
 from lxcfleet.network import flows, rules
@@ -101,6 +103,41 @@ def dhcp(items: list[DhcpItem], reply: Reply, paths: Paths) -> None:
         except (OSError, FleetError) as error:
             failure = failure or error
     answer(reply, "dhcp", failure)
+
+
+def uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
+    """Have a network of the host's that containers are to be on."""
+    from lxcfleet.host.net import macvlan
+
+    try:
+        macvlan.ensure(macvlan.Place(**argument))
+        answer(reply, "uplink")
+    except FleetError as error:
+        answer(reply, "uplink", error)
+
+
+def leave_uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
+    """Remove an interface for a VLAN."""
+    from lxcfleet.host.net import macvlan
+
+    try:
+        macvlan.release(argument["device"], argument["user"])
+        answer(reply, "leave_uplink")
+    except FleetError as error:
+        answer(reply, "leave_uplink", error)
+
+
+def rejoin(items: list[RejoinItem], reply: Reply, _: Paths) -> None:
+    """Give containers their interfaces on a network of the host's again."""
+    from lxcfleet.host.net import macvlan
+
+    failure = None
+    for item in items:
+        try:
+            macvlan.rejoin(macvlan.Card(**item))
+        except FleetError as error:
+            failure = failure or error
+    answer(reply, "rejoin", failure)
 
 
 def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:

@@ -67,6 +67,37 @@ class DhcpItem(TypedDict):
     privileged: bool
 
 
+class UplinkItem(TypedDict):
+    """A network of the host's that containers are to be on."""
+
+    parent: str
+    """The host's interface."""
+    vlan: int
+    """0: none."""
+    device: str
+    """The interface that the containers' own are on: the host's, or the one for the VLAN."""
+    user: str
+    """What the fleet is called in the alias of an interface for a VLAN."""
+    words: str
+    """The network, as messages name it."""
+
+
+class RejoinItem(TypedDict):
+    """A container that runs and has lost its interface on a network of the host's."""
+
+    name: str
+    pid: int
+    began: float
+    device: str
+    hardware: str
+    isolated: bool
+    address: str
+    """With the length of the prefix; empty: a DHCP server gives it."""
+    broadcast: str
+    gateway: str
+    """Empty: none."""
+
+
 class LeasedItem(TypedDict):
     """The table that has the set of given addresses."""
 

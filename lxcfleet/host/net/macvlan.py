@@ -1,0 +1,129 @@
+"""Interfaces of containers on those of the host (macvlan), and interfaces for VLANs, over netlink (pyroute2)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NamedTuple
+
+from lxcfleet.errors import HostError, Unsupported
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.net import uplink
+from lxcfleet.host.net.netlink import index_of, session
+from lxcfleet.host.process import proc
+
+_INSIDE = "eth0"
+
+
+class Place(NamedTuple):
+    """A network of the host's that containers are to be on; see launcher.items.network.UplinkItem."""
+
+    parent: str
+    vlan: int
+    device: str
+    user: str
+    words: str
+
+
+class Card(NamedTuple):
+    """A container's interface there; see launcher.items.network.RejoinItem."""
+
+    name: str
+    pid: int
+    began: float
+    device: str
+    hardware: str
+    isolated: bool
+    address: str
+    broadcast: str
+    gateway: str
+
+
+def ensure(place: Place) -> None:
+    """Have the interface that containers are to be on, and make sure that they can be. Raises HostError, Unsupported."""
+    device, words = place.device, place.words
+    with session(f"setting up {words}") as netlink:
+        if place.vlan:
+            _ensure_vlan(netlink, place)
+    try:
+        with session(f"putting a container on {words}") as netlink:
+            probe = f"lt{os.getpid()}"
+            netlink.link("add", ifname=probe, kind="macvlan", link=index_of(netlink, device), macvlan_mode="bridge")
+            netlink.link("del", index=index_of(netlink, probe))
+    except HostError as error:
+        raise Unsupported(
+            f"containers can't be on {words}", why=f"the kernel refuses an interface of theirs (macvlan): {error.why}",
+            hint="`modprobe macvlan` and `ip -d link show` tell more; --network bridge works without",
+        ) from error  # fmt: skip
+
+
+def _ensure_vlan(netlink: Any, place: Place) -> None:
+    device, user = place.device, place.user
+    if index_of(netlink, device) is None:
+        parent = index_of(netlink, place.parent)
+        try:
+            with session(f"making VLAN {place.vlan}") as maker:
+                maker.link("add", ifname=device, kind="vlan", link=parent, vlan_id=place.vlan)
+        except HostError as error:
+            raise Unsupported(
+                f"{place.words} can't be made", why=f"{error.why}; the kernel may have no VLANs",
+                hint="`modprobe 8021q` tells; so does `ip link add … type vlan`",
+            ) from error  # fmt: skip
+    users = uplink.users(device)
+    index = index_of(netlink, device)
+    if user not in users:
+        netlink.link("set", index=index, ifalias=uplink.MARK + " ".join([*users, user]))
+    netlink.link("set", index=index, state="up")
+
+
+def release(device: str, user: str) -> None:
+    """This fleet no longer uses an interface for a VLAN: remove it, unless another fleet does. Raises HostError."""
+    with session(f"removing {device}") as netlink:
+        index, users = index_of(netlink, device), uplink.users(device)
+        if index is None or user not in users:
+            return
+        left = [each for each in users if each != user]
+        if left:
+            netlink.link("set", index=index, ifalias=uplink.MARK + " ".join(left))
+        else:
+            netlink.link("del", index=index)
+
+
+def rejoin(card: Card) -> None:
+    """Give a container that runs its interface again, as the host's own was away and took it along. Does nothing if it has
+    one, or has ended. Raises HostError."""
+    try:
+        container = os.pidfd_open(card.pid)
+    except ProcessLookupError:
+        return
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if proc.began(card.pid) != card.began or uplink.has_card(card.pid):
+            return
+        with session(f"connecting {card.name}") as netlink:
+            netlink.link(
+                "add", ifname=_INSIDE, kind="macvlan", link=index_of(netlink, card.device), address=card.hardware,
+                macvlan_mode="private" if card.isolated else "bridge", net_ns_pid=card.pid,
+            )  # fmt: skip
+        syscalls.enter_network(container)
+        _set_up(card)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        raise HostError.from_os_error(f"{card.name} can't be connected", error) from error
+    finally:
+        syscalls.enter_network(own)
+        os.close(own)
+        os.close(container)
+
+
+def _set_up(card: Card) -> None:
+    """In the container's network namespace."""
+    with session(f"setting up the interface of {card.name}") as netlink:
+        index = index_of(netlink, _INSIDE)
+        if card.address:
+            address, _, length = card.address.partition("/")
+            netlink.addr("add", index=index, address=address, prefixlen=int(length), broadcast=card.broadcast)
+        netlink.link("set", index=index, state="up")
+        if card.gateway:
+            netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", gateway=card.gateway, oif=index)

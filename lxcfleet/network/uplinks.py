@@ -1,0 +1,189 @@
+"""Containers that are on networks of the host's by themselves: what they need before they start, and what is mended after the
+host's interface was away. Interfaces for VLANs are made for the first container of each, and go with the last one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from lxcfleet.capacity.needs import Finding
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.net import dhcp, resolved, uplink
+from lxcfleet.host.net.dhcp import Client
+from lxcfleet.launcher.items.network import RejoinItem, UplinkItem
+from lxcfleet.launcher.operations import LEAVE_UPLINK, REJOIN, UPLINK
+from lxcfleet.network.context import Context
+from lxcfleet.network.events import NetworkRepaired, UplinkGone
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.uplinks import Uplink
+
+log = logging.getLogger(__name__)
+
+
+class Uplinks:
+    """The interfaces of the host's that containers are on."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._seen: dict[str, int] = {}
+        """The number that each interface had when the containers on it were last looked at."""
+        self._lock = asyncio.Lock()
+        self._gone: set[str] = set()
+        """Interfaces of the host's of which it was told that they are away."""
+
+    @property
+    def _user(self) -> str:
+        """What this fleet is called in the alias of an interface that several may use."""
+        return self._context.settings.bridge
+
+    def _specs(self) -> list[Spec]:
+        """What containers have, and what they will have after a restart."""
+        return [s for c in self._context.registry for s in (c.spec, c.desired) if s is not None and s.on_uplink]
+
+    def _running(self) -> list[Container]:
+        return [c for c in self._context.registry if c.running is not None and c.spec is not None and c.spec.on_uplink]
+
+    # -- containers that are to be -----------------------------------------------------------------------------
+
+    def check(self, wanted: Sequence[Spec]) -> None:
+        """Refuse new specs with a place on a network of the host's that can't be had. Raises FleetError."""
+        names = {spec.name for spec in wanted}
+        present = [spec for spec in self._specs() if spec.name not in names]
+        for number, spec in enumerate(wanted):
+            if not spec.on_uplink:
+                continue
+            uplink.check_parent(spec.uplink)
+            if spec.uplink.address is None:
+                dhcp.check_installed()
+            self._check_free(spec, [*present, *wanted[:number]])
+
+    def _check_free(self, spec: Spec, others: Iterable[Spec]) -> None:
+        address = spec.uplink.address
+        for other in others if address is not None else ():
+            theirs = other.uplink.address
+            if theirs is None or address is None or other.uplink.device != spec.uplink.device:
+                continue
+            if theirs.ip == address.ip:
+                raise InvalidInput(
+                    f"{spec.name} can't have {address.ip} on {spec.uplink.words}", why=f"{other.name} has it",
+                    hint="choose another address, or none for one of the DHCP server's",
+                )  # fmt: skip
+
+    async def ensure(self, spec: Spec) -> None:
+        """Have what a container needs that is about to start. Raises FleetError, OSError."""
+        uplink.check_parent(spec.uplink)
+        await self._have(spec.uplink)
+        write_names(self._context, spec.name, resolved.servers())
+
+    async def _have(self, wanted: Uplink) -> None:
+        async with self._lock:  # of many that start at once, the first one makes it
+            await self._make(wanted)
+
+    async def _make(self, wanted: Uplink) -> None:
+        device = wanted.device
+        number = uplink.index(device)
+        known = number is not None and self._seen.get(device) == number
+        if known and (not wanted.vlan or self._user in uplink.users(device)):
+            return
+        item = UplinkItem(parent=wanted.parent, vlan=wanted.vlan, device=device, user=self._user, words=wanted.words)
+        await self._context.ask(UPLINK, item)
+        if not any(c.spec is not None and c.spec.uplink.device == device for c in self._running()):
+            self._note(device)
+
+    def _note(self, device: str) -> None:
+        number = uplink.index(device)
+        if number is not None:
+            self._seen[device] = number
+
+    # -- watched and mended ------------------------------------------------------------------------------------
+
+    async def look(self) -> bool:
+        """Mend what somebody took away from containers that run, and remove what none needs. Whether there are any.
+
+        Raises FleetError, OSError."""
+        running = self._running()
+        for device in {c.spec.uplink.device for c in running if c.spec is not None}:
+            await self._look_at(device, [c for c in running if c.spec is not None and c.spec.uplink.device == device])
+        await self.release()
+        return bool(running)
+
+    async def _look_at(self, device: str, containers: Sequence[Container]) -> None:
+        number = uplink.index(device)
+        if number is not None and self._seen.get(device) == number:
+            return
+        spec = containers[0].spec
+        assert spec is not None
+        try:
+            uplink.check_parent(spec.uplink)
+            await self._have(spec.uplink)
+        except FleetError as error:
+            if device not in self._gone:
+                self._gone.add(device)
+                why = error.why or error.message
+                self._context.bus.publish(UplinkGone(spec.uplink.words, tuple(c.name for c in containers), why))
+            return
+        cut = [c for c in containers if c.running is not None and not uplink.has_card(c.running.pid)]
+        for container in cut:
+            Client(container.name, self._context.paths).forget()  # it holds on to the interface that is gone
+        if cut:
+            await self._context.ask(REJOIN, [item for item in map(_rejoin, cut) if item is not None])
+        self._note(device)
+        if cut or device in self._gone:
+            self._context.bus.publish(NetworkRepaired((f"{spec.uplink.words} was gone",)))
+        self._gone.discard(device)
+
+    async def release(self) -> None:
+        """Remove the interfaces for VLANs that no container has any more. Raises FleetError."""
+        needed = {spec.uplink.device for spec in self._specs()}
+        for device in uplink.made(self._user):
+            if device not in needed:
+                item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device)
+                await self._context.ask(LEAVE_UPLINK, item)
+                self._seen.pop(device, None)
+
+    def forget(self, name: str) -> None:
+        """A container is destroyed."""
+        self._context.paths.uplink_names(name).unlink(missing_ok=True)
+
+    def findings(self) -> list[Finding]:
+        """Whether containers can be on the networks that they are to be on, as ``doctor`` tells it."""
+        found = []
+        for each in {spec.uplink.words: spec.uplink for spec in self._specs()}.values():
+            try:
+                uplink.check_parent(each)
+            except FleetError as error:
+                found.append(Finding("uplink", "fail", f"{error.message}: {error.why}", hint=error.hint or "", feature=True))
+            else:
+                found.append(Finding("uplink", "ok", f"containers can be on {each.words}", feature=True))
+        if any(spec.by_dhcp for spec in self._specs()):
+            try:
+                dhcp.check_installed()
+            except FleetError as error:
+                found.append(Finding("uplink", "fail", f"{error.message}: {error.why}", hint=error.hint or "", feature=True))
+        return found
+
+
+def _rejoin(container: Container) -> RejoinItem | None:
+    spec, running = container.spec, container.running
+    if spec is None or running is None:
+        return None
+    address = spec.uplink.address
+    return RejoinItem(
+        name=container.name, pid=running.pid, began=running.began, device=spec.uplink.device, hardware=spec.mac,
+        isolated=spec.isolated, address="" if address is None else str(address),
+        broadcast="" if address is None else str(address.network.broadcast_address),
+        gateway="" if spec.uplink.gateway is None else str(spec.uplink.gateway),
+    )  # fmt: skip
+
+
+def write_names(context: Context, name: str, text: str) -> None:
+    """Write the resolv.conf of a container, in place, as it is mounted there. Raises OSError."""
+    file = context.paths.uplink_names(name)
+    if not file.exists():
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        tree.write(file, text)
+    elif file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")

@@ -1,0 +1,255 @@
+"""Containers on a network of one of the host's interfaces (macvlan): a veth stands for the uplink, with a machine behind it
+that serves DHCP, in a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+from .test_dhcp import SECONDS, ip
+
+pytestmark = pytest.mark.system
+
+needs_udhcpc = pytest.mark.skipif(not Path("/sbin/udhcpc").exists(), reason="needs udhcpc")
+ROUTER, RANGE, SERVER = "10.78.9.1", "10.78.9.50,10.78.9.99", "10.78.9.53"
+TAGGED = "10.78.30"
+
+
+class Lan:
+    """An uplink of the host's, and a machine at its other end."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name, self._directory = name, directory
+        self._servers: list[subprocess.Popen[bytes]] = []
+        ip("netns", "add", name)
+        self.plug()
+
+    def plug(self) -> None:
+        """The uplink comes."""
+        ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        ip("link", "set", self.name, "up")
+        for words in (f"addr add {ROUTER}/24 dev eth0", "link set eth0 up", "link set lo up"):
+            ip("-n", self.name, *words.split())
+        self.serve("eth0", RANGE)
+
+    def unplug(self) -> None:
+        """The uplink goes, with everything on it."""
+        self.silence()
+        ip("link", "del", self.name)
+
+    def tag(self, number: int) -> None:
+        """The machine is on a VLAN, too."""
+        ip("-n", self.name, "link", "add", "link", "eth0", "name", "tagged", "type", "vlan", "id", str(number))
+        ip("-n", self.name, "addr", "add", f"{TAGGED}.1/24", "dev", "tagged")
+        ip("-n", self.name, "link", "set", "tagged", "up")
+        self.serve("tagged", f"{TAGGED}.50,{TAGGED}.99")
+
+    def serve(self, interface: str, addresses: str) -> None:
+        files = [f"--{what}={self._directory}/{interface}.{what}" for what in ("dhcp-leasefile", "pid-file")]
+        self._servers.append(subprocess.Popen(
+            ["ip", "netns", "exec", self.name, "/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+             "--port=0", "--no-ping", f"--interface={interface}", "--bind-interfaces", f"--dhcp-range={addresses},10m",
+             f"--dhcp-option=option:dns-server,{SERVER}", "--dhcp-authoritative", "--user=root", *files],
+            stderr=subprocess.DEVNULL,
+        ))  # fmt: skip
+
+    def silence(self) -> None:
+        for server in self._servers:
+            server.terminate()
+            server.wait(10)
+        self._servers = []
+
+    def remove(self) -> None:
+        self.silence()
+        subprocess.run(["ip", "link", "del", self.name], capture_output=True, check=False)
+        ip("netns", "del", self.name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Lan]]:
+    if os.geteuid() != 0 or shutil.which("lxc-start") is None:
+        pytest.skip("needs root and LXC")
+    fleet = Fleet()
+    lan = Lan(f"lu{fleet.tag}", tmp_path_factory.mktemp("lan"))
+    try:
+        fleet.settings("network: {default: none}\n")
+        fleet.start_daemon()
+        yield fleet, lan
+    finally:
+        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.remove()
+        lan.remove()
+
+
+@pytest.fixture
+def lan(place: tuple[Fleet, Lan]) -> Lan:
+    return place[1]
+
+
+@pytest.fixture
+def fleet(place: tuple[Fleet, Lan]) -> Iterator[Fleet]:
+    yield place[0]
+    place[0].clean()
+    assert not list((place[0].paths.run / "uplinks").glob("*"))
+
+
+def on(lan: Lan, more: str = "") -> tuple[str, ...]:
+    return ("--network", "uplink", "--uplink", f"parent={lan.name} {more}".strip())
+
+
+def reaches(fleet: Fleet, name: str, address: str) -> bool:
+    """Whether a refusal comes back: nobody listens there."""
+    script = f"exec 3<>/dev/tcp/{address}/9"
+    return "refused" in fleet.run("exec", name, "--", "timeout", "2", "bash", "-c", script).err
+
+
+def wait(fleet: Fleet, name: str, begins: str) -> str:
+    def address() -> str | None:
+        return next((each for each in fleet.record(name)["addresses"] if each.startswith(begins)), None)
+
+    return str(until(address, SECONDS, f"{name} has an address"))
+
+
+@needs_udhcpc
+def test_a_dhcp_server_there_gives_address_and_name_servers(fleet: Fleet, lan: Lan) -> None:
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one, two, options=on(lan))
+    assert wait(fleet, one, "10.78.9.") != wait(fleet, two, "10.78.9.")
+    assert reaches(fleet, one, ROUTER)
+    assert reaches(fleet, one, wait(fleet, two, "10.78.9."))
+    until(lambda: f"nameserver {SERVER}" in fleet.inside(one, "cat /etc/resolv.conf"), what="the server's name server")
+    before = wait(fleet, one, "10.78.9.")
+    fleet.ok("restart", one)
+    assert wait(fleet, one, "10.78.9.") == before
+    assert not [name for name in os.listdir("/sys/class/net") if name.startswith("ld")]
+
+
+def test_an_address_of_the_operators_choice_with_a_gateway(fleet: Fleet, lan: Lan) -> None:
+    name, other = fleet.name("fixed"), fleet.name("other")
+    fleet.create(name, options=on(lan, f"address=10.78.9.20/24 gateway={ROUTER}"))
+    assert fleet.record(name)["addresses"] == ["10.78.9.20"]
+    assert reaches(fleet, name, ROUTER)
+    assert f"default via {ROUTER}" in fleet.inside(name, "ip route")
+    refused = fleet.run("create", other, *on(lan, "address=10.78.9.20/24"), *SLEEP)
+    assert refused.status == 2
+    assert f"{name} has it" in refused.err
+    fleet.ok("set", name, f"uplink=parent={lan.name} address=10.78.9.21/24")
+    until(lambda: fleet.record(name)["addresses"] == ["10.78.9.21"], SECONDS, "the other address")
+
+
+def test_isolated_ones_are_kept_apart(fleet: Fleet, lan: Lan) -> None:
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one, options=(*on(lan, "address=10.78.9.20/24"), "--isolated"))
+    fleet.create(two, options=(*on(lan, "address=10.78.9.21/24"), "--isolated"))
+    assert reaches(fleet, one, ROUTER)
+    assert not reaches(fleet, one, "10.78.9.21")
+
+
+@needs_udhcpc
+def test_an_uplink_that_goes_and_comes_back_has_its_containers_again(fleet: Fleet, lan: Lan) -> None:
+    fixed, leased = fleet.name("fixed"), fleet.name("leased")
+    fleet.create(fixed, options=on(lan, f"address=10.78.9.20/24 gateway={ROUTER}"))
+    fleet.create(leased, options=on(lan))
+    wait(fleet, leased, "10.78.9.")
+    pids = [fleet.pid(fixed), fleet.pid(leased)]
+    lan.unplug()
+    until(lambda: [e for e in fleet.events("cut-off") if lan.name in e["message"]], SECONDS, "it is told")
+    assert any(f["check"] == "uplink" and f["level"] == "fail" for f in fleet.json_any("doctor")["findings"])
+    lan.plug()
+    until(lambda: reaches(fleet, fixed, ROUTER), SECONDS, "the one with an address of its own is back")
+    assert f"default via {ROUTER}" in fleet.inside(fixed, "ip route")
+    until(lambda: reaches(fleet, leased, ROUTER), SECONDS, "the one with a lease is back")
+    assert [fleet.pid(fixed), fleet.pid(leased)] == pids
+    assert fleet.events("repaired")
+
+
+def test_what_does_not_go_along_is_refused_with_the_reason(fleet: Fleet, lan: Lan) -> None:
+    for options, said in (
+        ((*on(lan), "-p", "8080:80"), "does not reach"),
+        ((*on(lan), "--alias", "db"), "name server is on the bridge"),
+        ((*on(lan), "--health-tcp", "80"), "does not reach"),
+        ((*on(lan), "--send-mbit", "5"), "bridge limits bandwidth"),
+        (("--network", "uplink"), "names no interface"),
+        (("--uplink", f"parent={lan.name}"), "goes with --network uplink"),
+        (("--network", "uplink", "--uplink", "parent=nothere9"), "no interface nothere9"),
+        (("--network", "uplink", "--uplink", "parent=lo"), "no Ethernet interface"),
+        (on(lan, "address=10.78.9.0/24"), "can't be a container's"),
+        (on(lan, "address=10.78.9.5/24 gateway=10.1.1.1"), "is not in"),
+        (on(lan, "vlan=4095"), "4095"),
+    ):
+        refused = fleet.run("create", fleet.name("no"), *options, *SLEEP)
+        assert refused.status in (1, 2), options
+        assert said in refused.err, (options, refused.err)
+    assert fleet.states() == {}
+
+
+def test_an_interface_of_a_bridge_is_refused_with_a_way_out(fleet: Fleet, lan: Lan) -> None:
+    bridge = f"lb{fleet.tag}"
+    ip("link", "add", bridge, "type", "bridge")
+    try:
+        ip("link", "set", lan.name, "master", bridge)
+        refused = fleet.run("create", fleet.name("no"), *on(lan), *SLEEP)
+        assert f"bridge: {bridge}" in refused.err
+    finally:
+        ip("link", "set", lan.name, "nomaster")
+        ip("link", "del", bridge)
+
+
+def has_vlans(lan: Lan) -> bool:
+    words = f"ip link add link {lan.name} name lvtry type vlan id 77"
+    made = subprocess.run(words.split(), capture_output=True)
+    subprocess.run(["ip", "link", "del", "lvtry"], capture_output=True, check=False)
+    return made.returncode == 0
+
+
+def test_a_kernel_without_vlans_says_so(fleet: Fleet, lan: Lan) -> None:
+    if has_vlans(lan):
+        pytest.skip("this kernel has VLANs")
+    name = fleet.name("tagged")
+    failed = fleet.run("create", name, *on(lan, "vlan=30 address=10.78.30.5/24"), *SLEEP)
+    assert failed.status != 0
+    assert "8021q" in failed.err
+
+
+@needs_udhcpc
+def test_a_vlan_is_made_for_its_first_container_and_goes_with_the_last(fleet: Fleet, lan: Lan) -> None:
+    if not has_vlans(lan):
+        pytest.skip("this kernel has no VLANs")
+    lan.tag(30)
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one, two, options=on(lan, "vlan=30"))
+    wait(fleet, one, TAGGED)
+    assert reaches(fleet, one, f"{TAGGED}.1")
+
+    def made() -> list[str]:
+        return [each for each in os.listdir("/sys/class/net") if each.startswith("lv30-")]
+
+    (device,) = made()
+    ip("link", "del", device)
+    until(lambda: reaches(fleet, two, f"{TAGGED}.1"), SECONDS, "it is made again, and they are on it")
+    fleet.ok("destroy", one, "--force")
+    assert made() == [device]
+    fleet.ok("destroy", two, "--force")
+    assert made() == []
+
+
+def test_a_vlan_that_another_tool_made_is_left_alone(fleet: Fleet, lan: Lan) -> None:
+    if not has_vlans(lan):
+        pytest.skip("this kernel has no VLANs")
+    other = f"lx{fleet.tag}"
+    ip("link", "add", "link", lan.name, "name", other, "type", "vlan", "id", "31")
+    try:
+        refused = fleet.run("create", fleet.name("no"), *on(lan, "vlan=31"), *SLEEP)
+        assert f"parent={other}" in refused.err
+        ip("link", "set", other, "up")
+        fleet.create(fleet.name("yes"), options=("--network", "uplink", "--uplink", f"parent={other} address=10.78.31.5/24"))
+        fleet.clean()
+        assert other in os.listdir("/sys/class/net")
+    finally:
+        ip("link", "del", other)

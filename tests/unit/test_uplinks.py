@@ -1,0 +1,248 @@
+"""Containers on a network of one of the host's interfaces: what may be asked for, and what the daemon does about it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.containers import store
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import Broken, InvalidInput, Unsupported, WrongState
+from lxcfleet.host.net import dhcp, uplink
+from lxcfleet.network import lan
+from lxcfleet.network.events import NetworkRepaired, UplinkGone
+from lxcfleet.network.uplinks import Uplinks
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Event
+from lxcfleet.spec import combinations
+from lxcfleet.spec.health import HealthType
+from lxcfleet.spec.ports import parse_publication
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Affinity, Network
+from lxcfleet.spec.uplinks import UPLINK, Uplink, vlan_device
+
+from .network_parts import FakeLauncher, context_of, own_paths, run
+
+FIXED = Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1"))
+MAC = "06:0a:0b:0c:0d:0e"
+SPEC = Spec("web1", network=Network.UPLINK, uplink=Uplink("eth0"), hardware=MAC, created="2026-01-01T00:00:00+00:00")
+
+
+def wrong(spec: Spec) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        combinations.check(spec)
+    return str(caught.value)
+
+
+def test_it_is_read_from_words_and_written_as_a_mapping() -> None:
+    read = UPLINK.parse("parent=eth0 vlan=30 address=192.0.2.5/24 gateway=192.0.2.1")
+    assert read == FIXED
+    assert UPLINK.render(FIXED) == {"parent": "eth0", "vlan": 30, "address": "192.0.2.5/24", "gateway": "192.0.2.1"}
+
+
+def test_the_interface_for_a_vlan_has_a_name_that_the_kernel_takes() -> None:
+    assert FIXED.device == vlan_device("eth0", 30)
+    assert len({vlan_device("x" * 15, 4094), vlan_device("y" * 15, 4094)}) == 2
+    assert len(vlan_device("x" * 15, 4094)) < 16
+    assert Uplink("eth0").device == "eth0"
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (Uplink(), "names no interface"),
+        (Uplink("eth0", 0, IPv4Interface("192.0.2.5")), "write it like 192.0.2.5/24"),
+        (Uplink("eth0", 0, IPv4Interface("192.0.2.0/24")), "can't be a container's"),
+        (Uplink("eth0", 0, IPv4Interface("192.0.2.255/24")), "can't be a container's"),
+        (Uplink("eth0", 0, None, IPv4Address("192.0.2.1")), "goes with an address"),
+        (Uplink("eth0", 0, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.3.1")), "is not in"),
+        (Uplink("eth0", 0, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.5")), "container and its gateway"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(said: Uplink, complaint: str) -> None:
+    assert complaint in wrong(replace(SPEC, uplink=said))
+
+
+def test_what_does_not_go_along_is_refused() -> None:
+    assert "does not reach" in wrong(replace(SPEC, publish=(parse_publication("80:80"),)))
+    assert "does not reach" in wrong(replace(SPEC, health=HealthType().parse("tcp 80")))
+    assert "say it like --uplink" in wrong(replace(SPEC, static_addresses=(IPv4Address("192.0.2.5"),)))
+    assert "goes with --network uplink" in wrong(replace(SPEC, network=Network.BRIDGE))
+    combinations.check(replace(SPEC, isolated=True, uplink=FIXED))
+
+
+def test_affinity_takes_a_published_port() -> None:
+    spec = Spec("web1", network=Network.BRIDGE, affinity=Affinity.CLIENT)
+    assert "publishes no port" in wrong(spec)
+    combinations.check(replace(spec, publish=(parse_publication("80:80"),)))
+    assert combinations.as_it_is(spec).affinity is Affinity.NONE
+
+
+def test_a_spec_on_disk_has_a_mac_address(tmp_path: Path) -> None:
+    assert store.parse("web1", store.render(SPEC).encode(), "file") == SPEC
+    with pytest.raises(Broken):
+        store.parse("web1", store.render(replace(SPEC, hardware=None)).encode(), "file")
+
+
+def test_one_with_a_chosen_address_waits_for_none() -> None:
+    assert Container("web1", SPEC).waits_for_address
+    fixed = Container("web1", replace(SPEC, uplink=FIXED))
+    assert not fixed.waits_for_address
+    assert fixed.addresses == (IPv4Address("192.0.2.5"),)
+    assert SPEC.port == ""
+
+
+def test_a_lease_has_name_servers() -> None:
+    lease = lan.parse_lease("address 192.0.2.5/24 192.0.2.1 192.0.2.2")
+    assert lease.servers == (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"))
+    assert lan.parse_lease("address 192.0.2.5/24").servers == ()
+
+
+class Net:
+    """A /sys/class/net and the kernel's list of VLANs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.net, self.vlans = directory / "net", directory / "vlans"
+        self._index = 1
+        self.net.mkdir()
+
+    def add(self, name: str, *, flags: int = 0x1003, alias: str = "", kind: int = 1) -> Path:
+        own = self.net / name
+        own.mkdir()
+        self._index += 1
+        for file, text in (("ifindex", str(self._index)), ("flags", hex(flags)), ("ifalias", alias), ("type", str(kind))):
+            (own / file).write_text(f"{text}\n")
+        return own
+
+    def vlan(self, name: str, number: int, parent: str) -> None:
+        head = "VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n"
+        self.vlans.write_text(f"{head}{name:15}| {number}  | {parent}\n")
+
+
+def paths_below(directory: Path) -> Paths:
+    (directory / "own").mkdir()
+    return own_paths(directory / "own")
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
+    made = Net(tmp_path)
+    monkeypatch.setattr(uplink, "_NET", made.net)
+    monkeypatch.setattr("lxcfleet.host.net.interfaces._NET", made.net)
+    monkeypatch.setattr(uplink, "_VLANS", made.vlans)
+    return made
+
+
+def test_what_can_be_no_uplink_is_refused_with_the_reason(net: Net) -> None:
+    with pytest.raises(WrongState, match="no interface eth0"):
+        uplink.check_parent(Uplink("eth0"))
+    net.add("eth0")
+    uplink.check_parent(Uplink("eth0"))
+    net.add("down0", flags=0x1002)
+    with pytest.raises(WrongState, match="ip link set down0 up"):
+        uplink.check_parent(Uplink("down0"))
+    net.add("tun0", kind=65534)
+    with pytest.raises(Unsupported, match="no Ethernet interface"):
+        uplink.check_parent(Uplink("tun0"))
+    (net.add("wlan0") / "phy80211").touch()
+    with pytest.raises(Unsupported, match="wireless"):
+        uplink.check_parent(Uplink("wlan0"))
+    (net.add("eth1") / "master").symlink_to("../br0")
+    with pytest.raises(WrongState, match="bridge: br0"):
+        uplink.check_parent(Uplink("eth1"))
+
+
+def test_a_vlan_of_another_tool_is_not_taken(net: Net) -> None:
+    net.add("eth0")
+    net.add("eth0.30")
+    net.vlan("eth0.30", 30, "eth0")
+    with pytest.raises(WrongState, match=r"parent=eth0\.30"):
+        uplink.check_parent(FIXED)
+    uplink.check_parent(replace(FIXED, vlan=31))
+    own = vlan_device("eth0", 30)
+    net.add(own)
+    net.vlan(own, 30, "eth0")
+    with pytest.raises(WrongState, match=own):
+        uplink.check_parent(FIXED)  # of the same name, and without the alias that lxcfleet gives
+    (net.net / own / "ifalias").write_text(f"{uplink.MARK}lxcfleet0 other0\n")
+    uplink.check_parent(FIXED)
+    assert uplink.users(own) == ["lxcfleet0", "other0"]
+    assert uplink.made("other0") == [own]
+    assert uplink.made("third0") == []
+
+
+def test_an_address_belongs_to_one_container(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.add("eth0")
+    fixed = replace(SPEC, uplink=replace(FIXED, vlan=0))
+    uplinks = Uplinks(context_of(paths_below(tmp_path), Container("web1", fixed)))
+    uplinks.check([fixed])
+    with pytest.raises(InvalidInput, match="web1 has it"):
+        uplinks.check([replace(fixed, name="web2")])
+    other = replace(fixed.uplink, address=IPv4Interface("192.0.2.9/24"))
+    with pytest.raises(InvalidInput, match="web2 has it"):
+        uplinks.check([replace(fixed, name=name, uplink=other) for name in ("web2", "web3")])
+    monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
+    with pytest.raises(Unsupported, match="apt install udhcpc"):
+        uplinks.check([replace(SPEC, name="web4")])
+    assert [(each.check, each.level) for each in uplinks.findings()] == [("uplink", "ok")]
+    (net.net / "eth0" / "flags").write_text("0x1002\n")
+    assert [(each.check, each.level) for each in uplinks.findings()] == [("uplink", "fail")]
+
+
+def test_a_vlan_is_made_once_mended_and_removed_with_the_last_container(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net.add("eth0")
+    own = vlan_device("eth0", 30)
+
+    def answers(operation: str, argument: Any) -> dict[str, Any]:
+        if operation == "uplink":
+            net.add(own, alias=f"{uplink.MARK}{argument['user']}")
+            net.vlan(own, 30, "eth0")
+        if operation == "leave_uplink":
+            shutil.rmtree(net.net / own)
+        return {}
+
+    launcher = FakeLauncher(answers)
+    container = Container("web1", replace(SPEC, uplink=FIXED))
+    context = context_of(paths_below(tmp_path), container, launcher=launcher)
+    told: list[Event] = []
+    context.bus.subscribe("test", UplinkGone, told.append)
+    context.bus.subscribe("test", NetworkRepaired, told.append)
+    uplinks = Uplinks(context)
+    card = [True]
+    monkeypatch.setattr(uplink, "has_card", lambda pid: card[0])
+
+    async def scenario() -> None:
+        spec = container.spec
+        assert spec is not None
+        await asyncio.gather(*(uplinks.ensure(spec) for _ in range(3)))
+        run(container)
+        assert container.running is not None
+        container.running.began = 1.0
+        assert await uplinks.look()
+        assert launcher.operations() == ["uplink"]
+        net.vlans.unlink()
+        shutil.rmtree(net.net / own)
+        (net.net / "eth0").rename(tmp_path / "away")
+        card[0] = False
+        for _ in range(2):
+            await uplinks.look()
+        assert [type(each) for each in told] == [UplinkGone]
+        (tmp_path / "away").rename(net.net / "eth0")
+        await uplinks.look()
+        assert [type(each) for each in told] == [UplinkGone, NetworkRepaired]
+        assert launcher.operations() == ["uplink", "uplink", "rejoin"]
+        assert launcher.asked[-1][1][0]["gateway"] == "192.0.2.1"
+        context.registry.forget("web1")
+        assert not await uplinks.look()
+        assert launcher.operations()[-1] == "leave_uplink"
+        assert uplink.made("lxcfleet0") == []
+
+    asyncio.run(scenario())
