@@ -6,6 +6,7 @@ again gets what is true then.
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -134,7 +135,12 @@ def answer(message: bytes, zone: Zone, limit: int = 0) -> bytes | None:
     else:
         _fill(response, query.question[0], zone, query.opcode())
     size = limit or (max(PLAIN_SIZE, query.payload) if query.edns >= 0 else PLAIN_SIZE)
-    return _wire(response, size)
+    # dnsmasq takes all records out of an answer that says it is cut, and not all who take so few bytes ask over TCP then. So
+    # they get as many services as there is room for, as if there were no more.
+    some = not limit and size == PLAIN_SIZE and query.question[0].rdtype == SRV
+    # Other ones each time, but for those that say how much they take (EDNS): such programs follow a group, and would take
+    # the services out that another answer lacks.
+    return _wire(response, size, says_so=not some, by_chance=some and query.edns < 0)
 
 
 def _malformed(message: bytes) -> bytes:
@@ -185,16 +191,20 @@ def _records(name: dns.name.Name, kind: RdataType, found: Iterable[Rdata]) -> RR
     return records
 
 
-def _wire(response: Message, size: int) -> bytes | None:
-    """The message, no larger than ``size``. Records beside the answer may be left out silently; a cut answer says so."""
+def _wire(response: Message, size: int, *, says_so: bool = True, by_chance: bool = False) -> bytes | None:
+    """The message, no larger than ``size``. Records beside the answer may be left out silently; a cut answer says so, unless
+    it is not to. ``by_chance``: which records are left out."""
     whole = _fitting(response, size)
     if whole is None:
         response.additional = []
         whole = _fitting(response, size)
     if whole is not None:
         return whole
-    response.flags |= dns.flags.TC
+    if says_so:
+        response.flags |= dns.flags.TC
     every = [(records.name, records.rdtype, data) for records in response.answer for data in records]
+    if by_chance:
+        random.shuffle(every)
 
     def cut(count: int) -> bytes | None:
         response.answer = [

@@ -127,7 +127,7 @@ def test_an_answer_is_no_larger_than_the_client_accepts(size: int | None) -> Non
     assert message is not None
     assert len(message) <= (size or 512)
     said = read(message)
-    assert said.cut
+    assert said.cut == ((size or 512) > 512)
     assert said.answers
     assert said.beside == []
 
@@ -142,9 +142,25 @@ def test_every_cut_answer_has_as_many_records_as_fit(name: str, kind: int, count
     said = read(message)
     full = read(answer(question(name, kind), zone(count), limit=65535)).answers
     assert set(said.answers) <= set(full)
-    assert said.cut == (len(said.answers) < len(full))
-    if said.cut:
+    partial = len(said.answers) < len(full)
+    assert said.cut == (partial and kind != SRV)
+    if partial:
         assert 512 - 64 < len(message) <= 512  # even the longest record would not have fitted
+
+
+def test_who_takes_the_smallest_answers_only_gets_some_services_of_a_large_group() -> None:
+    """Before, dnsmasq made an empty answer of one that said it was cut, and who did not ask over TCP then had none."""
+    own = zone(60)
+    full = set(read(answer(question(GROUP, SRV), own, limit=65535)).answers)
+    assert len(full) == 60
+    seen = set()
+    for _ in range(100):
+        said = read(answer(question(GROUP, SRV), own))
+        assert (said.cut, len(said.answers) > 10) == (False, True)
+        seen |= set(said.answers)
+    assert seen == full
+    followed = [read(answer(question(GROUP, SRV, 512), own)).answers for _ in range(10)]
+    assert all(set(each) == set(followed[0]) and len(each) > 10 for each in followed)
 
 
 def test_additional_records_are_left_out_first_and_silently() -> None:
