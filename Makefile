@@ -12,7 +12,8 @@ RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enab
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
 TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev openssh-client python3-pytest-xdist udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
-UNPACKED := libwrap0 openssh-server prometheus rsyslog libestr0 libfastjson4
+UNPACKED := libwrap0 openssh-server prometheus rsyslog libestr0 libfastjson4 ufw iptables libip4tc2 libip6tc2 libxtables12 \
+    libnfnetlink0 libnetfilter-conntrack3
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant
 DEB_PACKAGES := build-essential debhelper dh-python dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
 DEB_PACKAGES += python3-click python3-setuptools python3-yaml
