@@ -116,12 +116,14 @@ class FleetNetwork:
     async def check(self) -> None:
         """Repair what somebody took away from under running containers. Raises FleetError, OSError."""
         self._discovery.look()
-        if await self._bridge.check():
-            await self._arrivals.welcome()
-            if self._context.settings.dhcp:
+        try:
+            if await self._bridge.check():
+                await self._arrivals.welcome()
+                if self._context.settings.dhcp:
+                    await self._leases.keep()
+        finally:
+            if await self._uplinks.look() and self._leases.used:
                 await self._leases.keep()
-        if await self._uplinks.look() and self._leases.used:
-            await self._leases.keep()
 
     def close(self) -> None:
         """The daemon ends. The network stays as it is."""

@@ -76,6 +76,7 @@ class Uplinks:
         """Have what a container needs that is about to start. Raises FleetError, OSError."""
         uplink.check_parent(spec.uplink)
         await self._have(spec.uplink)
+        await self._context.ask(UPLINK, self._item(spec.uplink, spec.mac))
         write_names(self._context, spec.name, resolved.servers())
 
     async def _have(self, wanted: Uplink) -> None:
@@ -88,10 +89,15 @@ class Uplinks:
         known = number is not None and self._seen.get(device) == number
         if known and (not wanted.vlan or self._user in uplink.users(device)):
             return
-        item = UplinkItem(parent=wanted.parent, vlan=wanted.vlan, device=device, user=self._user, words=wanted.words)
-        await self._context.ask(UPLINK, item)
+        await self._context.ask(UPLINK, self._item(wanted))
         if not any(c.spec is not None and c.spec.uplink.device == device for c in self._running()):
             self._note(device)
+
+    def _item(self, wanted: Uplink, hardware: str = "") -> UplinkItem:
+        return UplinkItem(
+            parent=wanted.parent, vlan=wanted.vlan, device=wanted.device, user=self._user, words=wanted.words,
+            hardware=hardware,
+        )  # fmt: skip
 
     def _note(self, device: str) -> None:
         number = uplink.index(device)
@@ -140,7 +146,7 @@ class Uplinks:
         needed = {spec.uplink.device for spec in self._specs()}
         for device in uplink.made(self._user):
             if device not in needed:
-                item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device)
+                item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device, hardware="")
                 await self._context.ask(LEAVE_UPLINK, item)
                 self._seen.pop(device, None)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,22 @@ def test_an_uplink_that_goes_and_comes_back_has_its_containers_again(fleet: Flee
     until(lambda: reaches(fleet, leased, ROUTER), SECONDS, "the one with a lease is back")
     assert [fleet.pid(fixed), fleet.pid(leased)] == pids
     assert fleet.events("repaired")
+
+
+def test_a_start_waits_until_the_interface_of_the_last_run_is_gone(fleet: Fleet, lan: Lan) -> None:
+    """The kernel removes it a moment after the last process, and refuses another one with its MAC address until then."""
+    name, last = fleet.name("again"), f"lx{fleet.tag}"
+    fleet.ok("create", name, "--no-start", *on(lan, "address=10.78.9.20/24"), *SLEEP)
+    address = ("address", fleet.record(name)["hardware"])
+    ip("link", "add", "link", lan.name, "name", last, *address, "type", "macvlan", "mode", "bridge")
+    try:
+        ip("link", "set", last, "up")
+        start = fleet.spawn("start", name)
+        time.sleep(1)
+    finally:
+        ip("link", "del", last)
+    assert start.wait(30) == 0
+    assert reaches(fleet, name, ROUTER)
 
 
 def test_what_does_not_go_along_is_refused_with_the_reason(fleet: Fleet, lan: Lan) -> None:

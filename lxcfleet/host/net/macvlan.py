@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
 from typing import Any, NamedTuple
+
+from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.net import uplink
+from lxcfleet.host.net import sysctl, uplink
 from lxcfleet.host.net.netlink import index_of, session
 from lxcfleet.host.process import proc
 
 _INSIDE = "eth0"
+FREE_SECONDS = 5.0
 
 
 class Place(NamedTuple):
@@ -23,6 +28,7 @@ class Place(NamedTuple):
     device: str
     user: str
     words: str
+    hardware: str
 
 
 class Card(NamedTuple):
@@ -47,9 +53,8 @@ def ensure(place: Place) -> None:
             _ensure_vlan(netlink, place)
     try:
         with session(f"putting a container on {words}") as netlink:
-            probe = f"lt{os.getpid()}"
-            netlink.link("add", ifname=probe, kind="macvlan", link=index_of(netlink, device), macvlan_mode="bridge")
-            netlink.link("del", index=index_of(netlink, probe))
+            netlink.link("add", ifname=_probe(), kind="macvlan", link=index_of(netlink, device), macvlan_mode="bridge")
+            netlink.link("del", index=index_of(netlink, _probe()))
     except HostError as error:
         raise Unsupported(
             f"containers can't be on {words}", why=f"the kernel refuses an interface of theirs (macvlan): {error.why}",
@@ -73,7 +78,36 @@ def _ensure_vlan(netlink: Any, place: Place) -> None:
     index = index_of(netlink, device)
     if user not in users:
         netlink.link("set", index=index, ifalias=uplink.MARK + " ".join([*users, user]))
+    sysctl.refuse_ipv6(device)  # the host is not to be on that network
     netlink.link("set", index=index, state="up")
+
+
+def await_free(place: Place) -> None:
+    """Come back once no interface there has the container's MAC address: that of its last run goes a moment after its
+    processes, and until then the kernel refuses another one. Raises HostError."""
+    deadline = time.monotonic() + FREE_SECONDS
+    with session(f"putting {place.hardware} on {place.words}") as netlink:
+        while True:
+            netlink.link(
+                "add", ifname=_probe(), kind="macvlan", link=index_of(netlink, place.device), macvlan_mode="bridge",
+                address=place.hardware,
+            )  # fmt: skip
+            index = index_of(netlink, _probe())
+            try:
+                sysctl.refuse_ipv6(_probe())
+                netlink.link("set", index=index, state="up")
+                return
+            except NetlinkError as error:
+                if error.code != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            finally:
+                netlink.link("del", index=index)
+            time.sleep(0.02)
+
+
+def _probe() -> str:
+    """The name of an interface that is there for a moment."""
+    return f"lt{os.getpid()}"
 
 
 def release(device: str, user: str) -> None:

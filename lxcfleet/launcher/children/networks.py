@@ -110,7 +110,11 @@ def uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
     from lxcfleet.host.net import macvlan
 
     try:
-        macvlan.ensure(macvlan.Place(**argument))
+        place = macvlan.Place(**argument)
+        if place.hardware:
+            macvlan.await_free(place)
+        else:
+            macvlan.ensure(place)
         answer(reply, "uplink")
     except FleetError as error:
         answer(reply, "uplink", error)

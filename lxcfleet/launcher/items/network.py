@@ -80,6 +80,8 @@ class UplinkItem(TypedDict):
     """What the fleet is called in the alias of an interface for a VLAN."""
     words: str
     """The network, as messages name it."""
+    hardware: str
+    """The MAC address that a container is about to have there; empty: none is about to start."""
 
 
 class RejoinItem(TypedDict):
