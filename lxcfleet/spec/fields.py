@@ -54,7 +54,7 @@ from lxcfleet.spec.terms import (
 )
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 from lxcfleet.spec.unit_names import check_units, parse_unit
-from lxcfleet.spec.uplinks import NO_UPLINK, UPLINK, Uplink
+from lxcfleet.spec.uplinks import NO_UPLINK, UPLINK, NetworkType, Uplink
 from lxcfleet.spec.volumes import VolumeMount, VolumesType
 
 _GIVEN = "lxcfleet gives it"
@@ -96,8 +96,8 @@ class SpecFields:
         create=False, profile=False, change=Change.NEVER, why=_MADE,
     )
     network: Network = row(
-        Choice(Network), "bridge: an address on the fleet's bridge; none: a loopback interface only; uplink: a place on the"
-        " network of one of the host's interfaces, which `uplink` names; host: the host's own interfaces, with no wall"
+        NetworkType(Network), "bridge: an address on the fleet's bridge; none: a loopback interface only; uplink: a place on"
+        " the network of one of the host's interfaces, which `uplink` names; host: the host's own interfaces, with no wall"
         " between (app containers only).", default=Network.NONE, setting="network.default", option=("--network",),
     )
     uplink: Uplink = row(

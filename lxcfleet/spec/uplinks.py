@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.parts import PartsType
+from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import row
-from lxcfleet.spec.types import Interface, Text, Whole
+from lxcfleet.spec.terms import Network
+from lxcfleet.spec.types import Choice, Interface, Text, Whole
 
 MAX_VLAN = 4094
 """IEEE 802.1Q: 0 and 4095 are no networks."""
@@ -79,5 +81,20 @@ class Uplink:
 
 
 NO_UPLINK = Uplink()
+
+
+class NetworkType(Choice[Network]):
+    """How a container is connected, in a word."""
+
+    def read(self, fields: Fields, key: str) -> Network | None:
+        """See ValueType. What belongs into ``uplink`` is known by its form."""
+        said = fields.raw(key)
+        if isinstance(said, Mapping):
+            fields.skip(key)
+            inner = ", ".join(f"{each}: {value}" for each, value in said.items())
+            fields.complain(key, f"it is a word; write `{key}: uplink` and `uplink: {{{inner}}}`")
+            return None
+        return super().read(fields, key)
+
 
 UPLINK = PartsType(Uplink, "[network](network.md#an-interface-of-the-hosts)")

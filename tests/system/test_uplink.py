@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.containers import store
+from lxcfleet.spec.spec import Spec
+
 from .harness import SLEEP, Fleet, until
 from .test_dhcp import SECONDS, ip
 
@@ -174,7 +177,9 @@ def test_a_start_waits_until_the_interface_of_the_last_run_is_gone(fleet: Fleet,
     """The kernel removes it a moment after the last process, and refuses another one with its MAC address until then."""
     name, last = fleet.name("again"), f"lx{fleet.tag}"
     fleet.ok("create", name, "--no-start", *on(lan, "address=10.78.9.20/24"), *SLEEP)
-    address = ("address", fleet.record(name)["hardware"])
+    spec = store.load(fleet.paths, name)
+    assert isinstance(spec, Spec)
+    address = ("address", spec.mac)
     ip("link", "add", "link", lan.name, "name", last, *address, "type", "macvlan", "mode", "bridge")
     try:
         ip("link", "set", last, "up")

@@ -21,8 +21,11 @@ from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Event
 from lxcfleet.spec import combinations
+from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import HealthType
 from lxcfleet.spec.ports import parse_publication
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import read_said
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Affinity, Network
 from lxcfleet.spec.uplinks import UPLINK, Uplink, vlan_device
@@ -44,6 +47,13 @@ def test_it_is_read_from_words_and_written_as_a_mapping() -> None:
     read = UPLINK.parse("parent=eth0 vlan=30 address=192.0.2.5/24 gateway=192.0.2.1")
     assert read == FIXED
     assert UPLINK.render(FIXED) == {"parent": "eth0", "vlan": 30, "address": "192.0.2.5/24", "gateway": "192.0.2.1"}
+
+
+def test_a_mapping_in_the_place_of_the_word_gets_the_right_form_as_answer() -> None:
+    complaints: list[str] = []
+    said = Fields({"network": {"parent": "eth0", "vlan": 30}}, "web", complaints)
+    read_said([askable()["network"]], said)
+    assert complaints == ["web: network: it is a word; write `network: uplink` and `uplink: {parent: eth0, vlan: 30}`"]
 
 
 def test_the_interface_for_a_vlan_has_a_name_that_the_kernel_takes() -> None:
