@@ -17,12 +17,12 @@ from typing import Any
 from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.containers.registry import Registry
-from lxcfleet.daemon import foreground, moves
-from lxcfleet.daemon.archive_requests import parse_export, parse_import
-from lxcfleet.daemon.archives import Archives
-from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
-from lxcfleet.daemon.moves import Moves
+from lxcfleet.daemon.uses import foreground, moves
+from lxcfleet.daemon.uses.archive_requests import parse_export, parse_import
+from lxcfleet.daemon.uses.archives import Archives
+from lxcfleet.daemon.uses.foreground import Foregrounds
+from lxcfleet.daemon.uses.moves import Moves
 from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH

@@ -48,13 +48,6 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.containers.secrets.new_values import SecretChanges
 from lxcfleet.containers.supervision.supervision import Supervision
-from lxcfleet.daemon.apps import Apps
-from lxcfleet.daemon.archives import Archives
-from lxcfleet.daemon.arrivals import Arrivals
-from lxcfleet.daemon.baking import Baking
-from lxcfleet.daemon.brought import brought
-from lxcfleet.daemon.events import DrainEnded
-from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.apps import OfApps
 from lxcfleet.daemon.http.containers import OfFleet
@@ -67,10 +60,17 @@ from lxcfleet.daemon.http.routes import Handlers
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
-from lxcfleet.daemon.moves import Moves
-from lxcfleet.daemon.secrets import SecretCalls
-from lxcfleet.daemon.service import Fleet
-from lxcfleet.daemon.setting import Setting
+from lxcfleet.daemon.uses.apps import Apps
+from lxcfleet.daemon.uses.archives import Archives
+from lxcfleet.daemon.uses.arrivals import Arrivals
+from lxcfleet.daemon.uses.baking import Baking
+from lxcfleet.daemon.uses.brought import brought
+from lxcfleet.daemon.uses.events import DrainEnded
+from lxcfleet.daemon.uses.foreground import Foregrounds
+from lxcfleet.daemon.uses.moves import Moves
+from lxcfleet.daemon.uses.secrets import SecretCalls
+from lxcfleet.daemon.uses.service import Fleet
+from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.fleets.store import FleetStore

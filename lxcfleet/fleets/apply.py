@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class VolumeHands(Protocol):
-    """What fleets use of volumes; daemon.volumes has it."""
+    """What fleets use of volumes; daemon.uses.volumes has it."""
 
     def present(self, names: Iterable[str]) -> dict[str, Volume | FleetError]:
         """Those that exist of these; an error for one that is broken."""
@@ -54,7 +54,7 @@ class VolumeHands(Protocol):
 
 
 class AppHands(Protocol):
-    """What fleets use of apps; daemon.apps has it."""
+    """What fleets use of apps; daemon.uses.apps has it."""
 
     def present(self, names: Iterable[str]) -> Present:
         """The releases of each of these apps that the host has."""
@@ -71,7 +71,7 @@ class SecretHands(Protocol):
 
 
 class Core(Protocol):
-    """What fleets use of the daemon's use cases; daemon.service has it."""
+    """What fleets use of the daemon's use cases; daemon.uses.service has it."""
 
     config: Config
     registry: Registry

@@ -45,7 +45,7 @@ DOWN_SECONDS = 600.0
 
 
 class Fleet(Protocol):
-    """What this module uses of the fleet; daemon.service has it."""
+    """What this module uses of the fleet; daemon.uses.service has it."""
 
     config: Config
     registry: Registry

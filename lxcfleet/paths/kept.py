@@ -46,7 +46,7 @@ class KeptPaths(Roots):
 
     @property
     def bakes(self) -> Path:
-        """The names of the clones that build releases at the moment; see daemon.baking."""
+        """The names of the clones that build releases at the moment; see daemon.uses.baking."""
         return self.apps / "bakes.json"
 
     def app(self, name: str) -> Path:

@@ -23,7 +23,7 @@ from lxcfleet.daemon.http.access import AT_ONCE, HIDDEN, Access
 from lxcfleet.daemon.http.access import READERS as READING
 from lxcfleet.daemon.http.containers import OfFleet
 from lxcfleet.daemon.http.server import Server
-from lxcfleet.daemon.setting import Setting
+from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.host.process import peer
 from lxcfleet.spec.settings import Config
 

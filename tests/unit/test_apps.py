@@ -17,7 +17,7 @@ import pytest
 
 from lxcfleet.containers.apps import AppsThere
 from lxcfleet.containers.desired import Lack
-from lxcfleet.daemon.brought import brought as brought_by
+from lxcfleet.daemon.uses.brought import brought as brought_by
 from lxcfleet.data.apps import elf, libraries, manifest, merged, sealing, store
 from lxcfleet.data.apps.manifest import Entry
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput

@@ -29,6 +29,11 @@ CONTAINERS = {
 
 BELOW_CONTAINERS = {*LAUNCHER, "runtime", "capacity", "data", "base", "host", "api", "spec", "values"}
 
+BELOW_DAEMON = {
+    "fleets", "patch", "network", "health", "logs", *CONTAINERS, "capacity", *LAUNCHER, "runtime", "data", "base", "host",
+    "api", "spec", "values",
+}  # fmt: skip
+
 BELOW: dict[str, set[str]] = {
     "values": set(),
     "spec": {"values"},
@@ -65,11 +70,9 @@ BELOW: dict[str, set[str]] = {
         "values",
     },
     "fleets": {"patch", *CONTAINERS, "runtime", "host", "api", "spec", "values"},
-    "daemon": {
-        "fleets", "patch", "network", "health", "logs", *CONTAINERS, "capacity", *LAUNCHER, "runtime", "data", "base",
-        "host", "api", "spec",
-        "values",
-    },
+    "daemon.uses": BELOW_DAEMON,
+    "daemon.http": {"daemon.uses", *BELOW_DAEMON},
+    "daemon": {"daemon.uses", "daemon.http", *BELOW_DAEMON},
     "cli": {"api", "spec", "values"},
     "hook": {"launcher"},
 }  # fmt: skip

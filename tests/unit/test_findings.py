@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from lxcfleet.daemon import findings
+from lxcfleet.daemon.uses import findings
 from lxcfleet.runtime.tasks import TaskReading
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

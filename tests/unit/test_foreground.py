@@ -19,7 +19,7 @@ from lxcfleet.containers import foreground
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
-from lxcfleet.daemon.foreground import Foregrounds
+from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.host.lxc import foreground as keeping
 from lxcfleet.host.lxc.streams import Copies, Follower, Log
 from lxcfleet.host.process import proc

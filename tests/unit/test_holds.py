@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.generations import HoldRequest, ReleaseRequest, RollbackRequest
-from lxcfleet.daemon import findings
+from lxcfleet.daemon.uses import findings
 from lxcfleet.errors import InvalidInput, WrongState
 from lxcfleet.patch import behind
 from lxcfleet.patch.events import HoldPast

@@ -11,7 +11,7 @@ import pytest
 
 from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.containers import moving
-from lxcfleet.daemon import findings
+from lxcfleet.daemon.uses import findings
 from lxcfleet.errors import InvalidInput, WrongState
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves

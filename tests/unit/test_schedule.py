@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.daemon.schedule import Past, expired, is_due, is_unchanged, past
+from lxcfleet.daemon.uses.schedule import Past, expired, is_due, is_unchanged, past
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.spec.snapshots import Schedule
 

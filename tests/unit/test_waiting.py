@@ -14,8 +14,8 @@ from lxcfleet.api.requests import WaitRequest
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.events import Gone
 from lxcfleet.containers.registry import Registry
-from lxcfleet.daemon import waiting
-from lxcfleet.daemon.waiting import Waiting
+from lxcfleet.daemon.uses import waiting
+from lxcfleet.daemon.uses.waiting import Waiting
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths

@@ -13,9 +13,9 @@ from lxcfleet.api.apps import (
     UseAppRequest,
 )
 from lxcfleet.api.records import OperationRecord
-from lxcfleet.daemon.apps import Apps
-from lxcfleet.daemon.baking import Baking
 from lxcfleet.daemon.http.routes import Routes
+from lxcfleet.daemon.uses.apps import Apps
+from lxcfleet.daemon.uses.baking import Baking
 from lxcfleet.patch.apps import AppSwitch
 
 

@@ -28,11 +28,11 @@ from lxcfleet.api.requests import (
     SetRequest,
     WaitRequest,
 )
-from lxcfleet.daemon import consoles
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
-from lxcfleet.daemon.service import Fleet
-from lxcfleet.daemon.setting import Setting
+from lxcfleet.daemon.uses import consoles
+from lxcfleet.daemon.uses.service import Fleet
+from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.spec.selection import Selection
 
 

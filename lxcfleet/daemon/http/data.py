@@ -16,8 +16,8 @@ from lxcfleet.api.requests import (
 )
 from lxcfleet.containers.measuring.disk import Disk
 from lxcfleet.daemon.http.routes import Routes
-from lxcfleet.daemon.secrets import SecretCalls
-from lxcfleet.daemon.volumes import Volumes
+from lxcfleet.daemon.uses.secrets import SecretCalls
+from lxcfleet.daemon.uses.volumes import Volumes
 
 
 class OfVolumes:

@@ -13,7 +13,7 @@ from lxcfleet.api.moves import (
     OfferRequest,
 )
 from lxcfleet.daemon.http.routes import Routes
-from lxcfleet.daemon.moves import Moves
+from lxcfleet.daemon.uses.moves import Moves
 
 
 class OfMoves:

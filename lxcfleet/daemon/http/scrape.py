@@ -12,7 +12,7 @@ from lxcfleet.api.records import TargetRecord
 from lxcfleet.containers.measuring.readings import FleetReading, Readings
 from lxcfleet.daemon.http import gate, metrics
 from lxcfleet.daemon.http.routes import Routes
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import MetricsSettings
 

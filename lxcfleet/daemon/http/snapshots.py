@@ -12,8 +12,8 @@ from lxcfleet.api.snapshots import (
     SnapshotRecord,
 )
 from lxcfleet.daemon.http.routes import Routes
-from lxcfleet.daemon.service import Fleet
-from lxcfleet.daemon.snapshots import Snapshots
+from lxcfleet.daemon.uses.service import Fleet
+from lxcfleet.daemon.uses.snapshots import Snapshots
 from lxcfleet.spec.selection import Selection
 
 

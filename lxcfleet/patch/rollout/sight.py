@@ -39,7 +39,7 @@ PAUSE_SECONDS = 10.0
 
 
 class Fleet(Protocol):
-    """What rollouts use of the fleet; daemon.service has it."""
+    """What rollouts use of the fleet; daemon.uses.service has it."""
 
     config: Config
     registry: Registry

@@ -10,7 +10,7 @@ from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
 from lxcfleet.containers.requests import services
 from lxcfleet.containers.requests.changing import BEGUN, Planned, restart_lines, to_restart, turn_lines
 from lxcfleet.containers.requests.request import units_of
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record

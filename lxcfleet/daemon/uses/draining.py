@@ -14,7 +14,7 @@ from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
-from lxcfleet.daemon.events import DrainBegan, DrainEnded
+from lxcfleet.daemon.uses.events import DrainBegan, DrainEnded
 from lxcfleet.errors import HostError, WrongState
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operation, Operations, now

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
-from lxcfleet.daemon.events import SnapshotFailed
-from lxcfleet.daemon.snapshots import Snapshots
+from lxcfleet.daemon.uses.events import SnapshotFailed
+from lxcfleet.daemon.uses.snapshots import Snapshots
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import SCHEDULE, Snapshot
 from lxcfleet.errors import FleetError, HostError

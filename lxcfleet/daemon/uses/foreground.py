@@ -21,7 +21,7 @@ from lxcfleet.containers import foreground, lxc_config, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.foreground import Foreground
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.errors import Busy, Conflict, FleetError, HostError, NotFound, WrongState, from_body
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher.client import Launcher

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.daemon.events import VolumeCreated
-from lxcfleet.daemon.volumes import Volumes
+from lxcfleet.daemon.uses.events import VolumeCreated
+from lxcfleet.daemon.uses.volumes import Volumes
 from lxcfleet.data import arrivals, volumes
 from lxcfleet.data.archives.entries import refused
 from lxcfleet.data.archives.head import Head

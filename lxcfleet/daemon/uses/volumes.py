@@ -15,7 +15,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.daemon.events import VolumeChanged, VolumeCreated, VolumeRemoved
+from lxcfleet.daemon.uses.events import VolumeChanged, VolumeCreated, VolumeRemoved
 from lxcfleet.data import volumes
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.fleets.volumes import VolumeChange

@@ -39,9 +39,9 @@ from lxcfleet.containers import moving
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone
-from lxcfleet.daemon.archive_requests import ExportAsk
-from lxcfleet.daemon.archives import Archives, spec_of
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.archive_requests import ExportAsk
+from lxcfleet.daemon.uses.archives import Archives, spec_of
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import (
     AlreadyExists,

@@ -16,8 +16,8 @@ from typing import Any
 from lxcfleet.api.apps import BakeAppRequest
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.container import Container
-from lxcfleet.daemon.apps import Apps
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.apps import Apps
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.errors import FleetError, HostError, InvalidInput, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database

@@ -20,7 +20,7 @@ from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.copies.stillness import Stillness
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
-from lxcfleet.daemon.events import SnapshotMade, SnapshotRemoved, SnapshotRestored
+from lxcfleet.daemon.uses.events import SnapshotMade, SnapshotRemoved, SnapshotRestored
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import ASKED, RESTORE, Snapshot
 from lxcfleet.errors import Broken, Busy, NotFound, WrongState

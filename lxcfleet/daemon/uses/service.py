@@ -42,12 +42,12 @@ from lxcfleet.containers.requests.fitting import unfit
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.containers.supervision.boot import Boot
-from lxcfleet.daemon import findings
-from lxcfleet.daemon.draining import Draining
-from lxcfleet.daemon.schedule import Schedules
-from lxcfleet.daemon.snapshots import Snapshots
-from lxcfleet.daemon.volumes import Volumes
-from lxcfleet.daemon.waiting import Waiting
+from lxcfleet.daemon.uses import findings
+from lxcfleet.daemon.uses.draining import Draining
+from lxcfleet.daemon.uses.schedule import Schedules
+from lxcfleet.daemon.uses.snapshots import Snapshots
+from lxcfleet.daemon.uses.volumes import Volumes
+from lxcfleet.daemon.uses.waiting import Waiting
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc

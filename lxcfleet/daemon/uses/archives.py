@@ -30,9 +30,9 @@ from lxcfleet.containers.order.dependencies import refuse_circle
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.requests import services
-from lxcfleet.daemon.archive_requests import ExportAsk, ImportAsk
-from lxcfleet.daemon.arrivals import Arrivals, Coming
-from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.uses.archive_requests import ExportAsk, ImportAsk
+from lxcfleet.daemon.uses.arrivals import Arrivals, Coming
+from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import (

@@ -14,7 +14,7 @@ from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedApp
 from lxcfleet.containers.apps import AppSealed, has_release
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.registry import Registry
-from lxcfleet.daemon.events import AppRemoved
+from lxcfleet.daemon.uses.events import AppRemoved
 from lxcfleet.data.apps import store
 from lxcfleet.errors import AlreadyExists, Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.host.packages import database

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS
-from lxcfleet.daemon import arrivals
+from lxcfleet.daemon.uses import arrivals
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.moves import MOST_HOST, Journal, Step, check_id
 from lxcfleet.spec.names import check_name
