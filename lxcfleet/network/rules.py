@@ -30,6 +30,9 @@ class Published:
 
 
 _TABLE = "lxcfleet_"
+MOST_STREAMS = 6
+"""So many TCP connections to the name server may one container have, and one user of the host. dnsmasq has a process for
+each, 20 of them for all, and waits for minutes for what a client does not send."""
 PUBLISHED = ("published", "published6")
 """The chains that say where the host's ports lead."""
 
@@ -73,6 +76,8 @@ def render(
         f"table inet {own} {{",
         "  set isolated4 { type ipv4_addr; }",
         "  set isolated6 { type ipv6_addr; }",
+        "  set asking { type ether_addr; flags dynamic; size 65535; }",
+        "  set asking_users { type uid; flags dynamic; size 65535; }",
         *published_chains(published),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
@@ -99,6 +104,7 @@ def render(
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
         "  }",
         *_to_the_host(bridge, host_access=host_access),
+        *_users_of_the_host(subnet),
         *_translation(subnet, bridge, nat=nat),
         "}",
         "",
@@ -121,11 +127,26 @@ def _to_the_host(bridge: str, *, host_access: bool) -> list[str]:
         "    type filter hook input priority filter; policy accept;",
         f'    iifname != "{bridge}" accept',
         "    ct state established,related accept",
+        f"    tcp dport 53 add @asking {{ ether saddr ct count over {MOST_STREAMS} }} reject with tcp reset",
         "    meta l4proto { tcp, udp } th dport 53 accept",
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
         *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
         "  }",
     ]
+
+
+def _users_of_the_host(subnet: Subnet) -> Iterator[str]:
+    """The chain that says how much of the fleet's name server a user of the host may have."""
+    yield "  chain from_users {"
+    yield "    type filter hook output priority filter; policy accept;"
+    yield "    tcp dport != 53 accept"
+    yield "    ct state != new accept"
+    yield "    meta skuid 0 accept"
+    limit = f"add @asking_users {{ meta skuid ct count over {MOST_STREAMS} }} reject with tcp reset"
+    for gateway in (subnet.gateway, subnet.gateway6):
+        if gateway is not None:
+            yield f"    {'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip} {limit}"
+    yield "  }"
 
 
 def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from lxcfleet.api.records import OperationRecord, ResultRecord
-from lxcfleet.errors import Cancelled, FleetError, NotFound
+from lxcfleet.errors import Cancelled, FleetError, HostError, NotFound
 from lxcfleet.spec.results import Result
 
 log = logging.getLogger(__name__)
@@ -233,6 +233,10 @@ class Operations:
             except FleetError as error:
                 status = "cancelled" if isinstance(error, Cancelled) else "failed"
                 result = Result(name, status, False, error.body())
+            except OSError as error:  # the host refuses something that no room has words for
+                log.exception("%s of %s failed", operation.action, name)
+                refused = HostError.from_os_error(f"{name}: {operation.action} failed", error)
+                result = Result(name, "failed", False, refused.body())
             except Exception as error:
                 # A defect of ours must cost one container's result, not all that come after it.
                 log.exception("%s of %s failed unexpectedly", operation.action, name)

@@ -236,7 +236,7 @@ def test_a_daemon_that_dies_while_a_command_runs(spawn: Spawn, daemon: Daemon) -
     _, err = process.communicate(timeout=60)
     assert process.returncode == 125
     said = err.decode().splitlines()
-    assert said[0] == "lxcfleet: the daemon went away while the command ran in a"
+    assert said[0] == "lxcfleet: how the command in a ended can't be told"
     assert "the exit status is lost" in said[1]
     assert "lxcfleet exec a -- ps aux" in said[2]
 

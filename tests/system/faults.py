@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
+from .fault_verbs import VERBS, Scenario
 from .harness import PATIENCE, Fleet, alive, cgroups_of, command_lines, processes_in, until
 
 KINDS = ("open", "create", "write", "rename", "fsync", "mount", "fork", "mkdir", "unlink", "link")
@@ -125,16 +126,6 @@ class Fault:
         return f"{self.scenario}-{self.nth}-{self.kind}-{errno.errorcode[self.error]}{'-lasting' * self.lasting}"
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """One action on the container. ``before`` and ``after`` are states, with ``absent`` among them."""
-
-    before: str
-    after: str
-    act: Callable[[Stage], list[str]]
-    """Does it; returns the error texts that were given, which are none if the answer was that all is done."""
-
-
 class Stage:
     """A fleet whose daemon's calls can fail: a container ``a``, on which all is tried, and a witness that must run on."""
 
@@ -163,7 +154,10 @@ class Stage:
 
     def act(self, action: Action, name: str = "") -> list[str]:
         """Do one action to the end; returns the errors that were told."""
-        request = ActionRequest(action, Selection(patterns=(name or self.name,)), force=True, timeout=2)
+        snapshots = action is Action.DESTROY
+        request = ActionRequest(
+            action, Selection(patterns=(name or self.name,)), force=True, timeout=2, with_snapshots=snapshots
+        )
         return self._follow(self.client.act(request)["id"])
 
     def create(self, name: str = "", network: str = "none") -> list[str]:
@@ -231,6 +225,7 @@ class Stage:
         if said:
             until(lambda: not any(record["busy"] for record in self.fleet.records()), 10, "nothing is under way")
             if self.told(self.name) == scenario.before:
+                scenario.ready(self)
                 again = self.attempt(scenario)
                 assert not again, again
             self.bring(self.name, scenario.after)
@@ -238,6 +233,7 @@ class Stage:
         self.kept(scenario.after)
         # A disk that refuses all writes keeps the file that was to take another's place: its next write replaces it.
         until(lambda: not self.left(new=not fault.lasting), 20, f"left: {self.left()}")
+        until(lambda: not scenario.left(self), 20, f"left: {scenario.left(self)}")
 
     def kept(self, state: str) -> None:
         """Check that the containers' content is still there."""
@@ -250,7 +246,8 @@ class Stage:
         """What nobody owns. ``new``: with files that were to take the place of others."""
         names = self.fleet.states()
         ours = [self.fleet.paths.container(name).directory for name in names]
-        odd = [*self.fleet.half_done(), *(d for d in self.fleet.directories() if Path(d) not in ours)]
+        mine = {*ours, self.fleet.paths.snapshots}
+        odd = [*self.fleet.half_done(), *(d for d in self.fleet.directories() if Path(d) not in mine)]
         odd += [str(path) for directory in ours for path in directory.glob(".*.new") if new]
         if names.get(self.name) in (None, "stopped"):
             odd += map(str, cgroups_of(self.name))
@@ -266,6 +263,7 @@ class Stage:
         """One trial; returns whether the call came at all."""
         scenario = SCENARIOS[fault.scenario]
         self.bring(self.name, scenario.before)
+        scenario.ready(self)
         self.marked = scenario.before != "absent"
         if self.marked:
             self.mark.write_text("kept")
@@ -284,7 +282,7 @@ class Stage:
         """Begin anew after a trial that failed, whatever it left."""
         if self.fleet.daemon_pid() is None:
             self.start_daemon()
-        self.fleet.run("destroy", "--all", "--force", "-q")
+        self.fleet.run("destroy", "--all", "--force", "--with-snapshots", "-q")
         self.fleet.stop_daemon(signal.SIGKILL)
         self.start_daemon()
         self.bring(self.witness, "running")
@@ -302,6 +300,7 @@ class Stage:
         """The kind and the path of each call of a scenario in which nothing fails."""
         scenario = SCENARIOS[name]
         self.bring(self.name, scenario.before)
+        scenario.ready(self)
         self.faults.arm()
         said = scenario.act(self)
         self.faults.disarm()
@@ -393,6 +392,7 @@ SCENARIOS: dict[str, Scenario] = {
     "rollout": Scenario("running", "running", _rollout),
     "mask": Scenario("running", "running", _mask),
     "reconcile": Scenario("stopped", "running", _reconcile),
+    **VERBS,
 }
 
 
@@ -438,7 +438,7 @@ def main() -> int:
                 print("\n".join(stage.faults.calls()), fleet.log()[-3000:], sep="\n")
     finally:
         with contextlib.suppress(Exception):
-            fleet.run("destroy", "--all", "--force", "-q")
+            fleet.run("destroy", "--all", "--force", "--with-snapshots", "-q")
         fleet.remove()
         leftovers.end()
     print(f"{tried} trials, {failures} failed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.net import dnsmasq
+from lxcfleet.network import rules
 from lxcfleet.spec.addresses import interface_name
 
-from .harness import DAEMON, SLEEP, Fleet, alive, until
+from .harness import CLIENT, DAEMON, SLEEP, Fleet, alive, source, until
 
 pytestmark = pytest.mark.system
 
@@ -323,6 +325,57 @@ def test_no_client_ends_the_server_of_srv_records(fleet: Fleet) -> None:
     assert pid_in(fleet.paths.responder_pid) == pid
     assert alive(pid)
     assert not fleet.events("repaired")
+
+
+def _hold_streams(address: str, who: str) -> None:
+    """Connect forty times to a name server, send the beginning of a question, and stay; says how many were taken."""
+    import contextlib
+    import os
+    import socket
+
+    if who == "user":
+        os.setgroups([])
+        os.setgid(60001)
+        os.setuid(60001)
+    held = []
+    for _ in range(40):
+        with contextlib.suppress(OSError):
+            held.append(socket.create_connection((address, 53), 3))
+            held[-1].send(b"\xff\xff")
+    print(len(held), flush=True)
+    input()
+
+
+def _ask_over_tcp(address: str, name: str) -> None:
+    """Ask a name server over TCP for an address; fails without one."""
+    import socket
+    import struct
+
+    labels = b"".join(bytes((len(word),)) + word.encode() for word in name.split("."))
+    question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1)
+    with socket.create_connection((address, 53), 5) as server:
+        server.sendall(struct.pack("!H", len(question)) + question)
+        assert struct.unpack("!H", server.recv(9000)[8:10]) == (1,)
+
+
+def test_nobody_takes_the_name_server_over_tcp_from_others(fleet: Fleet) -> None:
+    """dnsmasq has a process for each client over TCP, twenty of them at most, and waits for minutes for their questions."""
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    server = name_server(fleet)
+    ask = ("--", "python3", "-c", source(_ask_over_tcp, (server, f"{two}.{fleet.tag}.test")))
+    code = f"{inspect.getsource(_hold_streams)}\nimport sys\n_hold_streams(*sys.argv[1:])"
+    hold = ["/usr/bin/python3", "-c", code, server]
+    for command in ([CLIENT, "exec", one, "--", *hold, "guest"], [*hold, "user"]):
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=fleet.environment()
+        ) as crowd:
+            assert crowd.stdout is not None
+            assert 1 <= int(crowd.stdout.readline()) <= rules.MOST_STREAMS
+            fleet.ok("exec", two, *ask)
+            crowd.communicate("\n", timeout=30)
+    # The places are free again once their clients have gone.
+    until(lambda: fleet.run("exec", one, *ask).status == 0, 10, "it is answered")
 
 
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:

@@ -58,7 +58,9 @@ def exit_of(data: bytes, name: str) -> int:
     """The exit status in the last message; raises the error if the message has one. ``name``: the container's name."""
     if not data:
         raise Unreachable(
-            f"the daemon went away while the command ran in {name}", why="it closed the connection: the exit status is lost",
+            f"how the command in {name} ended can't be told",
+            # liblxc ends the process that attaches with it, if the container ends just then.
+            why="the exit status is lost: the container ended just then, or lxcfleetd's process that served it",
             hint=f"`lxcfleet exec {name} -- ps aux` shows whether the command still runs; run it again if it does not",
         )  # fmt: skip
     message = json.loads(data)

@@ -54,7 +54,7 @@ class Look:
                 try:
                     containers[name] = self._group_of(name, generation)
                 except (OSError, FleetError) as error:
-                    problems[name] = str(error).replace("\n", "; ")
+                    problems[name] = _said(error)
             generations = dict[str, int]()
             for number in self._ask["generations"]:
                 with contextlib.suppress(OSError, FleetError):
@@ -148,6 +148,13 @@ class Look:
                 problem = f"{file} can't be used: {error}"
                 break
         return None, CveData(file=place, modified=moment, problem=problem)
+
+
+def _said(error: Exception) -> str:
+    """An error of a container in one line."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).replace("\n", "; ")
 
 
 def _read(status: bytes) -> Set:
