@@ -133,7 +133,8 @@ class Stage:
         self.fleet = fleet
         self.faults = Faults(fleet)
         fleet.settings(f"{fleet.usual}alive_time: 0\n")  # a rollout waits for nothing but what it does
-        self.name, self.witness = fleet.name("a"), fleet.name("w")
+        self.name: str = fleet.name("a")
+        self.witness: str = fleet.name("w")
         self.start_daemon()
         self.bring(self.witness, "running")
         self.marked = False
