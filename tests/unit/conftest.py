@@ -10,10 +10,10 @@ from pathlib import Path
 
 import hostguard
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# The time of an example depends on the machine, which may be busy with other work.
-settings.register_profile("untimed", deadline=None)
+# The time of an example, and of making one up, depends on the machine, which may be busy with other work.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
