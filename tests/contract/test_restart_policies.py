@@ -89,7 +89,7 @@ def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(d
     before = info(daemon, "web")["pid"]
     kill(daemon, "web")
     soon(lambda: info(daemon, "web")["pid"] not in (None, before))
-    assert told(daemon, "web") == ["created", "stopped", "restarted"]
+    soon(lambda: told(daemon, "web") == ["created", "stopped", "restarted"])
     assert cli("stop", "web").status == 0
     record = info(daemon, "web")
     assert (record["state"], record["starts_in"]) == ("stopped", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -51,6 +52,10 @@ SHORT = ("alive_time: 0.3\n", "rollout: {min_healthy_time: 0.5}\n")
 """Settings of all fleets of tests."""
 
 PIPE = subprocess.PIPE
+
+OTHERS_ETC = re.compile(r"/etc/lxcfleet-t[0-9a-f]{6}(/|$)")
+"""The directories of settings of fleets of tests, and what is below them: whatever looks at the whole host sees those of
+tests that run beside it, with secrets in them."""
 
 
 @cache
@@ -256,13 +261,9 @@ class Fleet:
 
     def servants(self) -> dict[str, int]:
         """The daemon's children that fork the others: ``launcher`` and ``booter``."""
-        parent = self.daemon_pid()
         marks = {"lxcfleet.launcher": "launcher", "booter.py": "booter"}
         return {
-            word: pid
-            for pid, line in command_lines()
-            for mark, word in marks.items()
-            if mark in line and parent_of(pid) == parent
+            word: pid for pid in children_of(self.daemon_pid()) for mark, word in marks.items() if mark in command_line(pid)
         }
 
     def log(self) -> str:
@@ -304,6 +305,10 @@ class Fleet:
         """The fleet's mounts in the host's mount table."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         return [line for line in lines if str(self.paths.run) in line]
+
+    def host_mounts(self) -> int:
+        """How many mounts in the host's mount table are of this fleet. Tests that run beside this one mount theirs."""
+        return sum(self.tag in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
     def loops(self) -> list[str]:
         """Loop devices on the fleet's mask."""
@@ -421,13 +426,23 @@ def parent_of(pid: int) -> int | None:
     return int(words[1]) if words else None
 
 
+def children_of(pid: int | None) -> list[int]:
+    """The children of a process, as the kernel lists them; proc(5), children. A look at all processes may take so long on a
+    busy machine that a kill after it comes too late."""
+    lists = Path(f"/proc/{pid or 0}/task").glob("*/children")
+    return [int(word) for path in lists for word in path.read_text().split()]
+
+
+def command_line(pid: int) -> str:
+    """The command line of a process; empty for a zombie and for the kernel's own."""
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
 def command_lines() -> Iterator[tuple[int, str]]:
     """The pid and the command line of each process, except for zombies and the kernel's own."""
     for directory in Path("/proc").glob("[0-9]*"):
-        pid = int(directory.name)
-        line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
-        if line:
-            yield pid, line
+        if line := command_line(int(directory.name)):
+            yield int(directory.name), line
 
 
 def _read(pid: int, file: str) -> bytes:
@@ -437,9 +452,6 @@ def _read(pid: int, file: str) -> bytes:
         return b""
 
 
-def host_mounts() -> int:
-    """The number of mounts in the host's mount table."""
-    return len(Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def source(function: Callable[..., None], arguments: tuple[Any, ...] = ()) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 import leftovers
 import pytest
 
-from .harness import CLIENT, Fleet
+from .harness import CLIENT, LEAST, Fleet
 
 _UNPACKED = Path.home() / ".cache/lxcfleet/packages"
 _RUN = Path("/run/sshd")
@@ -108,7 +108,7 @@ def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
         process = subprocess.Popen(["unshare", "--mount", "sh", "-c", command], env=environment, stdout=log, stderr=log)
     server = Server(config, process)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LEAST
         while True:
             assert process.poll() is None, (directory / "sshd.log").read_text()
             if f"listening on 127.0.0.1 port {port}" in (directory / "sshd.log").read_text():

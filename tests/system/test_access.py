@@ -87,7 +87,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     thread.start()
     yield fake, path
     fake.holding.clear()
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
 

@@ -113,24 +113,27 @@ def test_standard_streams_are_the_console(fleet: Fleet) -> None:
 def test_zombies_are_reaped(fleet: Fleet) -> None:
     script = "for i in 1 2 3 4 5; do (sleep 0.05 & exec true) & done; wait; exec sleep infinity"
     name = app(fleet, fleet.name("a"), "sh", "-c", script)
-    time.sleep(0.5)
-    processes = fleet.inside(name, "cat /proc/[0-9]*/stat | cut -d' ' -f2,3")
-    assert " Z" not in processes
-    assert processes.count("(sleep)") == 1
+
+
+    def only_one_sleeps() -> bool:
+        processes = fleet.inside(name, "cat /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f2,3")
+        return " Z" not in processes and processes.count("(sleep)") == 1
+
+    until(only_one_sleeps, what="all the others have ended, and none of them is a zombie")
 
 
 def test_stop_reaches_the_command(fleet: Fleet) -> None:
-    script = "trap 'echo ended >/var/ended; exit 0' TERM; while :; do sleep 0.05; done"
+    script = "trap 'echo ended >/var/ended; exit 0' TERM; touch /var/ready; while :; do sleep 0.05; done"
     name = app(fleet, fleet.name("a"), "sh", "-c", script)
-    time.sleep(0.2)
+    until((fleet.delta(name) / "var/ready").exists, what="the command hears the signal")
     fleet.ok("stop", name)
     assert (fleet.delta(name) / "var/ended").read_text() == "ended\n"
     assert fleet.state(name) == "stopped"
 
 
 def test_a_command_that_ignores_sigterm_is_killed(fleet: Fleet) -> None:
-    name = app(fleet, fleet.name("a"), "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
-    time.sleep(0.2)
+    name = app(fleet, fleet.name("a"), "sh", "-c", "trap '' TERM; touch /var/ready; while :; do sleep 0.05; done")
+    until((fleet.delta(name) / "var/ready").exists, what="the command ignores the signal")
     pid = fleet.pid(name)
     fleet.ok("stop", name, "--timeout", "1")
     assert not alive(pid)
@@ -146,7 +149,7 @@ def test_a_container_stops_when_its_command_ends(fleet: Fleet) -> None:
         assert (ran.status, "ended at once" in ran.err) == ((1, True) if status in (7, 137) else (0, False)), ran
         assert ("its last lines:\n  no file" in ran.err) == (status == 7)
     for command, status in ends.items():
-        assert fleet.run("wait", names[command], "--for", "stopped", "--status", "--timeout", "20", "-q").status == status
+        assert fleet.run("wait", names[command], "--for", "stopped", "--status", "-q").status == status
     states = {names[command]: "failed" if status else "exited" for command, status in ends.items()}
     assert fleet.states() == states
     until(lambda: not fleet.cgroups(), 5, "the containers' cgroups are gone")
@@ -294,8 +297,8 @@ def test_the_command_has_the_language_that_the_containers_files_ask_for(fleet: F
         fleet.create(fleet.name(word), command=says, options=options)
         fleet.inside(fleet.name(word), "echo LANG=fr_FR.UTF-8 >/etc/locale.conf; echo LC_TIME=C >>/etc/locale.conf")
     fleet.ok("restart", *map(fleet.name, asked))
-    lines = {word: [fleet.ok("logs", fleet.name(word)).split()[-1]] for word in asked}
-    assert lines == {"a": ["fr_FR.UTF-8,C,"], "b": ["fr_FR.UTF-8,C,1"], "c": ["C.UTF-8,,"]}
+    for word, line in {"a": "fr_FR.UTF-8,C,", "b": "fr_FR.UTF-8,C,1", "c": "C.UTF-8,,"}.items():
+        until(lambda word=word, line=line: fleet.ok("logs", fleet.name(word)).split()[-1] == line, what=line)  # type: ignore[misc]
     fleet.inside(fleet.name("a"), "rm /etc/locale.conf")
     fleet.ok("restart", fleet.name("a"))
     until(lambda: fleet.ok("logs", fleet.name("a")).split()[-1] == "C.UTF-8,,", 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet, Ran, fleet_on_disk, until
+from .harness import SLEEP, TIMEOUT, Fleet, Ran, fleet_on_disk, until
 
 pytestmark = pytest.mark.system
 
@@ -264,8 +264,8 @@ def test_a_container_with_an_unusable_spec_is_broken(fleet: Fleet) -> None:
         problem = fleet.record(name)["problem"]
         assert name in problem
         assert str(spec) in problem
-    for state in ("running", "healthy"):  # wait fails at once; otherwise it would wait for a minute
-        ran = fleet.run("wait", *names, "--for", state, "-f", "json", timeout=20)
+    for state in ("running", "healthy"):  # wait fails at once; otherwise it would wait for ten minutes
+        ran = fleet.run("wait", *names, "--for", state, "--timeout", "600", "-f", "json")
         assert (ran.status, ran.results) == (FAILED, dict.fromkeys(names, "failed"))
         assert str(specs[names[0]]) in ran.err
     ran = fleet.run("restart", "--all", "-f", "json")
@@ -438,7 +438,7 @@ def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk
     client = fleet.spawn("create", fleet.name("m"), "-n", "150", "-f", "json", *SLEEP)
     until(lambda: len(fleet.directories()) > 5, 20, "the create has begun")
     fill(fleet.paths.lxc)
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=TIMEOUT)
     ran = Ran(client.returncode, out.decode(), err.decode())
     assert ran.status == SOME, ran
     assert "No space left on device" in ran.out + ran.err
@@ -505,10 +505,10 @@ def test_a_wrong_rule_stops_no_container(fleet: Fleet) -> None:
     ran = fleet.run("restart", one)
     assert (ran.status, "is not stopped, as it could not start again" in ran.err) == (1, True), ran
     assert "typo.yaml: units[0]" in ran.err
-    rolled = fleet.run("restart", one, two, "--rolling", "--healthy-deadline", "4", "--min-healthy-time", "0", timeout=120)
+    rolled = fleet.run("restart", one, two, "--rolling", "--healthy-deadline", "4", "--min-healthy-time", "0")
     assert rolled.status == 1, rolled
     assert [fleet.pid(one), fleet.pid(two)] == pids
     rules.unlink()
     assert fleet.ok("config", "check")
-    assert fleet.run("rollout", "resume", timeout=120).status == 0
+    assert fleet.run("rollout", "resume").status == 0
     assert {fleet.pid(one), fleet.pid(two)}.isdisjoint(pids)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import PATIENCE, ROOT, Fleet, alive, command_lines, parent_of, until
+from .harness import ROOT, TIMEOUT, Fleet, alive, command_lines, parent_of, until
 
 pytestmark = pytest.mark.system
 
@@ -72,7 +72,7 @@ def test_a_run_that_a_signal_breaks_off_leaves_nothing(tmp_path: Path, fleet: Fl
     with run(tmp_path) as (other, tag):
         assert tag.left()
         other.send_signal(number)
-        other.wait(30 * PATIENCE)
+        other.wait(TIMEOUT)
         with contextlib.suppress(AssertionError):
             until(lambda: not tag.left(), 15)
         assert tag.left() == []

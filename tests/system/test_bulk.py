@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .harness import SLEEP, Fleet, Ran, host_mounts, until
+from .harness import SLEEP, TIMEOUT, Fleet, Ran, until
 
 pytestmark = pytest.mark.system
 
@@ -16,20 +16,20 @@ SOME, INTERRUPTED = 3, 130
 
 
 def finished(client: subprocess.Popen[bytes]) -> Ran:
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=TIMEOUT)
     return Ran(client.returncode, out.decode(), err.decode())
 
 
 def test_a_hundred_containers_are_created_used_and_destroyed(fleet: Fleet) -> None:
-    mounts = host_mounts()
+    mounts = fleet.host_mounts()
     assert "100 created" in fleet.ok("create", fleet.name("m"), "-n", "100", *SLEEP)
     records = fleet.records()
     assert [record["name"] for record in records] == [fleet.name(f"m{number}") for number in range(1, 101)]
     assert {record["state"] for record in records} == {"running"}
     assert len(fleet.ok("exec", "--all", "--", "true").splitlines()) == 0
-    assert host_mounts() == mounts
+    assert fleet.host_mounts() == mounts
     # Tests that run beside this one change the host: then the mask is built anew, and containers stay on the former one.
-    assert len([loop for loop in fleet.loops() if not loop.endswith("(deleted)")]) == 1
+    until(lambda: len([loop for loop in fleet.loops() if not loop.endswith("(deleted)")]) == 1, what="one mask is present")
     assert len(fleet.loops()) < 10
     assert "100 restarted" in fleet.ok("restart", "--all")
     after = {record["name"]: record["pid"] for record in fleet.records()}

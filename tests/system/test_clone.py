@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Fleet
+from .harness import OTHERS_ETC, PATIENCE, Fleet
 
 pytestmark = pytest.mark.system
 
@@ -55,7 +55,7 @@ def host_service() -> Iterator[str]:
 def system(fleet: Fleet, name: str) -> str:
     """Create a system container, and wait until it is up."""
     fleet.create(name, command=())
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "30")
+    fleet.ok("wait", name, "--for", "healthy")
     return name
 
 
@@ -81,9 +81,9 @@ def test_a_clone_can_not_read_private_files_of_the_host(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     script = "find / -xdev -type f ! -perm -o=r -size +0 -print 2>/dev/null || :"
-    for path in fleet.inside(name, script, timeout=60).splitlines():
+    for path in fleet.inside(name, script).splitlines():
         host = Path(path)
-        if host.is_file():
+        if host.is_file() and not OTHERS_ETC.match(path):
             assert fleet.ok("exec", name, "--", "cat", path) != host.read_text(errors="surrogateescape"), path
 
 
@@ -148,7 +148,7 @@ def test_a_packages_unit_in_the_delta_starts(fleet: Fleet) -> None:
 def test_poweroff_from_inside_stops_the_container(fleet: Fleet, how: str) -> None:
     name = system(fleet, fleet.name("a"))
     fleet.run("exec", name, "--", "sh", "-c", how)
-    fleet.ok("wait", name, "--for", "stopped", "--timeout", "20")
+    fleet.ok("wait", name, "--for", "stopped")
     time.sleep(0.3)
     assert fleet.state(name) == "stopped"
     assert fleet.half_done() == []
@@ -164,7 +164,7 @@ def test_stop_is_a_clean_shutdown(fleet: Fleet) -> None:
 
 def test_twenty_system_containers_boot_at_once(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("s"), "-n", "20")
-    fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "300", timeout=300 * PATIENCE)
     assert list(fleet.states().values()) == ["running"] * 20
     ids = fleet.ok("exec", "--all", "--", "cat", "/etc/machine-id").splitlines()
     assert len({line.split()[1] for line in ids}) == 20

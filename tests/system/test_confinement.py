@@ -38,7 +38,7 @@ class Clones:
         fleet.create(self.names["other"])
         fleet.create(self.names["system"], command=())
         fleet.create(self.names["privileged"], options=("--privileged",))
-        fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "40")
+        fleet.ok("wait", "--all", "--for", "healthy")
 
     def attack(self, kind: str, function: Callable[..., None], *arguments: Any) -> list[str]:
         """Run an attack in a container. Return the lines that it prints."""

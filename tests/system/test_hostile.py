@@ -14,7 +14,7 @@ from .harness import PATIENCE, SLEEP, Fleet, fleet_on_disk, source, until
 
 pytestmark = pytest.mark.system
 
-STOP_SECONDS = 20 * PATIENCE
+STOP_SECONDS = 60 * PATIENCE
 
 
 def inside(fleet: Fleet, name: str, attack: Callable[[], None]) -> str:

@@ -195,7 +195,7 @@ def test_system_containers_and_plain_lxc_start_have_the_parts_too(fleet: Fleet, 
     name, system = fleet.name("a"), fleet.name("s")
     fleet.create(name)
     fleet.create(system, command=())
-    fleet.ok("wait", system, "--for", "healthy", "--timeout", "30")
+    fleet.ok("wait", system, "--for", "healthy")
     assert fleet.inside(system, "systemctl is-system-running; cat /opt/tool/deep/down/file") == "running\npublic"
     fleet.ok("stop", name)
     host.run(f"lxc-start -P {fleet.paths.lxc} -n {name}")

@@ -154,7 +154,7 @@ def test_plain_lxc_start_merges_too(fleet: Fleet, host: None) -> None:
     install_inside(fleet, name, f"{MARK}-local", "5")
     fleet.ok("stop", name)
     install_on_host(f"{MARK}-shared", "2")
-    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), name], check=True, timeout=30)
+    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), name], check=True, timeout=60)
     assert version(fleet, name, f"{MARK}-shared") == "2"
     assert version(fleet, name, f"{MARK}-local") == "5"
 

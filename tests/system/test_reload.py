@@ -90,7 +90,7 @@ def test_the_rules_for_containers_change_at_once(fleet: Fleet) -> None:
     assert "elements" in bridge.partition("set hardware")[2].partition("}")[0]
     assert fleet.pid(one) == pid
     fleet.create(two)
-    assert found(fleet, two, one)
+    until(lambda: found(fleet, two, one), what="the name is known")
 
 
 def test_the_names_of_containers_change_at_once(fleet: Fleet) -> None:
@@ -108,13 +108,13 @@ def test_the_names_of_containers_change_at_once(fleet: Fleet) -> None:
     reload(fleet)
     until(lambda: found(fleet, one, f"{two}.fleet"), what="the old name is known again")
     fleet.ok("restart", one)
-    assert found(fleet, one, two)
+    until(lambda: found(fleet, one, two), what="the name is known")
 
 
 def test_no_container_is_left_on_another_bridge(fleet: Fleet) -> None:
     one, two, new = fleet.name(1), fleet.name(2), other(fleet)
     fleet.create(one)
-    write(fleet, bridge=new, ipv4="10.99.0.0/16")
+    write(fleet, bridge=new, ipv4="10.97.0.0/16")
     for begin_anew in (False, True):
         if begin_anew:
             fleet.stop_daemon()
@@ -123,11 +123,11 @@ def test_no_container_is_left_on_another_bridge(fleet: Fleet) -> None:
             reload(fleet)
         log = fleet.log()
         assert f"network.bridge stays {fleet.bridge}, not {new}: containers run on it" in log
-        assert "network.ipv4 stays auto, not 10.99.0.0/16: connected containers have addresses by it" in log
+        assert "network.ipv4 stays auto, not 10.97.0.0/16: connected containers have addresses by it" in log
         assert (there(new), ports(fleet.bridge)) == (False, 1)
     fleet.create(two)
     assert ports(fleet.bridge) == 2
-    assert found(fleet, two, one)
+    until(lambda: found(fleet, two, one), what="the name is known")
 
     before = fleet.record(one)["addresses"]
     fleet.ok("stop", "--all")
@@ -136,7 +136,7 @@ def test_no_container_is_left_on_another_bridge(fleet: Fleet) -> None:
     fleet.ok("start", "--all")
     assert ports(new) == 2
     assert fleet.record(one)["addresses"] == before
-    assert found(fleet, two, one)
+    until(lambda: found(fleet, two, one), what="the name is known")
     fleet.ok("stop", "--all")
     write(fleet)
     fleet.stop_daemon()
@@ -149,9 +149,9 @@ def test_without_containers_bridge_and_addresses_change(fleet: Fleet) -> None:
     one = fleet.name(1)
     fleet.create(one)
     fleet.ok("destroy", one, "--force")
-    write(fleet, bridge=other(fleet), ipv4="10.99.0.0/16")
+    write(fleet, bridge=other(fleet), ipv4="10.97.0.0/16")
     reload(fleet)
     fleet.ok("create", one, *SLEEP)
-    assert fleet.record(one)["addresses"][0].startswith("10.99.")
+    assert fleet.record(one)["addresses"][0].startswith("10.97.")
     assert (there(fleet.bridge), ports(other(fleet))) == (False, 1)
 

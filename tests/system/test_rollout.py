@@ -19,7 +19,8 @@ from .harness import SLEEP, Fleet, Ran, until
 
 pytestmark = pytest.mark.system
 
-QUICK = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 5}\n"
+QUICK = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 60}\n"
+"""What halts because of its deadline gets a short one of its own: on a busy host a container may take its time to be up."""
 FAST = ("--health-interval", "0.2", "--health-retries", "2", "--health-start-period", "0")
 PROGRAM = Path("/opt/lxcfleet-rollout")
 """On the host, and so in every clone."""
@@ -169,7 +170,7 @@ def test_a_container_that_never_becomes_healthy_halts_the_rollout(quick: Fleet) 
 def test_a_container_that_does_not_come_up_halts_the_rollout_and_can_be_left_behind(quick: Fleet) -> None:
     names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good; exit 37"))
     quick.inside(names[0], "touch /bad")
-    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1")
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "5")
     assert ran.status == 1, ran
     assert "| no good" in ran.err
     assert "its process 1: exit status 37\n" in ran.err
@@ -196,7 +197,7 @@ def test_a_halt_tells_which_signal_ended_the_container(quick: Fleet, script: str
     command = ("--", "sh", "-c", f"test ! -e /bad && exec sleep infinity; {script}")
     names = create(quick, "k", 2, "--memory", "64M", command=command)
     quick.inside(names[0], "touch /bad")
-    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "20", timeout=60)
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "20")
     assert (ran.status, f"its process 1: {ended}\n" in ran.err) == (1, True), ran
     assert any(ended in event["message"] for event in quick.events("rollout"))
 
@@ -206,12 +207,12 @@ def test_a_service_that_does_not_come_back_halts_the_rollout(quick: Fleet) -> No
     unit = "[Service]\\nExecStart=/bin/false\\n[Install]\\nWantedBy=multi-user.target\\n"
     quick.inside(names[0], f"printf '{unit}' >/etc/systemd/system/wrong.service && systemctl -q enable wrong")
     before = runs(quick)
-    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "15", timeout=120)
+    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "15")
     assert ran.status == 1, ran
     assert "systemd is degraded: wrong.service failed" in ran.err
     assert restarted(before, runs(quick)) == {names[0]}
     quick.inside(names[0], "systemctl disable -q wrong; systemctl reset-failed")
-    assert quick.run("rollout", "resume", timeout=180).status == 0
+    assert quick.run("rollout", "resume").status == 0
     assert restarted(before, runs(quick)) == set(names)
 
 
@@ -429,8 +430,8 @@ def test_a_rollout_goes_on_after_the_daemon_is_killed_at_a_step_of_a_restart(qui
 
 
 def test_a_halt_and_a_pause_survive_the_daemon(quick: Fleet) -> None:
-    names = create(quick, "k", 3)
-    quick.ok("restart", "--all", "--rolling", "--max-unavailable", "1", "--min-healthy-time", "1", "--no-wait")
+    names = create(quick, "k", 2)
+    quick.ok("restart", "--all", "--rolling", "--max-unavailable", "1", "--min-healthy-time", "4", "--no-wait")
     until(lambda: phases(quick)[names[0]] != "waiting", 10)
     quick.ok("rollout", "pause")
     until(lambda: phases(quick)[names[0]] == "done", 10)

@@ -20,7 +20,7 @@ from .harness import PATIENCE, Fleet, until
 pytestmark = pytest.mark.system
 
 PATCHED = "policy: auto, quiet: 1"
-ROLLOUT = f"rollout: {{min_healthy_time: 0, canaries: 1, healthy_deadline: {8 * PATIENCE}}}\n"
+ROLLOUT = f"rollout: {{min_healthy_time: 0, canaries: 1, healthy_deadline: {12 * PATIENCE}}}\n"
 ANSWER = "/run/answer"
 ILL = {
     "answers 500": f"echo 500 >{ANSWER}; exec sleep infinity",

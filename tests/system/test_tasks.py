@@ -66,7 +66,7 @@ def test_every_task_that_fails_is_counted_reported_and_started_again(fleet: Flee
     pid = fleet.daemon_pid()
     assert pid is not None
     os.kill(pid, signal.SIGHUP)
-    fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", "--all", "--for", "healthy")
     until(lambda: read(fleet).keys() >= LOOPS | OTHERS, 30, "all tasks were started")
     until(lambda: all(task == (1, True) or task[0] > 1 for task in read(fleet).values()), 30, "all tasks were started again")
 
@@ -78,7 +78,7 @@ def test_every_task_that_fails_is_counted_reported_and_started_again(fleet: Flee
         until(lambda: read(fleet)[name][1], 30, f"{name} is started again")  # noqa: B023
 
     # The daemon still works: health checks, commands in containers, and doctor, which tells the failures.
-    fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
+    fleet.ok("wait", "--all", "--for", "healthy")
     assert fleet.ok("exec", fleet.name(1), "--", "echo", "yes").strip() == "yes"
     findings = fleet.run("doctor", "-f", "json").json["findings"]
     told = {finding["message"] for finding in findings if finding["check"] == "tasks"}
