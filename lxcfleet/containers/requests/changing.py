@@ -104,15 +104,17 @@ class Changing:
 
     async def check(
         self, chosen: Sequence[Container], wanted: Mapping[str, Spec], asked: Iterable[str],
-        coming: frozenset[str] = frozenset(),
+        coming: frozenset[str] = frozenset(), *, anew: bool = True,
     ) -> list[Planned]:  # fmt: skip
         """The plan for those of the chosen containers that are to have other specs, by name. Whether what they depend on
         exists is for the caller to check: it may be made in the same go.
 
         ``asked``: the keys that the operator named; ``coming``: volumes that will be there by then. Raises FleetError with
-        every mistake in any of them.
+        every mistake in any of them. ``anew``: whether the host is looked at again; otherwise what was seen of it a moment
+        ago is good enough, as each start looks for itself.
         """
-        self._mask.distrust()
+        if anew:
+            self._mask.distrust()
         keys = {*asked}
         wrong = _Complaints(len(chosen))
         commands: set[tuple[tuple[str, ...], AppUse | None]] = set()

@@ -151,7 +151,7 @@ class ChangeSets:
             wanted[container.name] = spec
         if wanted:
             chosen = [container for container in containers if container.name in wanted]
-            await self._changing.carry_out(await self._changing.check(chosen, wanted, askable()))
+            await self._changing.carry_out(await self._changing.check(chosen, wanted, askable(), anew=False))
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""
