@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,7 +178,7 @@ class Discovery:
         text = self._text(container, member=self._membership.is_member(container.name))
         file = self._file(container.name)
         if text is None:
-            file.unlink(missing_ok=True)
+            _remove(file)
             return
         with contextlib.suppress(FileNotFoundError):
             if _content(file) == text:
@@ -211,7 +212,7 @@ class Discovery:
             container = alive.get(file.name)
             if container is None:
                 if not self._is_unseen(file.name):
-                    file.unlink(missing_ok=True)
+                    _remove(file)
                 continue
             alone = self._text(container, member=False)
             seen = alone != self._text(container, member=True) and _content(file) == alone
@@ -222,5 +223,21 @@ class Discovery:
 
 
 def _content(file: Path) -> str:
-    """What is in a file that somebody may have damaged."""
-    return file.read_text(encoding="ascii", errors="replace")
+    """What is in a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
+    try:
+        found = os.lstat(file)
+        if stat.S_ISREG(found.st_mode):
+            return file.read_text(encoding="ascii", errors="replace")
+    except IsADirectoryError:
+        pass
+    _remove(file)
+    return ""
+
+
+def _remove(file: Path) -> None:
+    """Remove what is in the place of a file. A directory, which is not ours, goes aside: the name server reads none."""
+    try:
+        file.unlink(missing_ok=True)
+    except IsADirectoryError:
+        os.rename(file, file.parent.parent / f".not-a-file.{file.name}.{time.time_ns()}")
+        log.warning("%s was a directory, and is beside %s now", file, file.parent)

@@ -148,7 +148,7 @@ def _move_to(stage: Stage, base: str) -> list[str]:
     last = stage.client.rollout()
     if last is not None and last["status"] not in ("done", "aborted"):
         stage.client.rollout_abort()
-    return _say(stage, "rollback", stage.name, "--to", base)
+    return _say(stage, "rollback", stage.name, "--to", base, "--no-wait") or stage.followed()
 
 
 def _rollback(stage: Stage) -> list[str]:

@@ -166,6 +166,15 @@ class Stage:
         request = CreateRequest(name or self.name, said={"command": ("sleep", "infinity"), "network": network})
         return self._follow(self.client.create(request)["id"])
 
+    def followed(self) -> list[str]:
+        """Follow the rollout to its end; returns the errors that were told."""
+        for end in self.client.rollout_follow():
+            if "an error to pass" in end["waits_for"]:  # that is told; it goes on by itself once the disk is well
+                self.faults.disarm()
+        if end["status"] == "done":
+            return [each["note"] for each in end["containers"] if each["phase"] != "done"]
+        return [str(end["halted"])]
+
     def _follow(self, operation: str) -> list[str]:
         *_, end = self.client.follow(operation)
         return [str(result["error"]["message"]) + str(result["error"]) for result in end["results"] if result["error"]]  # type: ignore[typeddict-item]
@@ -348,12 +357,7 @@ def _rollout(stage: Stage) -> list[str]:
         stage.client.rollout_abort()
     policy = {"min_healthy_time": 0, "healthy_deadline": 5}
     stage.client.roll(RolloutRequest("restart", Selection(patterns=(stage.name,)), policy))
-    for end in stage.client.rollout_follow():
-        if "an error to pass" in end["waits_for"]:  # that is told; it goes on by itself once the disk is well
-            stage.faults.disarm()
-    if end["status"] == "done":
-        return [each["note"] for each in end["containers"] if each["phase"] != "done"]
-    return [str(end["halted"])]
+    return stage.followed()
 
 
 def _mask(stage: Stage) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -188,3 +189,20 @@ def test_an_ipv6_address_is_found_once_it_answers(paths: Paths, monkeypatch: pyt
         assert addresses() == ["10.0.0.2", "fd00::2"]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo", "link"])
+def test_another_thing_in_the_place_of_a_file_of_names_keeps_nobody_from_starting(paths: Paths, what: str) -> None:
+    web = running()
+    paths.hosts.mkdir(parents=True, exist_ok=True)
+    for name in ("web1", "gone"):
+        place = paths.hosts / name
+        if what == "directory":
+            (place / "below").mkdir(parents=True)
+        elif what == "fifo":
+            os.mkfifo(place)
+        else:
+            place.symlink_to("/nowhere")
+    parts(paths, web)[0].settle()
+    assert "web1.fleet" in names(paths)
+    assert [file.name for file in paths.hosts.iterdir()] == ["web1"]
