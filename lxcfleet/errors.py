@@ -135,7 +135,7 @@ class Denied(FleetError):
 
 
 class Cancelled(FleetError):
-    """The user took the operation back before this part of it began."""
+    """The user took the operation back before this part of it began, or had come to its end."""
 
     code = "cancelled"
     http_status = 409

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from lxcfleet.errors import Broken, HostError
 
-from .conftest import Cli, rows, soon
+from .conftest import Cli, Spawn, rows, soon
 from .real_daemon import Daemon
 
 SLEEP = ("--", "sleep", "infinity")
@@ -323,6 +324,18 @@ def test_a_bake_that_fails_leaves_nothing(
     assert json.loads(cli("list", "-f", "json").out) == []
     assert cli("app", "list", "-q").out == ""
     assert not daemon.paths.bakes.exists() or json.loads(daemon.paths.bakes.read_text()) == []
+
+
+def test_ctrl_c_ends_the_command_of_a_bake_and_leaves_nothing(cli: Cli, spawn: Spawn, daemon: Daemon) -> None:
+    process = spawn("app", "bake", "shop", "--version", "1", "--", "sleep", "60")
+    soon(lambda: any(each["state"] == "running" for each in json.loads(cli("list", "-f", "json").out)))
+    soon(lambda: any(line.endswith("/follow") for line in daemon.requests))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.splitlines()[-1]) == (130, b"lxcfleet: cancelled: 0 done, 1 ended before it was done")
+    assert json.loads(cli("list", "-f", "json").out) == []
+    assert cli("app", "list", "-q").out == ""
+    assert json.loads(daemon.paths.bakes.read_text()) == []
 
 
 def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, daemon: Daemon) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
+_BAKE = "bake app"
+"""The action that a cancellation ends in the middle. Others go on to the end of what they have begun."""
 SHORT = 20
 """Up to this many containers get a line each; more are summed up in one line."""
 _NAMED = 5
@@ -123,7 +125,7 @@ class _Following:
         self._client = client
         self._operation = operation
         self._id = operation["id"]
-        self._progress = progress
+        self._progress, self._action = progress, operation["action"]
         self._seen: set[str] = set()
         self.interrupted = False
 
@@ -135,7 +137,8 @@ class _Following:
             except KeyboardInterrupt:
                 pass
         self.interrupted = True
-        self._progress.note("lxcfleet: finishing what has begun; Ctrl-C again leaves at once")
+        what = "ending the command" if self._action == _BAKE else "finishing what has begun"
+        self._progress.note(f"lxcfleet: {what}; Ctrl-C again leaves at once")
         try:
             self._client.cancel(self._id)
         except Unreachable as error:
@@ -325,7 +328,8 @@ def _cancelled(operation: OperationRecord) -> str:
     done = errors.count(None)
     failed = sum(error is not None and error["code"] != "cancelled" for error in errors)
     failures = f"{failed} failed, " if failed else ""
-    return f"lxcfleet: cancelled: {done} done, {failures}{operation['total'] - done - failed} not begun"
+    rest = "ended before it was done" if operation["action"] == _BAKE else "not begun"
+    return f"lxcfleet: cancelled: {done} done, {failures}{operation['total'] - done - failed} {rest}"
 
 
 def status_of(results: Sequence[ResultRecord]) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.container import Container
 from lxcfleet.daemon.uses.apps import Apps
 from lxcfleet.daemon.uses.service import Fleet
-from lxcfleet.errors import FleetError, HostError, InvalidInput, WrongState, from_body
+from lxcfleet.errors import Cancelled, FleetError, HostError, InvalidInput, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
 from lxcfleet.patch.verify.evidence import fingerprint
@@ -64,13 +64,19 @@ class Baking:
             lines = [*checked.plan, f"{release.release}: seal what {place} has then, and destroy {create.name}"]
             return self._fleet.operations.dry("bake app", [Result(release.release, "planned", True)], lines)
 
+        operation: Operation | None = None
+
+        def broken_off() -> bool:
+            return operation is not None and operation.cancelled
+
         async def job() -> Result:
             with self._apps.in_hand(release.release):
-                await self._bake(ask, release, create, place)
+                await self._bake(ask, release, create, place, broken_off)
                 notes = self._apps.told(release) + await self._apps.prune(ask.name, ask.version, ask.keep)
             return Result(release.release, "baked", True, notes=notes)
 
-        return self._fleet.operations.begin("bake app", [Job(release.release, job)], _AT_ONCE)
+        operation = self._fleet.operations.begin("bake app", [Job(release.release, job)], _AT_ONCE)
+        return operation
 
     def _request(self, ask: BakeAppRequest, release: Release) -> CreateRequest:
         """What makes the clone: it runs the command once, whatever its profile says."""
@@ -83,7 +89,9 @@ class Baking:
         said = {**ask.said, **own, "labels": {**labels, LABEL: release.release}}
         return CreateRequest(name=name, said={key: value for key, value in said.items() if value is not None})
 
-    async def _bake(self, ask: BakeAppRequest, release: Release, create: CreateRequest, place: str) -> None:
+    async def _bake(
+        self, ask: BakeAppRequest, release: Release, create: CreateRequest, place: str, broken_off: Callable[[], bool]
+    ) -> None:
         name = create.name or ""
         self._note(name, there=True)
         try:
@@ -97,15 +105,15 @@ class Baking:
                     failed.hint = "nothing of it was kept"
                     raise failed
             container = self._fleet.registry[name]
-            await self._until_end(container, ask.timeout)
+            await self._until_end(container, ask.timeout, broken_off)
             base = fingerprint(installed)
             delta = self._paths.container(name).delta
             await self._apps.seal(replace(release, base=base), delta, inside=place)
         finally:
             await self._destroy(name)
 
-    async def _until_end(self, container: Container, seconds: float) -> None:
-        """Wait for the command's end. Raises FleetError unless that was good."""
+    async def _until_end(self, container: Container, seconds: float, broken_off: Callable[[], bool]) -> None:
+        """Wait for the command's end. Raises FleetError unless that was good, and Cancelled once it is ``broken_off``."""
         deadline = asyncio.get_running_loop().time() + seconds
         while container.running is not None or container.busy is not None:
             if asyncio.get_running_loop().time() > deadline:
@@ -114,6 +122,8 @@ class Baking:
                 )
             if self._fleet.prerequisites.ending:
                 raise HostError("the daemon ended while the command ran", hint="begin it anew")
+            if broken_off():
+                raise Cancelled("the command was ended", why="the operation was cancelled", hint="nothing of it was kept")
             await asyncio.sleep(_LOOK_SECONDS)
         ended = container.exit
         if ended is None or ended.exit_status != 0:
