@@ -14,6 +14,7 @@ from lxcfleet.spec.selection import Selection
 
 if TYPE_CHECKING:
     from lxcfleet.api.apps import AppRecord
+    from lxcfleet.api.fleets import FleetRecord
     from lxcfleet.api.records import ContainerRecord
 
 AFTER_DASHES = "lxcfleet.command"
@@ -32,14 +33,43 @@ def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 
 
 def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Matching containers, and the keys that ``set`` can change."""
+    """Matching containers, and the keys that ``set`` can change; after ``KEY=`` the words that the key may have."""
     from lxcfleet.spec.fields import table
     from lxcfleet.spec.rows import Change
+    from lxcfleet.spec.types import Choice, Flag
 
+    key, equals, typed = incomplete.partition("=")
+    if equals:
+        kind = table()[key].type if key in table() else None
+        words = [*map(str, kind.words)] if isinstance(kind, Choice) else ["yes", "no"] if isinstance(kind, Flag) else []
+        return [f"{key}={word}" for word in words if word.startswith(typed)]
     given = ctx.params.get("words") or ()
     keys = [f"{key}=" for key, row in table().items() if row.change is not Change.NEVER]
     found = [name for name in names(ctx, parameter, incomplete) if name not in given]
     return found + [key for key in keys if key.startswith(incomplete)]
+
+
+def names_and_releases(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Matching containers, and releases of apps."""
+    return names(ctx, parameter, incomplete) + releases(ctx, parameter, incomplete)
+
+
+def fleets(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching fleets that were applied from a file."""
+    return [each["name"] for each in _fleets(ctx) if each["name"].startswith(incomplete)]
+
+
+def groups(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching groups of these, which can be scaled."""
+    found = {group["name"] for each in _fleets(ctx) for group in each["groups"] if group["count"] is not None}
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def _fleets(ctx: click.Context) -> list[FleetRecord]:
+    try:
+        return _client(ctx).fleets()
+    except (FleetError, OSError, ValueError):
+        return []
 
 
 def labels(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -16,7 +16,10 @@ from lxcfleet.spec.rows import Row
 from lxcfleet.spec.terms import Init
 from lxcfleet.spec.types import Choice, Pairs
 
-_OFFERED = {"labels": complete.labels}
+_OFFERED = {
+    "labels": complete.labels, "app": complete.releases, "secrets": complete.secrets, "volumes": complete.volumes,
+    "depends_on": complete.names,
+}  # fmt: skip
 """Completion for the option of a field."""
 
 

@@ -124,6 +124,15 @@ def test_a_bad_share_names_the_option(cli: Cli, option: str) -> None:
     assert (ran.status, ran.err.splitlines()[0].split()[1]) == (2, f"{option}:")
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("set", "web1", "memory"), "memory alone says no value"), (("set", "web1", "memory"), "for example memory=VALUE"),
+    (("move", "web1"), "last the host to which they go"),
+])  # fmt: skip
+def test_what_is_missing_is_said(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    ran = cli(*arguments)
+    assert (ran.status, said in ran.err) == (2, True), ran.err
+
+
 def test_an_unknown_profile_gives_status_2(cli: Cli) -> None:
     ran = cli("create", "a", "--profile", "nix")
     assert ran.status == 2

@@ -54,6 +54,37 @@ def test_names_on_the_line_are_not_offered_again(paths: dict[str, str]) -> None:
     assert offered(paths, "restart", "web1", "web") == ["web2"]
 
 
+def test_what_set_can_change_and_the_words_for_it(paths: dict[str, str]) -> None:
+    assert offered(paths, "set", "web1", "aut") == ["autostart="]
+    assert {"network=bridge", "network=none", "network=host"} <= {*offered(paths, "set", "web1", "network=")}
+    assert offered(paths, "set", "web1", "autostart=n") == ["autostart=no"]
+    assert offered(paths, "set", "web1", "memory=") == []
+    assert offered(paths, "set", "web1", "nix=") == []
+
+
+def test_what_a_container_can_be_given_and_where_it_can_go(paths: dict[str, str], daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    for made in (("app", "add", "shop", str(tmp_path / "build"), "--version", "1"), ("volume", "create", "up")):
+        assert subprocess.run([sys.executable, CLIENT, *made], env={**os.environ, **paths}, timeout=60).returncode == 0
+    assert [each["release"] for each in daemon.client.apps()] == ["shop@1"]
+    assert offered(paths, "app", "use", "web1", "sh") == ["shop@1"]
+    assert offered(paths, "app", "use", "w") == ["web1", "web2"]
+    assert offered(paths, "create", "x", "--app", "") == ["shop@1"]
+    assert offered(paths, "create", "x", "-v", "u") == ["up"]
+    assert offered(paths, "create", "x", "--depends-on", "d") == ["db"]
+    assert offered(paths, "move", "w") == ["web1", "web2"]
+
+
+def test_fleets_and_groups_that_can_be_scaled(paths: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    groups = "  api: {count: 1, command: [sleep, '9']}\n  one: {command: [sleep, '9']}\n"
+    file.write_text(f"lxcfleet: 1\nfleet: shop\ngroups:\n{groups}")
+    applied = subprocess.run([sys.executable, CLIENT, "apply", "-qf", str(file)], env={**os.environ, **paths}, timeout=60)
+    assert applied.returncode == 0
+    assert offered(paths, "scale", "") == ["api"]
+    assert offered(paths, "fleet", "rm", "s") == ["shop"]
+
+
 def test_labels(paths: dict[str, str]) -> None:
     assert offered(paths, "restart", "-l", "") == ["tier=front", "zone=a"]
     assert offered(paths, "create", "x", "--label", "z") == ["zone=a"]

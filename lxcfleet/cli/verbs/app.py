@@ -331,7 +331,9 @@ _revert = click.option("--no-revert", is_flag=True, help="If a gate fails, halt 
 
 
 @app.command()
-@click.argument("words", nargs=-1, required=True, metavar="[NAME|GLOB]... APP@VERSION[:/PATH]")
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[NAME|GLOB]... APP@VERSION[:/PATH]", shell_complete=complete.names_and_releases
+)
 @options.labelled("Only those that have this label; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="All containers.")
 @_revert

@@ -73,9 +73,22 @@ def run(ctx: click.Context, /, *, name: str, chosen: str, yes: bool) -> int:
 
 
 def _make(client: Client, name: str, made: str, *, yes: bool) -> None:
-    """Make the snapshot. Raises FleetError."""
+    """Make the snapshot; one that is interrupted is removed again. Raises FleetError."""
     request = CreateSnapshotsRequest(Selection((name,)), made, "for `lxcfleet backup run`", yes)
-    for record in client.follow(client.create_snapshots(request)["id"]):
+    begun = client.create_snapshots(request)["id"]
+    try:
+        _tell(client, begun, name)
+    except KeyboardInterrupt:
+        output.say("lxcfleet: interrupted: the snapshot is removed once it is made")
+        for _ in client.follow(begun):
+            pass
+        _remove(client, name, made)
+        raise
+
+
+def _tell(client: Client, begun: str, name: str) -> None:
+    """Follow the operation that makes a snapshot. Raises FleetError."""
+    for record in client.follow(begun):
         for result in [record] if "status" in record and "results" not in record else []:
             error = result["error"]
             if error:

@@ -15,6 +15,7 @@ from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import show_changes, tell_notes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.assignments import parse_all
+from lxcfleet.spec.fields import table
 
 
 @click.command("set")
@@ -66,7 +67,10 @@ def set_(
     assignments = tuple(word for word in words if "=" in word)
     chosen = options.selection([word for word in words if "=" not in word], labels, everything)
     if not assignments:
-        raise InvalidInput("nothing to set", hint="write what is to change as KEY=VALUE, for example memory=512M")
+        keys = [word for word in words if word in table()]
+        why = f"{keys[0]} alone says no value" if keys else ""
+        example = f"{keys[0]}=VALUE" if keys else "memory=512M"
+        raise InvalidInput("nothing to set", why=why, hint=f"write what is to change as KEY=VALUE, for example {example}")
     parse_all(assignments)
     if no_restart:
         for option in rolling.refused({**more, "gate_live": None}):

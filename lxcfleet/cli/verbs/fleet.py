@@ -168,9 +168,9 @@ def diff(
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=complete.groups)
 @click.argument("count", type=click.IntRange(0, MAX_COUNT))
-@click.option("--fleet", metavar="NAME", help="The fleet that has the group.")
+@click.option("--fleet", metavar="NAME", help="The fleet that has the group.", shell_complete=complete.fleets)
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names that changed.")
@@ -236,7 +236,7 @@ def _rows(fleets: Sequence[FleetRecord]) -> Iterator[list[str]]:
 
 
 @fleet_.command("rm")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.fleets)
 @click.option("--orphan", is_flag=True, help="Also if it has containers: they stay, and belong to no fleet.")
 @click.pass_context
 def remove(ctx: click.Context, *, name: str, orphan: bool) -> None:

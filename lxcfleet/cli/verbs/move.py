@@ -23,7 +23,7 @@ from lxcfleet.api.moves import (
     OfferRecord,
     OfferRequest,
 )
-from lxcfleet.cli import options
+from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import SOME_FAILED
 from lxcfleet.cli.ui import output, ssh
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[NAME|GLOB]... [USER@]HOST")
+@click.argument("words", nargs=-1, metavar="[NAME|GLOB]... [USER@]HOST", shell_complete=complete.names)
 @options.labelled("Only those that have this label; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="All containers.")
 @click.option("--continue", "onward", is_flag=True, help="Go on with moves that were broken off; no HOST is named.")
@@ -113,8 +113,8 @@ def move(
         return _list(client, words, style)
     if chosen:
         return _go_on(client, words, chosen[0], How(Way(""), keep, timeout=timeout), (style, quiet))
-    if not words:
-        raise click.UsageError("name a container and a host", ctx)
+    if not words or (len(words) == 1 and not everything and not labels):
+        raise click.UsageError("name containers, and last the host to which they go", ctx)
     how = How(Way(check_host(words[-1]), port or 0, config or ""), keep, timeout, dry_run)
     selection = options.selection(words[:-1], labels, everything)
     names = [each["name"] for each in client.containers(selection)]
