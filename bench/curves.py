@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +40,7 @@ PICTURE = DOCS / "performance/curves.svg"
 PAGE = DOCS / "performance.md"
 _CONTAINERS_OF_ROUNDS = 300
 """So many containers for each count, together: at least one round, and at most five."""
+_TRIES = 6
 _ALL = f"{fleet.PREFIX}[1-9]*"
 _SCRIPT = "echo ready >/ready; exec sleep infinity"
 
@@ -100,7 +102,14 @@ def measure(counts: list[int]) -> Record:
 def _tidy(own: fleet.Fleet) -> None:
     """Leave nothing of the benchmark on the machine, however the rounds ended."""
     try:
-        own.cli("destroy", "--all", "--force")
+        for left in reversed(range(_TRIES)):
+            try:
+                own.cli("destroy", "--all", "--force")
+                break
+            except fleet.Failed:  # a command that was broken off may go on
+                if not left:
+                    raise
+                time.sleep(10)
     finally:
         own.end()
         leftovers.sweep()
@@ -143,6 +152,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: this takes root", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it tidies up
     record = measure(sorted({int(word) for word in options.counts.split(",")}))
     text = json.dumps(record, indent=1) + "\n"
     for file in ([options.json] if options.json else []) + ([SAMPLES] if options.page else []):
