@@ -37,7 +37,7 @@ class Uplinks:
     @property
     def _user(self) -> str:
         """What this fleet is called in the alias of an interface that several may use."""
-        return self._context.settings.bridge
+        return str(self._context.paths.run)
 
     def _specs(self) -> list[Spec]:
         """What containers have, and what they will have after a restart."""

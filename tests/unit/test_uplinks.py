@@ -253,6 +253,6 @@ def test_a_vlan_is_made_once_mended_and_removed_with_the_last_container(
         context.registry.forget("web1")
         assert not await uplinks.look()
         assert launcher.operations()[-1] == "leave_uplink"
-        assert uplink.made("lxcfleet0") == []
+        assert uplink.made(str(context.paths.run)) == []
 
     asyncio.run(scenario())
