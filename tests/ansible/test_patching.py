@@ -14,7 +14,7 @@ from .conftest import Ansible
 
 pytestmark = pytest.mark.system
 
-SETTINGS = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 5}\n"
+SETTINGS = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 60}\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
