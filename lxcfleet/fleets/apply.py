@@ -69,6 +69,9 @@ class SecretHands(Protocol):
     async def renew(self, keys: Collection[str]) -> dict[str, bool | FleetError]:
         """Ask the sources of these anew."""
 
+    def have_others(self) -> None:
+        """Other secrets are declared than before."""
+
 
 class Core(Protocol):
     """What fleets use of the daemon's use cases; daemon.uses.service has it."""
@@ -199,6 +202,7 @@ class Work:
         except FleetError as error:
             operation.add(Result(plan.fleet, "failed", False, error.body()))
             return
+        self._core.secrets.have_others()
         words = {"create": "declared", "live": "changed", "remove": "removed"}
         others = {key_of(plan.fleet, each.name): each.name for each in plan.secrets if each.change == "live"}
         renewed = await self._core.secrets.renew(others)

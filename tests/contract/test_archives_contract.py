@@ -305,6 +305,26 @@ def test_volumes_come_with_their_container(cli: Cli, daemon: Daemon, tmp_path: P
     assert sorted(path.name for path in daemon.paths.volumes.iterdir()) == ["data", "data2", "more", "more2"]
 
 
+def test_what_waits_for_a_secret_of_its_fleet_starts_once_that_is_declared(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    """As on another host, where nothing was applied yet."""
+    shop, file = tmp_path / "shop.yaml", tmp_path / "db.zst"
+    (tmp_path / "pw").write_text("x")
+    (tmp_path / "pw").chmod(0o600)
+    groups = "{db: {command: [sleep, infinity], secrets: [pw]}}"
+    shop.write_text(f"lxcfleet: 1\nfleet: shop\nsecrets: {{pw: {{file: {tmp_path}/pw}}}}\ngroups: {groups}\n")
+    assert cli("apply", "-f", str(shop)).status == 0
+    assert cli("export", "db", "-o", str(file)).status == 0
+    assert cli("destroy", "db", "--force").status == 0
+    assert cli("fleet", "rm", "shop").status == 0
+    ran = cli("import", str(file), "--trusted")
+    assert (ran.status, "there is no secret pw" in ran.err) == (0, True), ran
+    assert daemon.fleet["db"].state is State.BLOCKED
+    applied = cli("apply", "-f", str(shop))
+    assert applied.status == 0, applied
+    soon(lambda: daemon.fleet["db"].state is State.RUNNING)
+    assert cli("diff", "-f", str(shop)).status == 0
+
+
 def test_volumes_of_an_import_that_fails_are_not_there(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
     assert cli("volume", "create", "data").status == 0
     assert cli("create", "db", "-v", "data:/srv", *SLEEP).status == 0

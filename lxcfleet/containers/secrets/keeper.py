@@ -97,6 +97,10 @@ class Secrets:
     def take_over(self, settings: Sources) -> None:
         """Take over what changed settings declare."""
         self._declarations.settings = settings
+        self.have_others()
+
+    def have_others(self) -> None:
+        """Other secrets are declared than before: containers may have waited for one of them."""
         self._bus.publish(SecretsDeclared())
         self._wake.set()
 
