@@ -142,11 +142,13 @@ def test_liblxc_is_patched_in_all_monitors(guest: Guest) -> None:
 
 def test_dnsmasq_is_patched_and_containers_run_on(guest: Guest) -> None:
     def server() -> tuple[int, bool]:
+        """Its pid and whether it is old; there is none while it is renewed."""
         said = guest.run("lxcfleet patch status -f json", check=False, timeout=LONG).stdout
-        (part,) = [part for part in json.loads(said)["parts"] if part["name"] == "dnsmasq"]
-        return part["pid"], part["stale"]
+        parts = [part for part in json.loads(said)["parts"] if part["name"] == "dnsmasq"]
+        return (parts[0]["pid"], parts[0]["stale"]) if parts else (0, True)
 
     old, before = server(), pids(guest)
+    assert old[0]
     patch(guest, "dnsmasq-base", "echo new >>usr/sbin/dnsmasq")
     until(lambda: server()[0] != old[0] and not server()[1], LONG, "the name server is renewed")
     patched(guest, "dnsmasq-base")
