@@ -73,7 +73,7 @@ ALIASES = {"ls": "list", "rm": "destroy"}
 MEANT = {
     "attach": "shell", "console": "logs", "delete": "destroy", "enter": "shell", "help": "--help", "kill": "stop",
     "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "show": "info",
-    "status": "list", "thaw": "unfreeze", "unpause": "unfreeze",
+    "status": "list", "thaw": "unfreeze", "unpause": "unfreeze", "version": "--version",
 }  # fmt: skip
 """Verbs of other tools, and the verb that does the same here."""
 

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 TENTATIVE_SECONDS = 0.5
 """Where a container's kernel looks whether somebody else has its IPv6 address, that takes up to two seconds."""
 CLOSED_SECONDS = 0.1
-"""Between two looks at whether programs listen. Each look is followed by a pause of at least twenty times its length."""
+"""Between two looks at whether programs listen."""
+_LOOK_SHARE = 5
+"""A look is followed by a pause of at least so many times the time of the processor that it took. It ends with the first
+seconds of a container."""
 
 
 class Discovery:
@@ -96,7 +99,8 @@ class Discovery:
         spec, running = container.spec, container.running
         closed = False
         if spec is not None and running is not None and opening.is_watched(spec) and running.age < opening.OPEN_SECONDS:
-            closed = not opening.is_open(spec, sockets.listening(running.pid), running.age)
+            protocols = {publication.protocol for publication in spec.publish}
+            closed = not opening.is_open(spec, sockets.listening(running.pid, protocols), running.age)
         if closed:
             self._closed[container.name] = container
             self._closed_soon.kick()
@@ -107,12 +111,16 @@ class Discovery:
         pause = CLOSED_SECONDS
         while self._closed:
             await asyncio.sleep(pause)
-            begun = time.monotonic()
             waiting, self._closed = self._closed, {}
+            spent = 0.0
             for container in waiting.values():
+                begun = time.thread_time()
                 if self._membership.is_found(container.name) and self._look_at_ports(container):
                     self._publish_later(container)
-            pause = max(CLOSED_SECONDS, 20 * (time.monotonic() - begun))
+                spent += time.thread_time() - begun
+                await asyncio.sleep(0)  # nobody else waits for the looks at all of them
+            # Time of the processor, and not that for which others had it: on a busy host nobody was led anywhere for seconds.
+            pause = max(CLOSED_SECONDS, _LOOK_SHARE * spent)
 
     def moved(self, container: Container) -> None:
         """It has other addresses than before, or none any more."""

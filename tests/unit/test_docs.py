@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import pytest
+
+from lxcfleet.cli.main import cli
+from lxcfleet.cli.session import Session
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import rows_of
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
@@ -50,6 +57,51 @@ def test_the_sample_has_all_settings_with_their_defaults() -> None:
     parts = (Config, NetworkSettings, MetricsSettings, RolloutSettings, PatchSettings)
     for key in (key for part in parts for key in rows_of(part)):
         assert re.search(rf"^\s*{key}:", settings, re.MULTILINE), key
+
+
+SHAPES = ("reference.md", "api.md", "architecture.md")
+"""Pages with usage lines or drawings, not with commands."""
+OPERATORS = frozenset("|&;<>()")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each command of lxcfleet's in the blocks of a page, up to a shell's operator."""
+    blocks = [*re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL), *re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)]
+    for line in re.findall(r"^ *(?:[$#] )?(lxcfleet .*)$", re.sub(r"\\\n\s*", " ", "\n".join(blocks)), re.MULTILINE):
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="".join(OPERATORS))
+        lexer.whitespace_split = True
+        words = list(lexer)
+        end = next((number for number, word in enumerate(words) if word and {*word} <= OPERATORS), len(words))
+        if "$" not in words[:end]:  # $(…) has stood there
+            yield words[1:end]
+
+
+def test_each_command_in_the_documents_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("build", "root", "shop-1.5.tar.xz"):
+        (tmp_path / name).mkdir()
+    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.name not in SHAPES)]
+    found = [words for page in pages for words in commands(page.read_text(encoding="utf-8"))]
+    assert len(found) > 200
+    for words in found:
+        if "-n" in words and ("-p" in words or "--publish" in words):
+            assert {"-l", "--label"} & {*words}, f"{words}: several can share a port only with a label in common"
+        understood(words)
+
+
+def understood(words: list[str]) -> None:
+    """Have click read the words as it would, and call nothing."""
+    command: click.Command = cli
+    context = cli.make_context("lxcfleet", [*words], obj=Session())
+    while isinstance(command, click.Group):
+        rest = [*context.protected_args, *context.args]
+        assert rest, words
+        name, sub, rest = command.resolve_command(context, rest)
+        assert sub is not None, words
+        try:
+            context, command = sub.make_context(name or "", rest, parent=context), sub
+        except click.ClickException as error:
+            raise AssertionError(f"{words}: {error.format_message()}") from error
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

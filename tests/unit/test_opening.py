@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_programs_that_listen_for_others_are_found() -> None:
 
 def test_a_container_is_a_member_once_its_program_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listening: set[tuple[str, int]] = set()
-    monkeypatch.setattr(sockets, "listening", lambda pid: set(listening))
+    monkeypatch.setattr(sockets, "listening", lambda pid, protocols: set(listening))
     monkeypatch.setattr("lxcfleet.network.discovery.CLOSED_SECONDS", 0.001)
 
     async def play() -> None:
@@ -81,12 +82,45 @@ def test_a_container_is_a_member_once_its_program_listens(tmp_path: Path, monkey
     asyncio.run(play())
 
 
+def test_looks_on_a_busy_host_follow_each_other_as_fast_as_on_an_idle_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, pauses grew with the time that others had the processor: twenty containers had no clients for ten seconds."""
+    asked, pauses = list[set[str]](), list[float]()
+    sleep = asyncio.sleep
+
+    def slowly(pid: int, protocols: set[str]) -> set[tuple[str, int]]:
+        asked.append(protocols)
+        time.sleep(0.05)  # another program has the processor
+        return OPEN if len(asked) > 3 else set()
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(sockets, "listening", slowly)
+    monkeypatch.setattr(asyncio, "sleep", note)
+
+    async def play() -> None:
+        web = Container("web1", WEB)
+        run(web)
+        cast(SimpleNamespace, web.running).age = 0.1
+        own = Names(context_of(own_paths(tmp_path), web))
+        own.discovery.publish(web)
+        while not own.membership.members():
+            await sleep(0)
+
+    asyncio.run(play())
+    assert max(pauses) < 20 * 0.05
+    assert all(each == {publication.protocol for publication in WEB.publish} for each in asked)
+
+
 def test_a_name_that_can_not_be_written_keeps_no_other_from_its_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, all that came to listen in the same moment got no client any more."""
     listening: set[tuple[str, int]] = set()
-    monkeypatch.setattr(sockets, "listening", lambda pid: set(listening))
+    monkeypatch.setattr(sockets, "listening", lambda pid, protocols: set(listening))
     monkeypatch.setattr("lxcfleet.network.discovery.CLOSED_SECONDS", 0.001)
 
     async def play() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -61,13 +61,13 @@ def users(publication: Publication) -> set[int]:
     return {each.pid for each in listening if each.laddr and each.laddr.port == publication.host and each.pid}
 
 
-def listening(pid: int) -> set[tuple[str, int]] | None:
-    """Protocols and ports on which programs in the network namespace of a process wait for others than themselves.
+def listening(pid: int, protocols: Iterable[str] = PROTOCOLS) -> set[tuple[str, int]] | None:
+    """Ports of these protocols on which programs in the network namespace of a process wait for others than themselves.
 
-    None: the process has ended.
+    None: the process has ended. Each table takes the kernel milliseconds, as it goes through the sockets of all namespaces.
     """
     found: set[tuple[str, int]] = set()
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         for table in (Path(f"/proc/{pid}/net/{protocol}"), Path(f"/proc/{pid}/net/{protocol}6")):
             try:
                 found.update((protocol, port) for port in waiting(table.read_text(encoding="ascii"), protocol))
