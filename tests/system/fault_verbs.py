@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lxcfleet.base.generations import build
 
 from . import small_root
-from .harness import SLEEP
+from .harness import SLEEP, until
 
 if TYPE_CHECKING:
     from .faults import Stage
@@ -134,6 +134,15 @@ def _half_stored(stage: Stage) -> list[str]:
     return [str(path) for each in ("apps", "volumes") for path in (stage.fleet.paths.state / each).glob("**/.*")]
 
 
+def _half_baked(stage: Stage) -> list[str]:
+    """The same. A clone that could not be destroyed is noted for the next daemon."""
+    if any(name.startswith("bake") for name in stage.fleet.states()):
+        stage.fleet.stop_daemon()
+        stage.start_daemon()
+        until(lambda: not any(name.startswith("bake") for name in stage.fleet.states()), 20, "the clone is destroyed")
+    return _half_stored(stage)
+
+
 def _have_generation(stage: Stage) -> None:
     root = stage.fleet.paths.state / "root"
     if not root.exists():
@@ -172,7 +181,7 @@ VERBS = {
     "import": Scenario("absent", "running", _import, _have_archive),
     "volume": Scenario("running", "running", _volume, _no_volume, _half_stored),
     "app": Scenario("running", "running", _app, _no_app, _half_stored),
-    "bake": Scenario("running", "running", _bake, _no_baked, _half_stored),
+    "bake": Scenario("running", "running", _bake, _no_baked, _half_baked),
     "rollback": Scenario("running", "running", _rollback, _have_generation),
     "rehearse": Scenario("running", "running", _rehearse),
 }  # fmt: skip

@@ -242,8 +242,8 @@ class Stage:
         until(lambda: self.agreed(self.name) == scenario.after, 10, "the second try works")
         self.kept(scenario.after)
         # A disk that refuses all writes keeps the file that was to take another's place: its next write replaces it.
-        until(lambda: not self.left(new=not fault.lasting), 20, f"left: {self.left()}")
         until(lambda: not scenario.left(self), 20, f"left: {scenario.left(self)}")
+        until(lambda: not self.left(new=not fault.lasting), 20, f"left: {self.left()}")
 
     def kept(self, state: str) -> None:
         """Check that the containers' content is still there."""

@@ -143,8 +143,12 @@ def test_running_containers_on_a_disk_that_turned_read_only_are_known_and_served
         one, two = fleet.name(1), fleet.name(2)
         fleet.ok("create", one, *SLEEP)
         fleet.ok("create", two, *SLEEP)
+        fleet.ok("snapshot", "create", one, "--name", "before")
         with failing_disk(fleet):
             fleet.ok("exec", one, "--", "true")
+            refused = fleet.run("snapshot", "restore", one, "before", "--stop")
+            assert (refused.status, "is not stopped" in refused.err) == (1, True), refused
+            fleet.ok("exec", one, "--", "true")  # nothing is stopped for what can't be done
             fleet.ok("freeze", two)
             fleet.ok("unfreeze", two)
             fleet.stop_daemon()
@@ -154,6 +158,7 @@ def test_running_containers_on_a_disk_that_turned_read_only_are_known_and_served
             for name in (one, two):
                 fleet.run("stop", name, "--timeout", "1")
             assert fleet.states() == {one: "stopped", two: "stopped"}
+        fleet.ok("snapshot", "rm", one, "--all")
 
 
 @pytest.mark.parametrize("place", ["proc", "sys", "dev", "tmp", "run"])

@@ -177,6 +177,10 @@ class Reconciler:
             await self._carry_out(Work(self._lifecycle, self._specs, container, seconds, drain, turn), steps)
         return steps
 
+    async def check(self, container: Container) -> None:
+        """See that a container that runs could start again, before it is stopped for something else. Raises FleetError."""
+        await self._lifecycle.check(container)
+
     async def create(self, container: Container, *, start: bool) -> None:
         """Create a container that is marked as busy already. If that fails, nothing of it is left. Raises FleetError."""
         with self._registry.in_hand(container, "create"):

@@ -246,6 +246,10 @@ class Actions:
         self._bus.publish(ActionDone(name, _DONE[action]))
         return Result(name, _DONE[action], True)
 
+    async def check(self, container: Container) -> None:
+        """See that a container that runs could start again, before it is stopped for something else. Raises FleetError."""
+        await self._reconciler.check(container)
+
     def _hand_over(self, container: Container, note: Foreground | None) -> None:
         """Note who starts it: `lxcfleet run`, or this daemon. Raises FleetError."""
         if note is not None and container.running is not None:

@@ -213,6 +213,7 @@ class Snapshots:
     ) -> Result:
         again = container.running is not None
         if again:
+            await self._actions.check(container)
             await self._actions.act(container, Action.STOP, None)
         try:
             kept = None if ask.discard_present else f"before-{ask.name}"[:40].rstrip("._-") + f"-{name_at(datetime.now(UTC))}"
