@@ -142,6 +142,15 @@ def test_a_client_that_is_killed_leaves_nothing(web: Daemon, spawn: Spawn) -> No
     soon(lambda: names(web) == ["web1"] and not notes(web))
 
 
+def test_ctrl_c_says_that_the_rehearsal_goes_on(web: Daemon, spawn: Spawn) -> None:
+    client = spawn("patch", "rehearse", "web1", "--test", "sleep 1")
+    soon(lambda: len(names(web)) > 1)
+    client.send_signal(signal.SIGINT)
+    _, err = client.communicate(timeout=20)
+    assert (client.returncode, b"goes on in the daemon" in err) == (130, True)
+    soon(lambda: names(web) == ["web1"])
+
+
 def test_what_a_killed_daemon_left_is_destroyed_and_nothing_else(web: Daemon) -> None:
     """It had written its note, and begun a clone."""
     left, other = f"{PREFIX}0badcafe", f"{PREFIX}12345678"

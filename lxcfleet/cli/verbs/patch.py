@@ -255,7 +255,12 @@ def rehearse(
       lxcfleet patch rehearse web1 --delta copy
       lxcfleet patch rehearse web1 --on 7 --test 'curl -fsS http://127.0.0.1:8080/login'
     """
-    record = connect(ctx).rehearse(RehearseRequest(name, on, tests, not no_secrets, keep, Delta(delta), yes))
+    client = connect(ctx)
+    try:
+        record = client.rehearse(RehearseRequest(name, on, tests, not no_secrets, keep, Delta(delta), yes))
+    except KeyboardInterrupt:
+        output.say("lxcfleet: left; the rehearsal goes on in the daemon: `lxcfleet events -f` tells how it ends")
+        return rolling.INTERRUPTED
     if not quiet:
         output.show(style, record, lines=lambda: _rehearsed(record), rows=lambda: _tests(record))
     if record["passed"]:
