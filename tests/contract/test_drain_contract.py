@@ -105,5 +105,8 @@ def test_what_is_no_record_of_a_drain_is_refused(text: str) -> None:
 
 
 def test_an_empty_host_can_be_drained(cli: Cli) -> None:
-    assert cli("drain").status == 0
-    assert cli("drain", "--end").status == 0
+    assert "this host would be drained" in cli("drain", "--dry-run").err
+    begun = cli("drain")
+    assert (begun.status, begun.err) == (0, "lxcfleet: this host is drained; no container has to be stopped or started\n")
+    ended = cli("drain", "--end")
+    assert (ended.status, "this host is not drained any more" in ended.err) == (0, True)

@@ -41,17 +41,18 @@ def run_operation(
     dry_run: bool,
     update: bool = False,
     wait: bool = True,
+    nothing: str = NOTHING_CHOSEN,
 ) -> int:
     """Begin an operation by ``begin``, follow it and show its results; gives the exit status. ``update``: whether the
     operation changes existing containers that differ from the request; ``wait``: whether to follow the rollout that
-    restarts those of them whose change takes a restart."""
+    restarts those of them whose change takes a restart; ``nothing``: what is said if no container is concerned."""
     client = connect(ctx)
     with _patient() as asked_to_stop:
         operation = begin(client)
     if not quiet:
         tell_notes(operation)
     if dry_run:
-        return _show_plan(operation, style, quiet, update)
+        return _show_plan(operation, style, quiet, update, nothing)
     with Progress(operation["action"], operation["total"]) as progress:
         following = _Following(client, operation, progress)
         try:
@@ -61,7 +62,7 @@ def run_operation(
             return INTERRUPTED
     results = ended["results"]
     if not update:
-        show_results(results, style, quiet, seconds=progress.seconds, operation=ended)
+        show_results(results, style, quiet, seconds=progress.seconds, operation=ended, nothing=nothing)
         _tell_differences(results, quiet)
         restarted = 0
     else:
@@ -214,7 +215,7 @@ def _tell_restarts(record: RolloutRecord | None, quiet: bool, *, taken_back: boo
     return rolling.tell_halt(record)
 
 
-def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool) -> int:
+def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool, nothing: str) -> int:
     plan, results = operation["plan"], operation["results"]
     data = {"changed": operation["changed"], "dry_run": True, "plan": plan, "results": results}
     if quiet:
@@ -223,7 +224,7 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool
         rows = [["plan"], *([line] for line in plan)]
         show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
         if not results and style == "table":
-            say(NOTHING_CHOSEN)
+            say(nothing)
     if not update:
         _tell_differences(results, quiet)
     _tell_notes(results, quiet)
@@ -287,6 +288,7 @@ def show_results(
     seconds: float = 0.0,
     operation: OperationRecord | None = None,
     more: Mapping[str, Any] | None = None,
+    nothing: str = NOTHING_CHOSEN,
 ) -> None:
     """Show the outcome for each container. ``more``: what JSON and YAML have besides."""
     by_name = {result["name"]: result for result in results}
@@ -296,7 +298,7 @@ def show_results(
         write("".join(f"{result['name']}\n" for result in ordered if result["changed"] and " " not in result["name"]))
         return
     if not ordered and style == "table":
-        say(NOTHING_CHOSEN)
+        say(nothing)
     changed = any(result["changed"] for result in ordered)
     data = {"changed": changed, "operation": operation["id"] if operation else None, "results": ordered, **(more or {})}
     show(style, data, lines=lambda: _lines(ordered, seconds), rows=lambda: _rows(ordered))

@@ -59,9 +59,19 @@ def drain(
         return _status(ctx, style)
     if end:
         request = EndDrainRequest(dry_run)
-        return run_operation(ctx, lambda client: client.end_drain(request), style=style, quiet=quiet, dry_run=dry_run)
+        nothing = _nothing("the drain would end" if dry_run else "this host is not drained any more")
+        return run_operation(
+            ctx, lambda client: client.end_drain(request), style=style, quiet=quiet, dry_run=dry_run, nothing=nothing
+        )
     begin = DrainRequest(why, timeout, drain, dry_run)
-    return run_operation(ctx, lambda client: client.begin_drain(begin), style=style, quiet=quiet, dry_run=dry_run)
+    nothing = _nothing("this host would be drained" if dry_run else "this host is drained")
+    return run_operation(
+        ctx, lambda client: client.begin_drain(begin), style=style, quiet=quiet, dry_run=dry_run, nothing=nothing
+    )
+
+
+def _nothing(what: str) -> str:
+    return f"lxcfleet: {what}; no container has to be stopped or started"
 
 
 def _status(ctx: click.Context, style: str) -> int:
