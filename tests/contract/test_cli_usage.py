@@ -133,6 +133,13 @@ def test_what_is_missing_is_said(cli: Cli, arguments: tuple[str, ...], said: str
     assert (ran.status, said in ran.err) == (2, True), ran.err
 
 
+def test_a_dry_run_of_set_says_what_a_value_would_be_and_is(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web")
+    ran = cli("set", "web", "drain=1m", "--dry-run")
+    assert (ran.status, "lxcfleet: web: drain: would be 60 (is: " in ran.err) == (0, True), ran.err
+    assert "would be" not in cli("set", "web", "drain=1m", "--dry-run", "-f", "json").err
+
+
 def test_an_unknown_profile_gives_status_2(cli: Cli) -> None:
     ran = cli("create", "a", "--profile", "nix")
     assert ran.status == 2

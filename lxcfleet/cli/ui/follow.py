@@ -263,6 +263,12 @@ def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
         say(printable(f"lxcfleet: {names}: {text}"))
 
 
+def tell_planned(results: Sequence[ResultRecord]) -> None:
+    """Tell the fields of containers that would be changed, as ``_tell_changes`` does afterwards."""
+    for names, text in _alike(results, "{key}: would be {asked} (is: {has})"):
+        say(printable(f"lxcfleet: {names}: {text}"))
+
+
 def _alike(results: Sequence[ResultRecord], form: str) -> Iterator[tuple[str, str]]:
     alike: dict[str, list[str]] = {}
     for result in results:

@@ -12,7 +12,7 @@ from lxcfleet.api.requests import SetRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
-from lxcfleet.cli.ui.follow import show_changes, tell_notes
+from lxcfleet.cli.ui.follow import show_changes, tell_notes, tell_planned
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.fields import table
@@ -112,6 +112,8 @@ def _show(record: SetRecord, style: str, quiet: bool) -> None:
         show_changes(results, style, record)
     if style != "table":
         return
+    if record["dry_run"]:
+        tell_planned(results)
     if not results:
         output.say(output.NOTHING_CHOSEN)
     rollout = record["rollout"]
