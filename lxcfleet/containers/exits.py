@@ -190,12 +190,14 @@ def mark(log_file: Path) -> Mark | None:
 def last_lines(log_file: Path, begin: Mark | None = None) -> tuple[str, ...]:
     """The last lines of a log; with ``begin`` only what was written since."""
     try:
-        with log_file.open("rb") as file:
-            found = os.fstat(file.fileno())
+        descriptor = os.open(log_file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
             same = begin is not None and begin[0] == found.st_ino and begin[1] <= found.st_size
             first = begin[1] if begin is not None and same else 0
-            file.seek(max(first, found.st_size - _BYTES))
-            text = file.read(_BYTES)
+            text = os.pread(descriptor, _BYTES, max(first, found.st_size - _BYTES))
+        finally:
+            os.close(descriptor)
     except OSError:
         return ()
     return tuple(text.decode(errors="replace").splitlines()[-LINES:])

@@ -200,13 +200,13 @@ class Registry:
     def watch(self, container: Container, pid: int) -> None:
         """Take note of a run, and watch for its end. If it has ended already, its end is noted at once."""
         # If the monitor ended before it was asked, an impostor may have said that this is process 1.
-        parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
+        found = proc.parent_and_start(pid) if pid > 0 and self._has_monitor(container.name) else None
+        parent, began = found or (0, 0.0)
         descriptor = proc.open_pid(parent) if parent else None
-        if parent is None or descriptor is None:
+        if descriptor is None:
             container.ends += 1
             self._bus.publish(Exited(container))
             return
-        began = proc.began(pid) or proc.uptime()
         payload = cgroup.payload(pid, container.name)
         monitors = cgroup.of_monitor(parent, container.name)
         running = Running(pid, parent, descriptor, payload, began, proc.as_time(began), monitors)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lxcfleet.containers.desired import Intent
 from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.host.kernel import small
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.spec import combinations, strict_yaml
@@ -130,7 +131,7 @@ def noted(paths: Paths, name: str) -> Intent | None:
     """
     pending = paths.container(name).pending
     try:
-        text = pending.read_text(encoding="ascii", errors="replace")
+        text = small.content(pending).decode("ascii", errors="replace")
         if not text and pending.stat().st_mtime > proc.as_time(0.0):
             return Intent.RUN
     except OSError:

@@ -85,6 +85,8 @@ def main(observers: Sequence[Observer] = ()) -> None:
     arguments = parser.parse_args()
     faulthandler.enable()  # after the watchdog's SIGABRT the traceback says where the daemon hung
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Nobody sees in which thread or at which line a message was made: see "Optimization" in Python's HOWTO of logging.
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())
     # aiohttp would log a traceback for each request that is not HTTP. daemon.http.server logs the errors of our own code.

@@ -140,7 +140,8 @@ class Parts:
         self.paths = paths
         self.access = access
         self.launcher = launcher
-        self.events = Events(EventStore(paths.events), lambda: self.consoles.journaled)
+        self.kept_events = EventStore(paths.events)
+        self.events = Events(self.kept_events, lambda: self.consoles.journaled)
         self.bus = Bus()
         self.tasks = Tasks()
         self.host = HostKeeper(launcher)
@@ -194,6 +195,7 @@ class Parts:
         self.registry.close()
         self.mask.freshness.close()
         self.lifecycle.close()
+        self.kept_events.close()
 
     def _name_prerequisites(self) -> None:
         """Make the parts that know what has to be there before a container starts."""

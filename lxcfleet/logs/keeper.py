@@ -76,6 +76,8 @@ class Keeper:
         self._news = asyncio.Event()
         self._servant: Servant | None = None
         self._anew = False
+        self._to = ""
+        """Who gets the lines of the process that runs."""
         self.trouble = ""
         """Why lines can't be passed on; empty: they can."""
 
@@ -122,6 +124,8 @@ class Keeper:
 
     def tell(self, told: Told, container: Container | None) -> None:
         """An event that users are to see. ``container``: the one that it happened to, while there is one."""
+        if self._to == LogTarget.NONE.value:
+            return
         own = {} if container is None else fields(container, container.running)
         said = {
             **own, "SYSLOG_IDENTIFIER": IDENTIFIER, "SYSLOG_FACILITY": _FACILITY,
@@ -136,7 +140,7 @@ class Keeper:
     @property
     def journaled(self) -> bool:
         """Whether events reach the journal as entries of their own, and the daemon's log is in the journal, too."""
-        return self.pid is not None and target(self._settings)[0] == LogTarget.JOURNAL and "JOURNAL_STREAM" in os.environ
+        return self._to == LogTarget.JOURNAL.value and "JOURNAL_STREAM" in os.environ and self.pid is not None
 
     # -- work ------------------------------------------------------------------------------------------------
 
@@ -152,6 +156,7 @@ class Keeper:
             self._begin()
             connection = servant.start()
             reports = asyncio.create_task(self._hear(connection))
+            reports.add_done_callback(lambda _: self._news.set())
             try:
                 await self._send_all(connection, reports)
             finally:
@@ -165,6 +170,7 @@ class Keeper:
     def _begin(self) -> None:
         """Leave everything behind that a new process has to know."""
         to, path = target(self._settings)
+        self._to = to
         limits = {"rate": self._settings.rate, "burst": self._settings.burst}
         self._tell({"do": "settings", "to": to, "socket": path, **limits})
         first = not self._paths.logs_begun.exists()
@@ -185,11 +191,7 @@ class Keeper:
             orders, self._orders = self._orders, []
             for order in orders:
                 await send_datagram(connection, json.dumps(order).encode(), ())
-            news = asyncio.ensure_future(self._news.wait())
-            try:
-                await asyncio.wait({news, reports}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                news.cancel()
+            await self._news.wait()
             if reports.done():
                 reports.result()
                 raise HostError(f"the {NAME} has ended", why="what containers print waits in their consoles' files")

@@ -3,6 +3,7 @@ only; `make docs` writes systemd's catalogue from them."""
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ _OTHERS = {
 """By id."""
 
 
+@functools.cache
 def message_id(what: str) -> str:
     """The MESSAGE_ID of a kind of event, for ever the same; also of one that the table does not have."""
     return uuid.uuid5(_NAMESPACE, what).hex

@@ -80,7 +80,8 @@ class Leases:
     def ended(self, name: str) -> None:
         """The container has ended."""
         self._unanswered.discard(name)
-        Client(name, self._paths).forget()
+        if os.path.exists(self._paths.clients):  # else no container has had a client since the host's boot
+            Client(name, self._paths).forget()
         if name in self._registry:
             self._registry[name].leased = ()
 

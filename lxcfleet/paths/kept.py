@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from lxcfleet.paths.container import ContainerPaths, snapshot_name
@@ -13,11 +14,17 @@ from lxcfleet.paths.snapshot import SnapshotPaths
 from lxcfleet.paths.volume import VolumePaths
 
 
+@lru_cache(512)
+def _container(lxc: Path, name: str) -> ContainerPaths:
+    """Kept, as each start and each end of a container asks for dozens of its paths."""
+    return ContainerPaths(lxc / name)
+
+
 @dataclass(frozen=True)
 class KeptPaths(Roots):
     """The paths below /var/lib and /etc."""
 
-    @property
+    @cached_property
     def volumes(self) -> Path:
         """The directories of volumes, by name."""
         return self.state / "volumes"
@@ -34,17 +41,17 @@ class KeptPaths(Roots):
         """Where the volume waits to be removed after it lost its own name."""
         return VolumePaths(self.volumes / f"{self.GONE_PREFIX}{name}")
 
-    @property
+    @cached_property
     def apps(self) -> Path:
         """The directories of apps, by name: in each its releases, by version. Only root can enter it."""
         return self.state / "apps"
 
-    @property
+    @cached_property
     def app_history(self) -> Path:
         """The app that each container had before its last change of it; see patch.apps."""
         return self.apps / "former.json"
 
-    @property
+    @cached_property
     def bakes(self) -> Path:
         """The names of the clones that build releases at the moment; see daemon.uses.baking."""
         return self.apps / "bakes.json"
@@ -67,7 +74,7 @@ class KeptPaths(Roots):
 
     def container(self, name: str) -> ContainerPaths:
         """The files of the container ``name``."""
-        return ContainerPaths(self.lxc / name)
+        return _container(self.lxc, name)
 
     def new(self, name: str) -> ContainerPaths:
         """Where ``name`` is put together before it gets its own name."""
@@ -77,12 +84,12 @@ class KeptPaths(Roots):
         """Where ``name`` waits to be removed after it lost its own name."""
         return ContainerPaths(self.lxc / f"{self.GONE_PREFIX}{name}")
 
-    @property
+    @cached_property
     def drained(self) -> Path:
         """Is there while this host is drained; see containers.drain."""
         return self.state / "drained.json"
 
-    @property
+    @cached_property
     def snapshots(self) -> Path:
         """The snapshots of all containers. On the file system of the deltas, as blocks can be shared only within one."""
         return self.lxc / ".lxcfleet-snapshots"
@@ -95,17 +102,17 @@ class KeptPaths(Roots):
         """The files of one of them."""
         return SnapshotPaths(self.snapshots_of(container) / name)
 
-    @property
+    @cached_property
     def config_file(self) -> Path:
         """The operator's settings."""
         return self.etc / "lxcfleet.yaml"
 
-    @property
+    @cached_property
     def mask_rules(self) -> Path:
         """The operator's additions to the mask."""
         return self.etc / "mask.d"
 
-    @property
+    @cached_property
     def base_snapshots(self) -> Path:
         """What the base was like at containers' last starts; see base.merge.reconcile."""
         return self.lxc / ".lxcfleet-base"
@@ -114,32 +121,32 @@ class KeptPaths(Roots):
         """One of them."""
         return self.base_snapshots / snapshot_name(name)
 
-    @property
+    @cached_property
     def events(self) -> Path:
         """What happened to the fleet, also while former daemons ran; see logs.event_store."""
         return self.state / "events"
 
-    @property
+    @cached_property
     def logs_begun(self) -> Path:
         """Is there once consoles were passed on to the host's log; see logs.keeper."""
         return self.state / "logs-begun"
 
-    @property
+    @cached_property
     def rehearsals(self) -> Path:
         """A file for each throwaway clone, by its name, until that is destroyed; see patch.rehearsal."""
         return self.state / "rehearsals"
 
-    @property
+    @cached_property
     def generations(self) -> Path:
         """The frozen bases: a record for each, and their files; see base.generations. Only root can enter it."""
         return self.state / "generations"
 
-    @property
+    @cached_property
     def sheets(self) -> Path:
         """The directories that generations are made of, by name."""
         return self.generations / "sheets"
 
-    @property
+    @cached_property
     def sheets_elsewhere(self) -> str:
         """The name of the directory, at the top of another file system, with the sheets that are on that one."""
         import hashlib  # noqa: PLC0415  each start of the command line would wait for it
@@ -152,57 +159,57 @@ class KeptPaths(Roots):
         """What is known of the generation; see base.generations.record."""
         return self.generations / f"{number}.json"
 
-    @property
+    @cached_property
     def rescued(self) -> Path:
         """The containers that got their former base back by themselves; see patch.rescue."""
         return self.state / "rescued.json"
 
-    @property
+    @cached_property
     def held(self) -> Path:
         """The containers that are held on a generation, and until when; see patch.holds."""
         return self.state / "held.json"
 
-    @property
+    @cached_property
     def rejected(self) -> Path:
         """The patches whose rollout failed; see patch.rejections."""
         return self.state / "rejected.json"
 
-    @property
+    @cached_property
     def fleets(self) -> Path:
         """What was applied last of each fleet's file; see fleets.store."""
         return self.state / "fleets"
 
-    @property
+    @cached_property
     def change_sets(self) -> Path:
         """The specs that rollouts give containers; see patch.rollout.change_sets."""
         return self.state / "rollouts"
 
-    @property
+    @cached_property
     def last_change(self) -> Path:
         """The last rollout, if it changed specs: it can be undone after a reboot, too; see patch.rollout.ledger."""
         return self.change_sets / "last"
 
-    @property
+    @cached_property
     def hmac_key(self) -> Path:
         """The key of the digests that tell whether a secret has changed."""
         return self.state / "hmac.key"
 
-    @property
+    @cached_property
     def profiles(self) -> Path:
         """The operator's profiles, each in a file of its own."""
         return self.etc / "profiles.d"
 
-    @property
+    @cached_property
     def sysctl_file(self) -> Path:
         """The kernel limits that were raised, for the next boot."""
         return Path("/etc/sysctl.d/60-lxcfleet.conf")
 
-    @property
+    @cached_property
     def running_record(self) -> Path:
         """What runs, for the next boot; see containers.supervision.boot."""
         return self.lxc / ".lxcfleet-running"
 
-    @property
+    @cached_property
     def rebooted(self) -> Path:
         """When the daemon rebooted the host last, or tried to; see patch.rebooter."""
         return self.lxc / ".lxcfleet-rebooted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -37,7 +38,7 @@ class Roots:
         """The same, with another base."""
         return self if generation == self.generation else replace(self, generation=generation)
 
-    @property
+    @cached_property
     def _of_base(self) -> str:
         return f"-{self.generation}" if self.generation else ""
 
@@ -45,7 +46,7 @@ class Roots:
         """What ``from_environment`` needs to give these paths again, for child processes."""
         return {"LXCFLEET_LXC": str(self.lxc), "LXCFLEET_RUN": str(self.run), "LXCFLEET_ETC": str(self.etc)}
 
-    @property
+    @cached_property
     def state(self) -> Path:
         """What outlives containers and boots: /var/lib/lxcfleet; for another fleet than the usual one, inside its own."""
         usual = Roots().lxc

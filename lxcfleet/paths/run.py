@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lxcfleet.paths.roots import Roots
@@ -12,17 +13,17 @@ from lxcfleet.paths.roots import Roots
 class RunPaths(Roots):
     """The paths below /run."""
 
-    @property
+    @cached_property
     def socket(self) -> Path:
         """The API."""
         return self.run / "lxcfleet.sock"
 
-    @property
+    @cached_property
     def attach_socket(self) -> Path:
         """Where exec and shell hand over their file descriptors."""
         return self.run / "attach.sock"
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         """Held by the daemon, its launcher and the launcher's children; see daemon."""
         return self.run / "daemon.lock"
@@ -31,17 +32,17 @@ class RunPaths(Roots):
         """A lock of the mask's, in a directory that only root can enter; see host.kernel.locks."""
         return self.run / "locks" / what
 
-    @property
+    @cached_property
     def mask_image(self) -> Path:
         """The mask as an ext4 image, which every clone on that base mounts."""
         return self.run / f"mask{self._of_base}.ext4"
 
-    @property
+    @cached_property
     def mask_record(self) -> Path:
         """What the mask image was made from, to tell when it is out of date."""
         return self.run / f"mask{self._of_base}.json"
 
-    @property
+    @cached_property
     def base_mount(self) -> Path:
         """Mount point of the base, in private mount namespaces only."""
         return self.run / "base"
@@ -50,103 +51,103 @@ class RunPaths(Roots):
         """Mount point of one of a generation's sheets, the topmost being 0, in private mount namespaces only."""
         return self.run / f"base.{number}"
 
-    @property
+    @cached_property
     def mask_mount(self) -> Path:
         """Mount point of the mask, in private mount namespaces only."""
         return self.run / f"mask{self._of_base}"
 
-    @property
+    @cached_property
     def next_mask_mount(self) -> Path:
         """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
         return self.run / f"mask{self._of_base}.next"
 
-    @property
+    @cached_property
     def services_mount(self) -> Path:
         """Mount point of a container's layer of services, in private mount namespaces only."""
         return self.run / "services"
 
-    @property
+    @cached_property
     def app_mount(self) -> Path:
         """Mount point of a container's layer that is an app, in private mount namespaces only."""
         return self.run / "app"
 
-    @property
+    @cached_property
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"
 
-    @property
+    @cached_property
     def devices_mount(self) -> Path:
         """Where the nodes of devices are that a container is given, in private mount namespaces only."""
         return self.run / "devices"
 
-    @property
+    @cached_property
     def archive_mount(self) -> Path:
         """Where a container's files are shown with its own ids, on their way from or to an archive, in private mount
         namespaces only."""
         return self.run / "archive"
 
-    @property
+    @cached_property
     def part_mount(self) -> Path:
         """Where the overlays of parts are put together, in private mount namespaces only."""
         return self.run / "part"
 
-    @property
+    @cached_property
     def health(self) -> Path:
         """How the containers' health was last; see health.prober."""
         return self.run / "health.json"
 
-    @property
+    @cached_property
     def user_namespace(self) -> Path:
         """Where a container's user namespace is bound to, in private mount namespaces only."""
         return self.run / "user"
 
-    @property
+    @cached_property
     def rollout(self) -> Path:
         """The rollout that is under way, or was last; see patch.rollout.ledger."""
         return self.run / "rollout.json"
 
-    @property
+    @cached_property
     def rollout_packages(self) -> Path:
         """What the host's packages were before it; see patch.rollout.packages."""
         return self.run / "rollout.packages.json"
 
-    @property
+    @cached_property
     def freezes(self) -> Path:
         """Is there while the settings have the base frozen before patches: the package manager's hook looks for it."""
         return self.run / "freezes"
 
-    @property
+    @cached_property
     def secrets(self) -> Path:
         """The values of secrets: a file system in memory, which only root can enter. See data.secrets."""
         return self.run / "secrets"
 
-    @property
+    @cached_property
     def resolv_conf(self) -> Path:
         """The resolv.conf that clones have, while the fleet has a name server."""
         return self.run / "resolv.conf"
 
-    @property
+    @cached_property
     def network_record(self) -> Path:
         """Which bridge there is, and whose addresses; see network.records."""
         return self.run / "network.json"
 
-    @property
+    @cached_property
     def notice(self) -> Path:
         """The package manager's hook touches this file whenever the host's packages changed."""
         return self.run / "patched"
 
-    @property
+    @cached_property
     def notice_done(self) -> Path:
         """Which change of ``notice`` was dealt with."""
         return self.run / "patched.done"
 
-    @property
+    @cached_property
     def patch_base(self) -> Path:
         """The generation that was frozen before the patch that is under way; see containers.reconciling.bases."""
         return self.run / "patched.base.json"
 
-    @property
+    @cached_property
     def well_before(self) -> Path:
         """Which containers were well before packages changed; see patch.before."""
         return self.run / "patched.well.json"
@@ -155,7 +156,7 @@ class RunPaths(Roots):
         """Where a backup program sees a snapshot of the container, in a mount namespace of its own; see data.view."""
         return self.run / "backup" / name
 
-    @property
+    @cached_property
     def stills(self) -> Path:
         """A file for each container that is frozen for a copy: which run of it; see containers.copies.stillness."""
         return self.run / "still"
@@ -164,37 +165,37 @@ class RunPaths(Roots):
         """One of them."""
         return self.stills / name
 
-    @property
+    @cached_property
     def apparmor(self) -> Path:
         """The settings of AppArmor's parser for containers' profiles; see host.lxc.apparmor."""
         return self.run / "apparmor"
 
-    @property
+    @cached_property
     def rebooting(self) -> Path:
         """The containers that are stopped for a reboot of the host; see patch.rebooter."""
         return self.run / "rebooting.json"
 
-    @property
+    @cached_property
     def package_lists(self) -> Path:
         """The files that each package had at the last look; see host.packages.losses."""
         return self.run / "packages.lists.gz"
 
-    @property
+    @cached_property
     def lost_files(self) -> Path:
         """The files that packages have lost since the host booted."""
         return self.run / "packages.lost.json"
 
-    @property
+    @cached_property
     def hosts(self) -> Path:
         """One file per name that is to be found: the name server watches this directory."""
         return self.run / "hosts"
 
-    @property
+    @cached_property
     def starting(self) -> Path:
         """LXC's hook announces starts here that the daemon did not begin; see containers.announcements."""
         return self.run / "starting"
 
-    @property
+    @cached_property
     def leases(self) -> Path:
         """What each container's DHCP client has to say; see host.net.dhcp."""
         return self.run / "leases"
@@ -203,12 +204,12 @@ class RunPaths(Roots):
         """The resolv.conf of a container on a network of the host's."""
         return self.run / "uplinks" / name
 
-    @property
+    @cached_property
     def sessions(self) -> Path:
         """A file for each process of the host that serves a command in a container; see host.process.sessions."""
         return self.run / "sessions"
 
-    @property
+    @cached_property
     def keepers(self) -> Path:
         """A file for each process that keeps a container in the foreground; see host.lxc.foreground."""
         return self.run / "keepers"
@@ -217,32 +218,32 @@ class RunPaths(Roots):
         """The pipes of a container that `lxcfleet run` runs, in a directory that only its root can enter."""
         return self.run / "foreground" / name
 
-    @property
+    @cached_property
     def clients(self) -> Path:
         """The process ids of the containers' DHCP clients."""
         return self.run / "clients"
 
-    @property
+    @cached_property
     def dnsmasq_config(self) -> Path:
         """The name server's configuration."""
         return self.run / "dnsmasq.conf"
 
-    @property
+    @cached_property
     def dnsmasq_pid(self) -> Path:
         """The name server's process id."""
         return self.run / "dnsmasq.pid"
 
-    @property
+    @cached_property
     def stand_in_config(self) -> Path:
         """The configuration of the name server that answers while dnsmasq is exchanged."""
         return self.run / "stand-in.conf"
 
-    @property
+    @cached_property
     def stand_in_pid(self) -> Path:
         """Its pid."""
         return self.run / "stand-in.pid"
 
-    @property
+    @cached_property
     def responder_pid(self) -> Path:
         """The process id of the server of SRV records."""
         return self.run / "responder.pid"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 STALL_SECONDS = 0.2
@@ -27,22 +26,22 @@ class PulseReading:
     """Seconds of the longest turn lately."""
 
 
-class _Clock:
+SHORT_SECONDS = 0.002
+"""Of turns that are shorter the processor time is not asked for, but for one of several: it counts as long as they took."""
+
+
+class _Turns:
     """Turns by one clock."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._began = now()
+    def __init__(self) -> None:
         self._stalls = 0
         self._longest = self._before = 0.0
 
-    def begin(self) -> None:
-        self._began = self._now()
-
-    def end(self) -> None:
-        turn = self._now() - self._began
-        self._longest = max(self._longest, turn)
-        self._stalls += turn > STALL_SECONDS
+    def add(self, turn: float) -> None:
+        if turn > self._longest:
+            self._longest = turn
+        if turn > STALL_SECONDS:
+            self._stalls += 1
 
     def next_window(self) -> None:
         self._before, self._longest = self._longest, 0.0
@@ -55,30 +54,40 @@ class Pulse(selectors.EpollSelector):
     """The selector of an event loop, which measures the loop's turns: from one wait for events to the next.
 
     It does so by time, and by the processor time that the loop itself took: on a busy host a turn may be long for that alone.
+    To ask for the latter takes the kernel, and a tenth of a short turn, so it is not asked for at each.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._clocks = {"elapsed": _Clock(time.monotonic), "processor": _Clock(time.thread_time)}
-        self._since = time.monotonic()
+        self._elapsed, self._processor = _Turns(), _Turns()
+        self._since = self._began = time.monotonic()
+        self._asked = time.thread_time()
+        self._unasked = 0.0
+        """Seconds of the turns since the processor time was asked for."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events; a turn has ended."""
-        if time.monotonic() - self._since > WINDOW_SECONDS:
-            self._since = time.monotonic()
-            for clock in self._clocks.values():
-                clock.next_window()
-        for clock in self._clocks.values():
-            clock.end()
+        now = time.monotonic()
+        if now - self._since > WINDOW_SECONDS:
+            self._since = now
+            self._elapsed.next_window()
+            self._processor.next_window()
+        turn = now - self._began
+        self._elapsed.add(turn)
+        if turn + self._unasked < SHORT_SECONDS:
+            self._unasked += turn
+            self._processor.add(turn)
+        else:
+            before, self._asked, self._unasked = self._asked, time.thread_time(), 0.0
+            self._processor.add(min(turn, self._asked - before))
         try:
             return super().select(timeout)
         finally:
-            for clock in self._clocks.values():
-                clock.begin()
+            self._began = time.monotonic()
 
     def reading(self) -> dict[str, PulseReading]:
         """How long the turns took so far, by clock: ``elapsed`` and ``processor``."""
-        return {name: clock.reading() for name, clock in self._clocks.items()}
+        return {"elapsed": self._elapsed.reading(), "processor": self._processor.reading()}
 
 
 class MeasuredLoop(asyncio.SelectorEventLoop):

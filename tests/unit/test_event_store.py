@@ -60,6 +60,22 @@ def test_lines_that_are_torn_or_no_events_are_passed_over(tmp_path: Path) -> Non
     assert names(store) == ["c1", "c2"]
 
 
+def test_the_file_may_be_taken_away_or_written_to_between_two_events(tmp_path: Path) -> None:
+    store, file = EventStore(tmp_path / "events"), tmp_path / "events"
+    store.add(event(1))
+    file.rename(tmp_path / "elsewhere")
+    store.add(event(2))
+    with file.open("a") as torn:
+        torn.write("{")
+    store.add(event(3))
+    store.add(event(4))
+    assert names(store) == ["c2", "c3", "c4"]
+    store.close()
+    store.add(event(5))
+    assert names(store) == ["c2", "c3", "c4", "c5"]
+    store.close()
+
+
 def test_a_disk_that_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "state").write_text("no directory")
     store = EventStore(tmp_path / "state" / "events")

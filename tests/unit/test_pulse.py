@@ -88,6 +88,17 @@ def test_processor_time_is_told_apart(clock: Clock) -> None:
     selector.close()
 
 
+def test_processor_time_is_not_asked_for_at_each_short_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    selector, asked = Pulse(), []
+    monkeypatch.setattr(time, "thread_time", lambda: asked.append(0) or float(len(asked)))
+    for _ in range(100):
+        clock.pass_seconds(pulse.SHORT_SECONDS / 10)
+        selector.select(0)
+    assert 1 < len(asked) < 15
+    assert selector.reading()["processor"].longest == pytest.approx(pulse.SHORT_SECONDS / 10)
+    selector.close()
+
+
 def test_a_loop_that_is_not_measured_tells_nothing() -> None:
     async def ask() -> dict[str, PulseReading]:
         return pulse.of_running_loop()

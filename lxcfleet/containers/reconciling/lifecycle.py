@@ -104,6 +104,8 @@ class Lifecycle:
         try:
             if intent is None:
                 pending.unlink(missing_ok=True)
+            elif intent is Intent.RUN:  # what an empty file says, too: store.noted
+                tree.write_first(pending, intent.value + "\n")
             else:
                 tree.write(pending, intent.value + "\n")
         except OSError as error:

@@ -109,8 +109,8 @@ class Supervision:
         self._cancel(container.name)
         container.course = replace(container.course, due=None, gave_up=False)
         try:
-            # With its name, as a copy of its directory never ran.
-            tree.write(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
+            # With its name, as a copy of its directory never ran. An empty file says as little as none.
+            tree.write_first(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
         except OSError as error:
             log.warning("%s: that it runs can't be noted: %s", container.name, error)
 

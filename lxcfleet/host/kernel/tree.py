@@ -45,6 +45,28 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
         sync_directory(path.parent)
 
 
+def write_first(path: Path, text: str) -> None:
+    """The same for a file that is mostly not there yet: then it may be empty for a moment, and after a crash in that moment.
+
+    That takes half as long, as nothing is renamed.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        write(path, text)
+        return
+    content = text.encode()
+    try:
+        if os.write(descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def stage(texts: Mapping[Path, str], durable: Iterable[Path]) -> None:
     """Write texts beside files; ``put`` replaces one of the files by its new text. Those of ``durable`` are on disk from the
     return on. Raises OSError, and then nothing is left beside any of the files."""

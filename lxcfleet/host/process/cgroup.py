@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.errors import WrongState
+from lxcfleet.host.kernel import small
 from lxcfleet.host.kernel.descent import Descent
 from lxcfleet.units import as_size
 
 _ROOT = Path("/sys/fs/cgroup")
 
 
+@functools.cache
 def unified() -> bool:
     """Whether this host has cgroup v2 and nothing else."""
     return (_ROOT / "cgroup.controllers").exists()
@@ -110,8 +112,7 @@ class Payload:
         try:
             if name is None:
                 return None
-            with open(name, encoding="ascii") as file:
-                return file.read()
+            return small.content(name).decode("ascii")
         except OSError:
             return None
 
@@ -274,9 +275,10 @@ def of_monitor(pid: int, name: str) -> frozenset[str]:
 def _cgroups(pid: int, own_name: str) -> dict[str, str]:
     directories: dict[str, str] = {}
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        text = os.fsdecode(small.content(f"/proc/{pid}/cgroup"))
     except OSError:
+        return directories
+    if own_name not in text:
         return directories
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -300,8 +302,7 @@ def members(directory: str) -> tuple[list[int], bool]:
 
     def look(descriptor: int) -> list[str]:
         try:
-            with open("cgroup.procs", "rb", 0, opener=_in(descriptor)) as file:
-                found.extend(int(word) for word in file.readall().split())
+            found.extend(map(int, small.listed("cgroup.procs", descriptor).split()))
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:  # a threaded cgroup (v2): its processes are listed in its parent
                 raise

@@ -6,6 +6,8 @@ import os
 import resource
 from pathlib import Path
 
+from lxcfleet.host.kernel import small
+
 _MOST = Path("/proc/sys/fs/nr_open")
 _USUAL = 1024
 _USUAL_HARD = 524288
@@ -36,7 +38,7 @@ def widen(pid: int) -> int:
 
     Raises OSError if the process is gone.
     """
-    most = int(_MOST.read_text(encoding="ascii"))
+    most = int(small.content(_MOST))
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     if soft < most:
         try:

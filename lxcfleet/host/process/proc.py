@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from lxcfleet.host.kernel import small
+
 RAN_ANEW = "LXCFLEET_RAN_ANEW"
 """The variable in which a program that runs itself anew, as the same process, says when that was, in seconds since the
 epoch."""
@@ -35,8 +37,7 @@ def _stat(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from field 3 on, as the name in field 2 may have blanks and brackets;
     None if the process is gone. proc(5)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split() or None
+        return small.content(f"/proc/{pid}/stat").rpartition(b")")[2].split() or None
     except OSError:
         return None
 
@@ -45,6 +46,12 @@ def parent_of(pid: int) -> int | None:
     """The parent's pid; None if the process is gone. Field 4."""
     fields = _stat(pid)
     return None if fields is None else int(fields[1])
+
+
+def parent_and_start(pid: int) -> tuple[int, float] | None:
+    """The parent's pid, and the start as ``began`` gives it, by one look; None if the process is gone."""
+    fields = _stat(pid)
+    return None if fields is None else (int(fields[1]), _start(fields))
 
 
 def has_children(pid: int) -> bool:
@@ -128,7 +135,11 @@ def began(pid: int) -> float | None:
     Together, pid and start tell a process from all others since the boot.
     """
     fields = _stat(pid)
-    return None if fields is None else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return None if fields is None else _start(fields)
+
+
+def _start(fields: list[bytes]) -> float:
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def ran_anew(pid: int) -> float | None:

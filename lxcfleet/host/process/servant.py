@@ -154,12 +154,18 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 async def readable(sock: socket.socket) -> None:
     """Return when there is something to read."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(sock, ready.set)
+    ready: asyncio.Future[None] = loop.create_future()
+    descriptor = sock.fileno()  # of the socket itself, asyncio would make a text, with two questions to the kernel
+    loop.add_reader(descriptor, _set, ready)
     try:
-        await ready.wait()
+        await ready
     finally:
-        loop.remove_reader(sock)
+        loop.remove_reader(descriptor)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 async def send_datagram(sock: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:

@@ -1,0 +1,52 @@
+"""Small files are read and written with few system calls, and as wholly as large ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.host.kernel import small, tree
+from lxcfleet.host.process import cgroup, proc
+
+
+def test_a_record_of_the_kernel_is_read_whole() -> None:
+    assert small.content("/proc/self/stat").startswith(b"%d (" % os.getpid())
+    assert proc.parent_and_start(os.getpid()) == (os.getppid(), proc.began(os.getpid()))
+    assert proc.parent_and_start(2**22 + 1) is None
+
+
+def test_a_list_of_many_records_is_read_to_its_end() -> None:
+    """The kernel gives a page of it at a time."""
+    directory = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with open("/proc/kallsyms", "rb") as file:
+            assert small.listed("kallsyms", directory) == file.read()
+    finally:
+        os.close(directory)
+
+
+def test_the_members_of_a_cgroup_are_all_found(tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    (tmp_path / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in range(1, 3000)))
+    (below / "cgroup.procs").write_text("7000\n")
+    assert cgroup.members(str(tmp_path)) == ([*range(1, 3000), 7000], True)
+
+
+def test_a_file_that_is_there_is_replaced_and_another_one_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for text in ("one\n", "two\n"):
+        tree.write_first(file, text)
+        assert file.read_text() == text
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_nothing_is_left_of_a_file_that_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    with pytest.raises(OSError, match="No space left") as raised:
+        tree.write_first(tmp_path / "file", "one\n")
+    assert raised.value.errno == errno.ENOSPC
+    assert not [*tmp_path.iterdir()]
