@@ -38,8 +38,7 @@ class _Turns:
         self._longest = self._before = 0.0
 
     def add(self, turn: float) -> None:
-        if turn > self._longest:
-            self._longest = turn
+        self._longest = max(self._longest, turn)
         if turn > STALL_SECONDS:
             self._stalls += 1
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from lxcfleet.containers.ends.monitor_guard import MonitorGuard, crowded, pause
+from lxcfleet.host.lxc import strangers
 from lxcfleet.paths import Paths
 
 
@@ -56,3 +59,31 @@ def test_an_attack_is_logged_when_it_begins_and_when_it_is_over(tmp_path: Path, 
     assert len(caplog.messages) == 1
     guard._note({}, 110.0)
     assert caplog.messages[1:] == ["a: 1000 connections of uid 1000 to its monitor were closed"]
+
+
+def test_the_kernel_s_table_gives_the_number_of_unix_sockets() -> None:
+    """Of streams, and of the others, which are a protocol of their own or not by the version of Linux."""
+    with contextlib.closing(strangers.SocketCount()) as count:
+        before = count.now()
+        kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM] * 100
+        pairs = [socket.socketpair(socket.AF_UNIX, kind) for kind in kinds]
+        after = count.now()
+        for pair in pairs:
+            for each in pair:
+                each.close()
+    assert before is not None
+    assert after is not None
+    assert after - before > 200  # others may close some of theirs meanwhile
+
+
+def test_the_number_of_all_sockets_is_taken_while_that_is_small() -> None:
+    with contextlib.closing(strangers.SocketCount()) as count:
+        exact, most = count.now(), count.most(1 << 30)
+        assert exact is not None
+        assert most is not None
+        assert most > exact // 2  # others may open and close theirs meanwhile
+        few = count.most(0)
+        assert few is not None
+        assert abs(few - exact) < 200
+    assert count.now() is None
+    assert count.most(1 << 30) is None

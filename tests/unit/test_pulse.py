@@ -90,7 +90,12 @@ def test_processor_time_is_told_apart(clock: Clock) -> None:
 
 def test_processor_time_is_not_asked_for_at_each_short_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     selector, asked = Pulse(), []
-    monkeypatch.setattr(time, "thread_time", lambda: asked.append(0) or float(len(asked)))
+
+    def thread_time() -> float:
+        asked.append(0)
+        return float(len(asked))
+
+    monkeypatch.setattr(time, "thread_time", thread_time)
     for _ in range(100):
         clock.pass_seconds(pulse.SHORT_SECONDS / 10)
         selector.select(0)

@@ -12,9 +12,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lxcfleet.containers.container import Container
 from lxcfleet.host.lxc import liblxc, strangers
@@ -30,7 +29,13 @@ _CONNECTS = 200_000
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds until sockets are counted again, at least and at most."""
 _LOOK_SECONDS = 0.5
-"""Seconds until each monitor is looked at again, however few sockets there are."""
+"""Seconds until each log is looked at again, however few sockets there are."""
+_QUIET_SECONDS = 5.0
+"""Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before."""
+_MORE = 64
+"""So many sockets more than at the last look are more."""
+_FEW = 2000
+"""So many sockets of all kinds do not change how often anything is looked at."""
 _SHARE = 0.01
 """The share of one processor that looking may take, while nobody attacks."""
 _ATTACKED = 0.01
@@ -44,7 +49,7 @@ class Monitor:
     """What is looked at of one container that runs."""
 
     pid: int
-    log: Path
+    log: str
 
 
 @dataclass
@@ -64,6 +69,8 @@ class MonitorGuard:
         self._attacks: dict[str, _Attack] = {}
         self._limits: dict[int, int] = {}
         """How many descriptors each monitor may have. A daemon of a former version started some with few."""
+        self._least: Sequence[int] = ()
+        """The least of them; nothing if there are none."""
 
     def begin(self) -> None:
         """The daemon starts. Raises OSError."""
@@ -72,7 +79,7 @@ class MonitorGuard:
     def began(self, container: Container) -> None:
         """A container runs; its monitor gets all descriptors that the host allows."""
         if container.running is not None:
-            monitor = Monitor(container.running.monitor, self._paths.container(container.name).lxc_log)
+            monitor = Monitor(container.running.monitor, str(self._paths.container(container.name).lxc_log))
             self._limit(monitor.pid)
             self._monitors[container.name] = monitor
 
@@ -102,29 +109,42 @@ class MonitorGuard:
     def _watch(self, over: threading.Event) -> None:
         proc.make_thread_urgent()
         with contextlib.closing(strangers.SocketCount()) as count:
-            next_look, wait = 0.0, 0.0
-            while not over.wait(wait):
+            next_look, quiet_until, before = 0.0, 0.0, 0
+            while not over.is_set():
                 began = time.monotonic()
-                sockets = count.now()
-                if began >= next_look or crowded(self._limits.values(), sockets):
-                    found = self._look_at_all()
+                sockets = count.most(_FEW)
+                before = min(before, sockets or 0)
+                urgent = crowded(self._least, sockets)
+                if began >= next_look or urgent:
+                    self._cut_logs()
+                    found: dict[str, Counter[int]] = {}
+                    if urgent or began >= quiet_until or (sockets or 0) > before + _MORE:
+                        found = self._look_at_all()
+                        quiet_until, before = began + _QUIET_SECONDS, sockets or 0
                     took = time.monotonic() - began
                     # While strangers come, they are looked for again at once.
                     next_look = began if found else began + max(_LOOK_SECONDS, took / _SHARE)
+                    if found:
+                        quiet_until = began
                     self._note(found, began)
-                wait = pause(self._limits.values(), sockets)
+                time.sleep(pause(self._least, sockets))  # over.wait() would take several times as long
 
     def _look_at_all(self) -> dict[str, Counter[int]]:
         monitors = dict(self._monitors)
         self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
+        self._least = [min(self._limits.values())] if self._limits else []
         return self._look(monitors)
+
+    def _cut_logs(self) -> None:
+        for monitor in list(self._monitors.values()):
+            with contextlib.suppress(OSError):  # there is no log any more
+                liblxc.cut_log(monitor.log)
 
     def _look(self, monitors: Mapping[str, Monitor]) -> dict[str, Counter[int]]:
         """Shut strangers out; returns how many connections of each uid that were, by container."""
         found = {}
         for name, monitor in monitors.items():
             with contextlib.suppress(OSError):  # the monitor has ended
-                liblxc.cut_log(str(monitor.log))
                 if descriptors.count(monitor.pid) >= CROWD and (shut := self._shut_out(name, monitor.pid)):
                     found[name] = shut
         return found
@@ -146,6 +166,7 @@ class MonitorGuard:
                 self._limits[pid] = descriptors.widen(pid)
             except OSError:  # it has ended
                 return descriptors.usual()[1]
+            self._least = [min([*self._least, self._limits[pid]])]
         return self._limits[pid]
 
     def _note(self, found: Mapping[str, Counter[int]], moment: float) -> None:

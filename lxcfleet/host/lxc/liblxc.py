@@ -136,7 +136,7 @@ def rotate_log(log: str) -> None:
 
 def cut_log(log: str) -> None:
     """Empty the log of a container that runs if it is far beyond its size: liblxc writes a line for each request of a user
-    who may ask nothing, and appends to the file wherever that ends."""
+    who may ask nothing, and appends to the file wherever that ends. Raises OSError."""
     if log_size(log) > 2 * _LOG_BYTES:
         os.truncate(log, 0)
 
