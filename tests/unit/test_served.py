@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.packages import lists
+from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Wanted
@@ -58,6 +59,13 @@ def test_files_of_named_packages_are_compared_whenever_they_changed(info: Path) 
     named = Wanted(changed=False, packages=("old",))
     assert chosen(named, since=4e9) == {"old file", "old link"}
     assert chosen(Wanted(changed=False)) == set()
+
+
+def test_an_upgrade_of_lxcfleet_itself_makes_no_container_stale(info: Path) -> None:
+    (info / "new:amd64.list").rename(info / "lxcfleet.list")
+    lost = [Loss("lxcfleet", str(info.parent / "new:amd64/lib/gone"), START + 1)]
+    assert Candidates(Wanted(), START + SLACK_SECONDS, lost).directories == {}
+    assert chosen(Wanted(packages=("lxcfleet",))) == {"new:amd64 file", "new:amd64 link"}
 
 
 def test_documentation_is_left_out_unless_it_is_asked_for(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:

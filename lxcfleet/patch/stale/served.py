@@ -30,6 +30,9 @@ DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/u
 SLACK_SECONDS = 3600.0
 """Seconds: a file that changed at most so long before a container's start is compared, too, as a clock may have been set. The
 comparison itself is exact."""
+OWN_PACKAGE = "lxcfleet"
+"""Compared only where it is asked for by name. No container runs it, but each version of it would make every container stale,
+and each program of an interpreter besides, as its modules lie among the others."""
 _ACCESS_LIST = "system.posix_acl_access"
 _AT_ONCE = 200
 """So many files are open at the same moment."""
@@ -97,13 +100,14 @@ class Candidates:
             self._add(package, paths, always=True)
         if wanted.changed:
             for package, paths in lists.changed_since(self._since).items():
-                self._add(package, paths, always=False)
+                if package != OWN_PACKAGE:
+                    self._add(package, paths, always=False)
         for package, path in lists.generated():
             if wanted.changed or package in wanted.packages:
                 self._add(package, [path], always=package in wanted.packages)
         for loss in lost:
             always = loss.package in wanted.packages
-            if always or (wanted.changed and loss.noticed > self._since):
+            if always or (wanted.changed and loss.noticed > self._since and loss.package != OWN_PACKAGE):
                 self._add_lost(loss, always=always)
 
     def none_since(self, started: float) -> bool:
