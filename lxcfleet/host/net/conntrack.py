@@ -12,6 +12,7 @@ from pyroute2 import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.net.netlink import read_whole
 
 _FAMILIES = ((socket.AF_INET, "V4"), (socket.AF_INET6, "V6"))
 
@@ -25,7 +26,7 @@ def forget_datagrams(is_wrong: Callable[[str, int, str, int], bool]) -> None:
     try:
         for family, mark in _FAMILIES:
             with NFCTSocket(nfgen_family=family) as table:
-                for entry in list(table.dump()):
+                for entry in read_whole(table.dump):
                     there, back = _tuple(entry, "CTA_TUPLE_ORIG", mark), _tuple(entry, "CTA_TUPLE_REPLY", mark)
                     if there is None or back is None or back["proto"] != socket.IPPROTO_UDP:
                         continue

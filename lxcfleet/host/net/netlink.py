@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import bridge_port, interfaces, sysctl
@@ -17,6 +21,33 @@ from lxcfleet.spec.addresses import OUR_HARDWARE, bridge_behind, cable
 _MTU_DEFAULT = 1500
 _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
+_LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
+_TRIES = 30
+_PAUSE_SECONDS = 0.02
+
+
+class _Whole:
+    """Reads each list again that changed while the kernel told it: it may be wrong then.
+
+    With hundreds of containers that start, that is nothing unusual. The kernel says so by NLM_F_DUMP_INTR; see
+    Documentation/userspace-api/netlink/intro.rst, "Dump consistency".
+    """
+
+    def __init__(self, netlink: Any) -> None:
+        self._netlink = netlink
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._netlink, name)
+        return partial(read_whole, method) if name in _LISTS else method
+
+
+def read_whole(read: Callable[..., Iterable[Any]], *arguments: Any, **options: Any) -> list[Any]:
+    """What a list of the kernel's has; raises NetlinkDumpInterrupted if it changes whenever it is read."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(NetlinkDumpInterrupted):
+            return list(read(*arguments, **options))
+        time.sleep(_PAUSE_SECONDS)
+    return list(read(*arguments, **options))
 
 
 @contextlib.contextmanager
@@ -24,7 +55,7 @@ def session(what: str) -> Iterator[Any]:
     """A netlink socket; turns the kernel's errors into HostError (NetlinkError is no OSError)."""
     try:
         with IPRoute() as netlink:
-            yield netlink
+            yield _Whole(netlink)
     except NetlinkError as error:
         raise HostError(f"{what} failed", why=f"netlink: {error.args[-1]} (errno {error.code})") from error
     except OSError as error:
@@ -81,17 +112,25 @@ def ensure_bridge(
                 hint=f"to use it with addresses from a DHCP server: `network: {{bridge: {name}, addresses: dhcp}}`; "
                 "else choose another name in lxcfleet.yaml: without that, lxcfleet makes the bridge itself",
             )
-        present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
         for address in addresses:
-            if str(address.ip) not in present and (address.version == 4 or sysctl.takes_ipv6(name)):
-                # Without the look for duplicates, which the bridge's rules make impossible, the host itself reaches
-                # containers by IPv6 at once, and not only after the two seconds that the look takes.
-                how: dict[str, int] = {"family": socket.AF_INET}
-                if address.version != 4:
-                    how = {"family": socket.AF_INET6, "flags": _NO_DAD}
-                netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **how)
+            if address.version == 4 or sysctl.takes_ipv6(name):
+                _have_address(netlink, index, address)
         netlink.link("set", index=index, state="up")
         _attach(netlink, index, ports)
+
+
+def _have_address(netlink: Any, index: int | None, address: IPv4Interface | IPv6Interface) -> None:
+    """Give the interface an address, unless it has it. To look for it, all addresses of the host would have to be read."""
+    how: dict[str, int] = {"family": socket.AF_INET}
+    if address.version != 4:
+        # Without the look for duplicates, which the bridge's rules make impossible, the host itself reaches containers by
+        # IPv6 at once, and not only after the two seconds that the look takes.
+        how = {"family": socket.AF_INET6, "flags": _NO_DAD}
+    try:
+        netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **how)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
 
 
 def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
