@@ -195,7 +195,6 @@ class Parts:
         self.registry.close()
         self.mask.freshness.close()
         self.lifecycle.close()
-        self.kept_events.close()
 
     def _name_prerequisites(self) -> None:
         """Make the parts that know what has to be there before a container starts."""

@@ -30,9 +30,6 @@ class EventStore:
     def __init__(self, file: Path, most: int = MOST) -> None:
         self._file, self._most = file, most
         self._complained = False
-        self._open_file: int | None = None
-        self._identity = (0, 0, 0)
-        """Of the open file, as this store left it: device, inode and size."""
 
     def add(self, record: EventRecord) -> None:
         """Keep an event. If the disk is full, or broken, it is not kept, and the log says so once."""
@@ -44,12 +41,6 @@ class EventStore:
             self._complained = True
         else:
             self._complained = False
-
-    def close(self) -> None:
-        """The daemon ends."""
-        if self._open_file is not None:
-            os.close(self._open_file)
-            self._open_file = None
 
     def open(self) -> Reading:
         """All that is there by now, to be read later, also in another thread."""
@@ -64,38 +55,20 @@ class EventStore:
         if len(line) > LONGEST:
             line = json.dumps({**record, "message": f"{record['message'][: LONGEST // 12]}…"})
         data = line.encode() + b"\n"
-        descriptor = self._as_it_was_left()
-        if descriptor is None:
-            descriptor = self._begin()
-            size = self._identity[2]
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a daemon was killed, or the disk full, in a line
-                data = b"\n" + data
-        device, inode, size = self._identity
-        if os.write(descriptor, data) != len(data):
-            os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._identity = device, inode, size + len(data)
-        if size + len(data) > self._most:
-            os.rename(self._file, self._older)
-
-    def _as_it_was_left(self) -> int | None:
-        """The open file, if it still has its path and nobody else wrote to it."""
-        if self._open_file is None:
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(self._file)
-            if (found.st_dev, found.st_ino, found.st_size) == self._identity:
-                return self._open_file
-        self.close()
-        return None
-
-    def _begin(self) -> int:
         self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._open_file = os.open(self._file, flags, 0o600)
-        found = os.fstat(self._open_file)
-        self._identity = found.st_dev, found.st_ino, found.st_size
-        return self._open_file
+        descriptor = os.open(self._file, flags, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a daemon was killed, or the disk full, in a line
+                data = b"\n" + data
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+        if size + len(data) > self._most:
+            os.rename(self._file, self._older)
 
 
 class Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import runpy
 from datetime import UTC, datetime
@@ -70,10 +71,13 @@ def test_the_file_may_be_taken_away_or_written_to_between_two_events(tmp_path: P
     store.add(event(3))
     store.add(event(4))
     assert names(store) == ["c2", "c3", "c4"]
-    store.close()
-    store.add(event(5))
-    assert names(store) == ["c2", "c3", "c4", "c5"]
-    store.close()
+
+
+def test_no_file_stays_open_which_would_keep_the_disk_from_a_remount(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "events")
+    before = set(os.listdir("/proc/self/fd"))
+    store.add(event(1))
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_disk_that_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
