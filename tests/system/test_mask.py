@@ -491,6 +491,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
     spec.touch()
     monkeypatch.setattr(build, "ensure", ensure)
     monkeypatch.setattr(preparing, "_check", lambda *_: None)
+    monkeypatch.setattr("lxcfleet.base.obstacles.refuse", lambda *_, **__: None)  # nothing is mounted where it would look
     monkeypatch.setattr(preparing, "answer", lambda *_, **__: None)
     seen, times, mounted = apart(look)
     assert (seen, mounted) == ({True}, 1)
