@@ -98,6 +98,22 @@ def test_the_snapshot_is_one_file_for_all(host: Host) -> None:
     assert host.kept() == [host.base()]
 
 
+def test_the_snapshot_is_one_file_also_where_two_make_it_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.install("2")
+    host.paths.container("a").delta.mkdir(parents=True)
+    write = reconcile._write
+
+    def second(file: Path, content: bytes) -> None:
+        monkeypatch.setattr(reconcile, "_write", write)
+        host.start("a")
+        write(file, content)
+
+    monkeypatch.setattr(reconcile, "_write", second)
+    host.start()
+    assert host.paths.base_snapshot(host.base()).stat().st_nlink == 3
+    assert [file.name for file in host.paths.base_snapshots.iterdir() if file.name.startswith(".")] == []
+
+
 def test_the_former_snapshot_goes(host: Host) -> None:
     first = host.kept()
     host.install("2")

@@ -180,11 +180,8 @@ class Reconciler:
         self._forget()
 
     def _is_whole(self, file: Path) -> bool:
-        """Whether ``file`` holds the present snapshot: after a power failure it may be empty."""
-        try:
-            return file.stat().st_size == len(self._packed)
-        except FileNotFoundError:
-            return False
+        """Whether ``file`` holds the present snapshot."""
+        return _has_size(file, len(self._packed))
 
     def _forget(self) -> None:
         """Remove the snapshots that no container refers to."""
@@ -284,16 +281,28 @@ def _digest(packed: bytes) -> str:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Put a file in its place in one step. Another process that does the same writes the same content."""
+    """Put a file in its place in one step. Of processes that do so at once, with the same content, the first one's stays: the
+    links that were made to it are links to one file then."""
     new = file.with_name(f".new-{os.getpid()}")
     try:
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as opened:
             opened.write(content)
-        new.rename(file)
-    except OSError:
+        try:
+            os.link(new, file)
+        except OSError:  # it is there, or the file system has no links
+            if not _has_size(file, len(content)):
+                new.rename(file)
+    finally:
         new.unlink(missing_ok=True)
-        raise
+
+
+def _has_size(file: Path, size: int) -> bool:
+    """Whether ``file`` is whole: after a power failure it may be empty."""
+    try:
+        return file.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _note(own: ContainerPaths, base: str, conflicts: list[str]) -> None:
