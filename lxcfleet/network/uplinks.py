@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Sequence
 
 from lxcfleet.capacity.needs import Finding
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.host.kernel import tree
@@ -21,6 +23,9 @@ from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.uplinks import Uplink
 
 log = logging.getLogger(__name__)
+
+_LINK = re.compile(r"^\s*lxc\.net\.\d+\.link\s*=\s*(\S+)", re.MULTILINE | re.ASCII)
+"""lxc.container.conf(5)."""
 
 
 class Uplinks:
@@ -143,7 +148,11 @@ class Uplinks:
 
     async def release(self) -> None:
         """Remove the interfaces for VLANs that no container has any more. Raises FleetError."""
+        broken = [store.config(self._context.paths, c.name) for c in self._context.registry if c.spec is None]
+        if not all(broken):
+            return  # nobody knows what that container is on, and it may run
         needed = {spec.uplink.device for spec in self._specs()}
+        needed.update(device for text in broken for device in _LINK.findall(text))
         for device in uplink.made(self._user):
             if device not in needed:
                 item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device, hardware="")

@@ -256,3 +256,22 @@ def test_a_vlan_is_made_once_mended_and_removed_with_the_last_container(
         assert uplink.made(str(context.paths.run)) == []
 
     asyncio.run(scenario())
+
+
+def test_a_vlan_stays_while_a_container_is_on_it_whose_spec_cannot_be_read(net: Net, tmp_path: Path) -> None:
+    paths = paths_below(tmp_path)
+    own = vlan_device("eth0", 30)
+    net.add(own, alias=f"{uplink.MARK}{paths.run}")
+    launcher = FakeLauncher()
+    context = context_of(paths, Container("web1", None), launcher=launcher)
+    uplinks = Uplinks(context)
+    asyncio.run(uplinks.release())
+    assert launcher.operations() == []  # it has no configuration that can be read either
+    config = paths.container("web1").config
+    config.parent.mkdir()
+    config.write_text(f"lxc.net.0.type = macvlan\nlxc.net.0.link = {own}\n")
+    asyncio.run(uplinks.release())
+    assert launcher.operations() == []
+    config.write_text("lxc.net.0.type = veth\nlxc.net.0.link = lxcfleet0\n")
+    asyncio.run(uplinks.release())
+    assert launcher.operations() == ["leave_uplink"]
