@@ -186,21 +186,33 @@ class Discovery:
         text = self._text(container, member=self._membership.is_member(container.name))
         file = self._file(container.name)
         if text is None:
-            _remove(file)
+            _remove(file, self._context.paths.run)
             return
         with contextlib.suppress(FileNotFoundError):
-            if _content(file) == text:
+            if self._content(file) == text:
                 return
         # By a rename: the name server must never read half a file.
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         new = self._context.paths.run / f"hosts.{container.name}"
-        new.write_text(text, encoding="ascii")
+        _remove(new, self._context.paths.run)
+        with open(new, "x", encoding="ascii", opener=_opened) as fresh:
+            fresh.write(text)
         os.rename(new, file)
+
+    def _content(self, file: Path) -> str:
+        """What is in a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
+        try:
+            if stat.S_ISREG(os.lstat(file).st_mode):
+                return file.read_text(encoding="ascii", errors="replace")
+        except IsADirectoryError:
+            pass
+        _remove(file, self._context.paths.run)
+        return ""
 
     # -- over a restart of the daemon ------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Have names for what runs and for nothing else; members are those that were. Raises OSError."""
+        """Have names for what runs and for nothing else; members are those that were."""
         alive = {c.name: c for c in self._context.registry if c.running is not None}
         for container in alive.values():
             self.look_at(container)
@@ -208,7 +220,7 @@ class Discovery:
         if self._context.paths.hosts.is_dir():
             self._read_back(alive)
         for container in alive.values():
-            self.publish(container)
+            self._publish_later(container)
 
     def _is_unseen(self, name: str) -> bool:
         """Whether it may run: then its name stays."""
@@ -218,34 +230,31 @@ class Discovery:
         """Containers that were no members are told by what is written of them."""
         for file in self._context.paths.hosts.iterdir():
             container = alive.get(file.name)
-            if container is None:
-                if not self._is_unseen(file.name):
-                    _remove(file)
+            try:
+                if container is None:
+                    if not self._is_unseen(file.name):
+                        _remove(file, self._context.paths.run)
+                    continue
+                found = self._content(file)
+            except OSError as error:
+                log.error("%s, where the name server looks for names, can't be taken over: %s", file, error)
                 continue
             alone = self._text(container, member=False)
-            seen = alone != self._text(container, member=True) and _content(file) == alone
+            seen = found == alone != self._text(container, member=True)
             # One without a check was no member because it was frozen, and whether it still is has been looked at.
             checked = container.spec is not None and container.spec.check is not None
             if seen and checked and not self._membership.is_frozen(container.name):
                 self._membership.set_fit(container.name, False)
 
 
-def _content(file: Path) -> str:
-    """What is in a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
-    try:
-        found = os.lstat(file)
-        if stat.S_ISREG(found.st_mode):
-            return file.read_text(encoding="ascii", errors="replace")
-    except IsADirectoryError:
-        pass
-    _remove(file)
-    return ""
+def _opened(file: str, flags: int) -> int:
+    return os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
-def _remove(file: Path) -> None:
-    """Remove what is in the place of a file. A directory, which is not ours, goes aside: the name server reads none."""
+def _remove(file: Path, aside: Path) -> None:
+    """Remove what is in the place of a file. A directory, which is not ours, goes ``aside``: the name server reads none."""
     try:
         file.unlink(missing_ok=True)
     except IsADirectoryError:
-        os.rename(file, file.parent.parent / f".not-a-file.{file.name}.{time.time_ns()}")
-        log.warning("%s was a directory, and is beside %s now", file, file.parent)
+        os.rename(file, aside / f".not-a-file.{file.name}.{time.time_ns()}")
+        log.warning("%s was a directory, and is in %s now", file, aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
@@ -206,3 +207,39 @@ def test_another_thing_in_the_place_of_a_file_of_names_keeps_nobody_from_startin
     parts(paths, web)[0].settle()
     assert "web1.fleet" in names(paths)
     assert [file.name for file in paths.hosts.iterdir()] == ["web1"]
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo", "link", "file"])
+def test_another_thing_in_the_place_of_half_a_file_is_in_nobodys_way(paths: Paths, tmp_path: Path, what: str) -> None:
+    place, elsewhere = paths.run / "hosts.web1", tmp_path / "elsewhere"
+    if what == "directory":
+        (place / "below").mkdir(parents=True)
+    elif what == "fifo":
+        os.mkfifo(place)
+        reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # else a mistake here would wait for ever
+    elif what == "link":
+        place.symlink_to(elsewhere)
+    else:
+        place.write_text("10.0.0.9 half")
+    parts(paths, running())[0].settle()
+    if what == "fifo":
+        os.close(reader)
+    assert names(paths) == BOTH
+    assert (paths.hosts / "web1").is_file()
+    assert not (paths.hosts / "web1").is_symlink()
+    assert not elsewhere.exists()
+
+
+def test_a_name_that_cannot_be_written_keeps_neither_the_daemon_nor_others_from_starting(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def full(old: Path, new: Path) -> None:
+        if new.name == "web1":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", full)
+    parts(paths, running("web1"), running("web2"))[0].settle()
+    assert (names(paths, "web1"), names(paths, "web2")) == ([], ["web2.fleet", "web.role.fleet"])
