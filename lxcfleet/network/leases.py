@@ -114,7 +114,10 @@ class Leases:
             said = [(container, self._if_true(container, address, seen)) for container, address in said]
             await self._prune(said, seen)
         for container, address in said:
-            self._take_over(container, address)
+            try:
+                self._take_over(container, address)
+            except (OSError, ValueError) as error:  # one of several, which must not keep the others from their addresses
+                log.error("%s is not found at its address: %s", container.name, error)
 
     def _if_true(self, container: Container, address: IPv4Address | None, seen: HeldAddresses) -> IPv4Address | None:
         assert container.spec is not None
@@ -139,10 +142,15 @@ class Leases:
             where = self._context.settings.bridge if spec is None or spec.connected else spec.uplink.words
             self._context.bus.publish(NoDhcpAnswer(container.name, where))
         if lease.servers and not _on_bridge(container):
-            text = "".join(f"nameserver {each}\n" for each in lease.servers)
-            uplinks.write_names(self._context, container.name, text)
+            self._write_names(container.name, "".join(f"nameserver {each}\n" for each in lease.servers))
         # One that an earlier client left says nothing of this run.
         return lease.address.ip if lease.address is not None and client.running() is not None else None
+
+    def _write_names(self, name: str, text: str) -> None:
+        try:
+            uplinks.write_names(self._context, name, text)
+        except (OSError, ValueError) as error:
+            log.error("%s does not get the name servers that a DHCP server named: %s", name, error)
 
     async def seen(self) -> HeldAddresses:
         """The addresses that the packet filter has seen given. Raises FleetError."""

@@ -200,5 +200,5 @@ def write_names(context: Context, name: str, text: str) -> None:
     if not file.exists():
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.write(file, text)
-    elif file.read_text(encoding="utf-8") != text:
+    elif file.read_text(encoding="utf-8", errors="replace") != text:  # damaged or not
         file.write_text(text, encoding="utf-8")

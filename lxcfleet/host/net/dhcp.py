@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _TRIES, _PAUSE, _REST = 4, 2, 10
 """A client asks so many times, so many seconds apart, rests and begins again, for ever. A bridge may block a new port for
 half a minute (spanning tree), and servers that check whether an address is in use take some seconds to answer."""
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_NO_TEXT = re.compile(rb"[^ -~\n]")
 
 
 def known(paths: Paths) -> frozenset[str]:
@@ -161,7 +163,11 @@ def check_installed() -> None:
 
 
 def addresses6(pid: int) -> str:
-    """The IPv6 addresses in the network namespace of a process, as the kernel lists them; empty if there are none."""
+    """The IPv6 addresses in the network namespace of a process, as the kernel lists them; empty if there are none.
+
+    The names of interfaces, which root of a container may choose, have question marks for what could be taken for an end of
+    a line or of a word.
+    """
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/net/if_inet6").read_text(encoding="ascii")
+        return _NO_TEXT.sub(b"?", Path(f"/proc/{pid}/net/if_inet6").read_bytes()).decode("ascii")
     return ""
