@@ -117,7 +117,11 @@ class Uplinks:
         Raises FleetError, OSError."""
         running = self._running()
         for device in {c.spec.uplink.device for c in running if c.spec is not None}:
-            await self._look_at(device, [c for c in running if c.spec is not None and c.spec.uplink.device == device])
+            containers = [c for c in running if c.spec is not None and c.spec.uplink.device == device]
+            try:
+                await self._look_at(device, containers)
+            except (FleetError, OSError) as error:  # one of several, which must not keep the others from being mended
+                log.error("containers on %s can't be mended, which is tried again: %s", device, error)
         await self.release()
         return bool(running)
 
@@ -148,16 +152,19 @@ class Uplinks:
 
     async def release(self) -> None:
         """Remove the interfaces for VLANs that no container has any more. Raises FleetError."""
+        async with self._lock:
+            for device in uplink.made(self._user):
+                if not self._is_needed(device):  # looked at anew for each: a container may be made while one is removed
+                    item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device, hardware="")
+                    await self._context.ask(LEAVE_UPLINK, item)
+                    self._seen.pop(device, None)
+
+    def _is_needed(self, device: str) -> bool:
+        if any(spec.uplink.device == device for spec in self._specs()):
+            return True
+        # What a container is on whose spec can't be read says its configuration, if anything does; and it may run.
         broken = [store.config(self._context.paths, c.name) for c in self._context.registry if c.spec is None]
-        if not all(broken):
-            return  # nobody knows what that container is on, and it may run
-        needed = {spec.uplink.device for spec in self._specs()}
-        needed.update(device for text in broken for device in _LINK.findall(text))
-        for device in uplink.made(self._user):
-            if device not in needed:
-                item = UplinkItem(parent="", vlan=0, device=device, user=self._user, words=device, hardware="")
-                await self._context.ask(LEAVE_UPLINK, item)
-                self._seen.pop(device, None)
+        return not all(broken) or any(device in _LINK.findall(text) for text in broken)
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""

@@ -13,7 +13,7 @@ import pytest
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import Broken, InvalidInput, Unsupported, WrongState
+from lxcfleet.errors import Broken, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.net import dhcp, uplink
 from lxcfleet.network import lan
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
@@ -275,3 +275,44 @@ def test_a_vlan_stays_while_a_container_is_on_it_whose_spec_cannot_be_read(net: 
     config.write_text("lxc.net.0.type = veth\nlxc.net.0.link = lxcfleet0\n")
     asyncio.run(uplinks.release())
     assert launcher.operations() == ["leave_uplink"]
+
+
+def test_one_container_keeps_those_of_other_networks_from_nothing(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(operation: str, argument: Any) -> dict[str, Any]:
+        if operation == "rejoin" and argument[0]["name"] == "web0":
+            return {"error": HostError("web0 can't be connected", why="its root is in the way").body()}
+        return {}
+
+    containers = []
+    for number in range(3):
+        net.add(f"eth{number}")
+        container = Container(f"web{number}", replace(SPEC, name=f"web{number}", uplink=Uplink(f"eth{number}")))
+        run(container)
+        assert container.running is not None
+        container.running.began = 1.0
+        containers.append(container)
+    launcher = FakeLauncher(answers)
+    uplinks = Uplinks(context_of(paths_below(tmp_path), *containers, launcher=launcher))
+    monkeypatch.setattr(uplink, "has_card", lambda pid: False)
+    assert asyncio.run(uplinks.look())
+    mended = {argument[0]["name"] for operation, argument in launcher.asked if operation == "rejoin"}
+    assert mended == {"web0", "web1", "web2"}
+
+
+def test_a_vlan_that_a_new_container_needs_is_not_removed(net: Net, tmp_path: Path) -> None:
+    paths = paths_below(tmp_path)
+    for vlan in (29, 30):
+        net.add(vlan_device("eth0", vlan), alias=f"{uplink.MARK}{paths.run}")
+    removed = []
+
+    def answers(operation: str, argument: Any) -> dict[str, Any]:
+        removed.append(argument["device"])
+        vlan = 29 if removed == [vlan_device("eth0", 30)] else 30
+        context.registry.add(Container("web1", replace(SPEC, uplink=Uplink("eth0", vlan))))
+        return {}
+
+    context = context_of(paths, launcher=FakeLauncher(answers))
+    asyncio.run(Uplinks(context).release())
+    assert len(removed) == 1
