@@ -117,13 +117,21 @@ class FleetNetwork:
         """Repair what somebody took away from under running containers. Raises FleetError, OSError."""
         self._discovery.look()
         try:
-            if await self._bridge.check():
-                await self._arrivals.welcome()
-                if self._context.settings.dhcp:
-                    await self._leases.keep()
-        finally:
-            if await self._uplinks.look() and self._leases.used:
+            await self._check_bridge()
+        except (FleetError, OSError):  # and no cancellation: a daemon that ends waits for nothing
+            await self._check_uplinks()
+            raise
+        await self._check_uplinks()
+
+    async def _check_bridge(self) -> None:
+        if await self._bridge.check():
+            await self._arrivals.welcome()
+            if self._context.settings.dhcp:
                 await self._leases.keep()
+
+    async def _check_uplinks(self) -> None:
+        if await self._uplinks.look() and self._leases.used:
+            await self._leases.keep()
 
     def close(self) -> None:
         """The daemon ends. The network stays as it is."""

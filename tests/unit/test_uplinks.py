@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,20 +17,23 @@ from lxcfleet.errors import Broken, HostError, InvalidInput, Unsupported, WrongS
 from lxcfleet.host.net import dhcp, uplink
 from lxcfleet.network import lan
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
+from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Event
+from lxcfleet.runtime.bus import Bus, Event
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec import combinations
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import HealthType
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import read_said
+from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Affinity, Network
 from lxcfleet.spec.uplinks import UPLINK, Uplink, vlan_device
 
-from .network_parts import FakeLauncher, context_of, own_paths, run
+from .network_parts import FakeLauncher, context_of, own_paths, registry_of, run
 
 FIXED = Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1"))
 MAC = "06:0a:0b:0c:0d:0e"
@@ -316,3 +319,27 @@ def test_a_vlan_that_a_new_container_needs_is_not_removed(net: Net, tmp_path: Pa
     context = context_of(paths, launcher=FakeLauncher(answers))
     asyncio.run(Uplinks(context).release())
     assert len(removed) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "looks"), [(HostError("no bridge"), 1), (OSError("full"), 1), (asyncio.CancelledError(), 0)]
+)
+def test_a_bridge_that_cannot_be_mended_keeps_no_uplink_from_that_and_a_daemon_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, looks: int
+) -> None:
+    looked = []
+
+    async def check(_: object) -> bool:
+        raise failure
+
+    async def look(_: object) -> bool:
+        looked.append(1)
+        return False
+
+    monkeypatch.setattr("lxcfleet.network.bridge.Bridge.check", check)
+    monkeypatch.setattr(Uplinks, "look", look)
+    paths = paths_below(tmp_path)
+    network = FleetNetwork(paths, NetworkSettings(), registry_of(paths), cast(Any, FakeLauncher()), Bus(), Tasks())
+    with pytest.raises(type(failure)):
+        asyncio.run(network.check())
+    assert len(looked) == looks
