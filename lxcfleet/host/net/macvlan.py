@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -105,6 +106,12 @@ def await_free(place: Place) -> None:
             time.sleep(0.02)
 
 
+def _remove(netlink: Any, name: str) -> None:
+    """Remove an interface, unless it is gone. What else goes wrong is told by what went wrong before."""
+    with contextlib.suppress(NetlinkError, OSError):
+        netlink.link("del", ifname=name)
+
+
 def _probe() -> str:
     """The name of an interface that is there for a moment."""
     return f"lt{os.getpid()}"
@@ -154,10 +161,14 @@ def rejoin(card: Card) -> None:
 def _set_up(card: Card) -> None:
     """In the container's network namespace."""
     with session(f"setting up the interface of {card.name}") as netlink:
-        index = index_of(netlink, _INSIDE)
-        if card.address:
-            address, _, length = card.address.partition("/")
-            netlink.addr("add", index=index, address=address, prefixlen=int(length), broadcast=card.broadcast)
-        netlink.link("set", index=index, state="up")
-        if card.gateway:
-            netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", gateway=card.gateway, oif=index)
+        try:
+            index = index_of(netlink, _INSIDE)
+            if card.address:
+                address, _, length = card.address.partition("/")
+                netlink.addr("add", index=index, address=address, prefixlen=int(length), broadcast=card.broadcast)
+            netlink.link("set", index=index, state="up")
+            if card.gateway:
+                netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", gateway=card.gateway, oif=index)
+        except (NetlinkError, OSError):
+            _remove(netlink, _INSIDE)  # with half a one it would count as connected
+            raise

@@ -1,0 +1,93 @@
+"""Interfaces of containers on those of the host: what is left of them when something fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pyroute2 import NetlinkError
+
+from lxcfleet.errors import HostError
+from lxcfleet.host.net import macvlan
+
+
+class Kernel:
+    """The interfaces of a network namespace, as netlink shows and changes them."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, dict[str, Any]] = {"eth9": {"kind": "veth"}}
+        self.failing: dict[str, int] = {}
+        """Errors of calls, by the call."""
+
+    def _fail(self, call: str) -> None:
+        if call in self.failing:
+            raise NetlinkError(self.failing[call], os.strerror(self.failing[call]))
+
+    def link_lookup(self, ifname: str) -> list[int]:
+        self._fail("lookup")
+        return [list(self.links).index(ifname) + 1] if ifname in self.links else []
+
+    def link(self, command: str, **said: Any) -> None:
+        self._fail(f"link {command}")
+        name = said.pop("ifname", None) or list(self.links)[said.pop("index") - 1]
+        if command == "add":
+            if name in self.links:
+                raise NetlinkError(errno.EEXIST, "File exists")
+            self.links[name] = said
+        elif name not in self.links:
+            raise NetlinkError(errno.ENODEV, "No such device")
+        elif command == "del":
+            del self.links[name]
+        else:
+            self._set(name, said)
+
+    def _set(self, name: str, said: dict[str, Any]) -> None:
+        hardware = self.links[name].get("address")
+        others = [each for other, each in self.links.items() if other != name and each.get("state") == "up"]
+        if said.get("state") == "up" and hardware and hardware in [each.get("address") for each in others]:
+            raise NetlinkError(errno.EADDRINUSE, "Address already in use")
+        self.links[name].update(said)
+
+    def addr(self, command: str, **_: Any) -> None:
+        self._fail(f"addr {command}")
+
+    def route(self, command: str, **_: Any) -> None:
+        self._fail(f"route {command}")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    made = Kernel()
+
+    @contextlib.contextmanager
+    def session(what: str) -> Iterator[Kernel]:
+        try:
+            yield made
+        except NetlinkError as error:
+            raise HostError(f"{what} failed", why=str(error)) from error
+
+    monkeypatch.setattr(macvlan, "session", session)
+    monkeypatch.setattr("lxcfleet.host.net.sysctl.refuse_ipv6", lambda _: None)
+    return made
+
+
+MAC = "06:0a:0b:0c:0d:0e"
+
+
+@pytest.mark.parametrize("call", ["lookup", "addr add", "link set", "route add"])
+def test_half_an_interface_is_taken_away_again(kernel: Kernel, call: str) -> None:
+    """It counted as mended, and the container had no address, or no way out."""
+    kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
+    kernel.failing[call] = errno.ENOMEM
+    card = macvlan.Card("web1", 1, 1.0, "eth9", MAC, False, "192.0.2.5/24", "192.0.2.255", "192.0.2.1")
+    with pytest.raises(HostError):
+        macvlan._set_up(card)
+    assert "eth0" not in kernel.links
+    kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
+    kernel.failing.clear()
+    macvlan._set_up(card)
+    assert kernel.links["eth0"]["state"] == "up"
