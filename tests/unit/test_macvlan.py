@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ class Kernel:
         self.links: dict[str, dict[str, Any]] = {"eth9": {"kind": "veth"}}
         self.failing: dict[str, int] = {}
         """Errors of calls, by the call."""
+        self.was_up: list[str] = []
 
     def _fail(self, call: str) -> None:
         if call in self.failing:
@@ -50,7 +52,12 @@ class Kernel:
         others = [each for other, each in self.links.items() if other != name and each.get("state") == "up"]
         if said.get("state") == "up" and hardware and hardware in [each.get("address") for each in others]:
             raise NetlinkError(errno.EADDRINUSE, "Address already in use")
+        self.was_up += [name]
         self.links[name].update(said)
+
+    def get_links(self, ifname: str) -> list[Any]:
+        found = [self.links[ifname]] if ifname in self.links else []
+        return [SimpleNamespace(get_nested=lambda *_, kind=each["kind"]: kind) for each in found]
 
     def addr(self, command: str, **_: Any) -> None:
         self._fail(f"addr {command}")
@@ -72,6 +79,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
     monkeypatch.setattr(macvlan, "session", session)
     monkeypatch.setattr("lxcfleet.host.net.sysctl.refuse_ipv6", lambda _: None)
+    monkeypatch.setattr("lxcfleet.host.net.uplink.names", lambda prefix: [n for n in made.links if n.startswith(prefix)])
     return made
 
 
@@ -91,3 +99,46 @@ def test_half_an_interface_is_taken_away_again(kernel: Kernel, call: str) -> Non
     kernel.failing.clear()
     macvlan._set_up(card)
     assert kernel.links["eth0"]["state"] == "up"
+
+
+PLACE = macvlan.Place("eth9", 0, "eth9", "fleet", "eth9", MAC)
+DEAD = 2**22 + 1
+"""No process has it: the kernel's PID_MAX_LIMIT is 2**22."""
+
+
+def probe(pid: int, **more: Any) -> dict[str, dict[str, Any]]:
+    return {f"lt{pid}": {"kind": "macvlan", "address": MAC, "state": "up", **more}}
+
+
+@pytest.mark.parametrize("pid", [DEAD, os.getpid()])
+def test_what_a_killed_process_left_keeps_no_mac_address(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    monkeypatch.setattr(macvlan, "FREE_SECONDS", 0.0)
+    kernel.links |= probe(pid)
+    macvlan.await_free(PLACE)
+    assert (list(kernel.links), kernel.was_up) == (["eth9"], [f"lt{os.getpid()}"])
+    kernel.links |= probe(pid)
+    macvlan.ensure(PLACE)
+    assert list(kernel.links) == ["eth9"]
+
+
+def test_what_others_have_stays(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(macvlan, "FREE_SECONDS", 0.0)
+    others = probe(os.getppid(), address="") | probe(DEAD, kind="veth", address="") | {"ltx": {"kind": "macvlan"}}
+    kernel.links |= others
+    macvlan.await_free(PLACE)
+    assert list(kernel.links) == ["eth9", *others]
+
+
+@pytest.mark.parametrize("call", ["lookup", "link set"])
+def test_nothing_is_left_when_it_fails(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    link = kernel.link
+
+    def add(command: str, **said: Any) -> None:
+        link(command, **said)
+        if command == "add":
+            kernel.failing[call] = errno.ENOMEM
+
+    monkeypatch.setattr(kernel, "link", add)
+    with pytest.raises(HostError):
+        macvlan.await_free(PLACE)
+    assert list(kernel.links) == ["eth9"]

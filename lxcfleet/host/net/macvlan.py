@@ -18,6 +18,8 @@ from lxcfleet.host.net.netlink import index_of, session
 from lxcfleet.host.process import proc
 
 _INSIDE = "eth0"
+_PROBE = "lt"
+"""The name of an interface that is there for a moment begins so; the pid of its maker follows."""
 FREE_SECONDS = 5.0
 
 
@@ -54,8 +56,9 @@ def ensure(place: Place) -> None:
             _ensure_vlan(netlink, place)
     try:
         with session(f"putting a container on {words}") as netlink:
+            _remove_left(netlink)
             netlink.link("add", ifname=_probe(), kind="macvlan", link=index_of(netlink, device), macvlan_mode="bridge")
-            netlink.link("del", index=index_of(netlink, _probe()))
+            netlink.link("del", ifname=_probe())
     except HostError as error:
         raise Unsupported(
             f"containers can't be on {words}", why=f"the kernel refuses an interface of theirs (macvlan): {error.why}",
@@ -88,21 +91,21 @@ def await_free(place: Place) -> None:
     processes, and until then the kernel refuses another one. Raises HostError."""
     deadline = time.monotonic() + FREE_SECONDS
     with session(f"putting {place.hardware} on {place.words}") as netlink:
+        _remove_left(netlink)
         while True:
             netlink.link(
                 "add", ifname=_probe(), kind="macvlan", link=index_of(netlink, place.device), macvlan_mode="bridge",
                 address=place.hardware,
             )  # fmt: skip
-            index = index_of(netlink, _probe())
             try:
                 sysctl.refuse_ipv6(_probe())
-                netlink.link("set", index=index, state="up")
+                netlink.link("set", index=index_of(netlink, _probe()), state="up")
                 return
             except NetlinkError as error:
                 if error.code != errno.EADDRINUSE or time.monotonic() > deadline:
                     raise
             finally:
-                netlink.link("del", index=index)
+                netlink.link("del", ifname=_probe())
             time.sleep(0.02)
 
 
@@ -113,8 +116,19 @@ def _remove(netlink: Any, name: str) -> None:
 
 
 def _probe() -> str:
-    """The name of an interface that is there for a moment."""
-    return f"lt{os.getpid()}"
+    """The name of this process's own."""
+    return f"{_PROBE}{os.getpid()}"
+
+
+def _remove_left(netlink: Any) -> None:
+    """Remove what processes left that were killed meanwhile: each keeps its MAC address from the container that has it."""
+    for name in uplink.names(_PROBE):
+        pid = name.removeprefix(_PROBE)
+        if not pid.isdecimal() or (int(pid) != os.getpid() and os.path.exists(f"/proc/{pid}")):
+            continue
+        for link in netlink.get_links(ifname=name):
+            if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "macvlan":
+                _remove(netlink, name)
 
 
 def release(device: str, user: str) -> None:

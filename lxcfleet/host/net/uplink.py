@@ -72,11 +72,16 @@ def users(device: str) -> list[str]:
     return alias.removeprefix(MARK).split() if alias.startswith(MARK) else []
 
 
+def names(prefix: str) -> list[str]:
+    """The host's interfaces whose names begin so."""
+    with contextlib.suppress(OSError):
+        return sorted(each.name for each in _NET.glob(f"{prefix}*"))
+    return []
+
+
 def made(user: str) -> list[str]:
     """The interfaces for VLANs that this fleet uses."""
-    with contextlib.suppress(OSError):
-        return sorted(each.name for each in _NET.glob(f"{VLAN_PREFIX}*") if user in users(each.name))
-    return []
+    return [each for each in names(VLAN_PREFIX) if user in users(each)]
 
 
 def has_card(pid: int) -> bool:
