@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,8 +69,9 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
+    monkeypatch.setattr(macvlan, "_LOCK", tmp_path / "lock")
 
     @contextlib.contextmanager
     def session(what: str) -> Iterator[Kernel]:
@@ -142,3 +145,36 @@ def test_nothing_is_left_when_it_fails(kernel: Kernel, monkeypatch: pytest.Monke
     with pytest.raises(HostError):
         macvlan.await_free(PLACE)
     assert list(kernel.links) == ["eth9"]
+
+
+VLAN = macvlan.Place("eth9", 30, "lv30-x", "one", "VLAN 30 of eth9", "")
+
+
+def test_a_vlan_whose_maker_was_killed_gets_its_alias(kernel: Kernel) -> None:
+    kernel.links["lv30-x"] = {"kind": "vlan"}
+    macvlan.ensure(VLAN)
+    assert kernel.links["lv30-x"]["ifalias"] == "lxcfleet:one"
+
+
+def test_two_fleets_at_once_lose_no_user_of_a_vlan(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.host.net.uplink.users", lambda name: kernel.links[name].get("ifalias", "")[9:].split())
+    kernel.links["lv30-x"] = {"kind": "vlan", "ifalias": "lxcfleet:one two"}
+    locked = []
+    link = kernel.link
+
+    def spied(command: str, **said: Any) -> None:
+        if "ifalias" in said or said.get("index") == 2:
+            with open(tmp_path / "lock", "rb") as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked.append(command)
+        link(command, **said)
+
+    monkeypatch.setattr(kernel, "link", spied)
+    macvlan.ensure(VLAN._replace(user="three"))
+    assert kernel.links["lv30-x"]["ifalias"] == "lxcfleet:one two three"
+    for user in ("two", "three"):
+        macvlan.release("lv30-x", user)
+    assert kernel.links["lv30-x"]["ifalias"] == "lxcfleet:one"
+    macvlan.release("lv30-x", "one")
+    assert "lv30-x" not in kernel.links
+    assert locked == ["set", "set", "set", "set", "del"]

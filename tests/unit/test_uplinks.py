@@ -179,10 +179,13 @@ def test_a_vlan_of_another_tool_is_not_taken(net: Net) -> None:
         uplink.check_parent(FIXED)
     uplink.check_parent(replace(FIXED, vlan=31))
     own = vlan_device("eth0", 30)
-    net.add(own)
+    net.add(own, alias="office")
     net.vlan(own, 30, "eth0")
     with pytest.raises(WrongState, match=own):
-        uplink.check_parent(FIXED)  # of the same name, and without the alias that lxcfleet gives
+        uplink.check_parent(FIXED)  # of the same name, and with another alias than lxcfleet gives
+    (net.net / own / "ifalias").write_text("\n")
+    uplink.check_parent(FIXED)  # lxcfleet was killed before it gave the alias
+    assert uplink.made("lxcfleet0") == []
     (net.net / own / "ifalias").write_text(f"{uplink.MARK}lxcfleet0 other0\n")
     uplink.check_parent(FIXED)
     assert uplink.users(own) == ["lxcfleet0", "other0"]

@@ -7,12 +7,14 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel import locks, syscalls
 from lxcfleet.host.net import sysctl, uplink
 from lxcfleet.host.net.netlink import index_of, session
 from lxcfleet.host.process import proc
@@ -21,6 +23,8 @@ _INSIDE = "eth0"
 _PROBE = "lt"
 """The name of an interface that is there for a moment begins so; the pid of its maker follows."""
 FREE_SECONDS = 5.0
+_LOCK = Path("/run/lxcfleet-vlans.lock")
+"""One for all fleets of the host. In a directory that only root can write to, and a file that only root can open."""
 
 
 class Place(NamedTuple):
@@ -48,11 +52,19 @@ class Card(NamedTuple):
     gateway: str
 
 
+@contextlib.contextmanager
+def _alone(what: str) -> Iterator[Any]:
+    """A netlink socket while no other fleet's process reads or changes who uses an interface for a VLAN: what two write at
+    once, one of them would lose."""
+    with session(what) as netlink, locks.held(_LOCK):
+        yield netlink
+
+
 def ensure(place: Place) -> None:
     """Have the interface that containers are to be on, and make sure that they can be. Raises HostError, Unsupported."""
     device, words = place.device, place.words
-    with session(f"setting up {words}") as netlink:
-        if place.vlan:
+    if place.vlan:
+        with _alone(f"setting up {words}") as netlink:
             _ensure_vlan(netlink, place)
     try:
         with session(f"putting a container on {words}") as netlink:
@@ -133,7 +145,7 @@ def _remove_left(netlink: Any) -> None:
 
 def release(device: str, user: str) -> None:
     """This fleet no longer uses an interface for a VLAN: remove it, unless another fleet does. Raises HostError."""
-    with session(f"removing {device}") as netlink:
+    with _alone(f"removing {device}") as netlink:
         index, users = index_of(netlink, device), uplink.users(device)
         if index is None or user not in users:
             return

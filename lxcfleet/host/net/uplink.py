@@ -61,9 +61,14 @@ def other_vlan(uplink: Uplink) -> str | None:
     """The interface that the VLAN has already, if lxcfleet did not make it: the kernel lets a VLAN have one."""
     for line in _text(_VLANS).splitlines()[2:]:
         name, number, parent = ([part.strip() for part in line.split("|")] + ["", "", ""])[:3]
-        if number == str(uplink.vlan) and parent == uplink.parent and (name != uplink.device or not users(name)):
+        if number == str(uplink.vlan) and parent == uplink.parent and not (name == uplink.device and _is_ours(name)):
             return name
     return None
+
+
+def _is_ours(device: str) -> bool:
+    """Whether lxcfleet made the interface that has the name of its own: also if it was killed before it wrote the alias."""
+    return _text(_NET / device / "ifalias") == "" or bool(users(device))
 
 
 def users(device: str) -> list[str]:
