@@ -103,8 +103,8 @@ def render(
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
         "  }",
-        *_to_the_host(bridge, host_access=host_access),
-        *_users_of_the_host(subnet),
+        *_to_the_host(subnet if dns else None, bridge, host_access=host_access),
+        *(_users_of_the_host(subnet) if dns else ()),
         *_translation(subnet, bridge, nat=nat),
         "}",
         "",
@@ -112,22 +112,31 @@ def render(
     return "\n".join(lines)
 
 
-def _name_server(subnet: Subnet) -> Iterator[str]:
-    """Questions to the fleet's name server stay where they are."""
+def _to_name_server(subnet: Subnet) -> Iterator[str]:
+    """What packets to the fleet's name server have, for each of its addresses."""
     for gateway in (subnet.gateway, subnet.gateway6):
         if gateway is not None:
-            family = "ip" if gateway.version == 4 else "ip6"
-            yield f"    {family} daddr {gateway.ip} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            yield f"{'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip}"
 
 
-def _to_the_host(bridge: str, *, host_access: bool) -> list[str]:
-    """The chain that says what containers may send to the host itself."""
+def _name_server(subnet: Subnet) -> Iterator[str]:
+    """Questions to the fleet's name server stay where they are."""
+    for there in _to_name_server(subnet):
+        yield f"    {there} meta l4proto {{ tcp, udp }} th dport 53 accept"
+
+
+def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> list[str]:
+    """The chain that says what containers may send to the host itself. ``served``: by the fleet's name server; a resolver of
+    the host's own may have as many connections as it likes."""
+    limit = f"tcp dport 53 add @asking {{ ether saddr ct count over {MOST_STREAMS} }} reject with tcp reset"
+    # dnsmasq is also at the addresses that the kernel gives the bridge.
+    served_at = () if served is None else (*_to_name_server(served), "ip6 daddr fe80::/10")
     return [
         "  chain to_the_host {",
         "    type filter hook input priority filter; policy accept;",
         f'    iifname != "{bridge}" accept',
         "    ct state established,related accept",
-        f"    tcp dport 53 add @asking {{ ether saddr ct count over {MOST_STREAMS} }} reject with tcp reset",
+        *(f"    {there} {limit}" for there in served_at),
         "    meta l4proto { tcp, udp } th dport 53 accept",
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
         *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
@@ -143,9 +152,8 @@ def _users_of_the_host(subnet: Subnet) -> Iterator[str]:
     yield "    ct state != new accept"
     yield "    meta skuid 0 accept"
     limit = f"add @asking_users {{ meta skuid ct count over {MOST_STREAMS} }} reject with tcp reset"
-    for gateway in (subnet.gateway, subnet.gateway6):
-        if gateway is not None:
-            yield f"    {'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip} {limit}"
+    for there in _to_name_server(subnet):
+        yield f"    {there} {limit}"
     yield "  }"
 
 

@@ -240,6 +240,17 @@ def test_rules_are_in_a_table_of_their_own() -> None:
     assert "flush ruleset" not in text + removal("br-1")
 
 
+def test_only_the_fleets_own_name_server_has_a_limit_of_connections() -> None:
+    """A container could have six connections only to a resolver of the host's, and with dns: false nobody's is ours."""
+    limits = [line for line in render(SUBNET, "br-1", nat=True).splitlines() if "@asking" in line]
+    assert [line.split(" add ")[0].split() for line in limits] == [
+        ["ip", "daddr", "10.201.0.1", "tcp", "dport", "53"], ["ip6", "daddr", "fd00:1:2:3::1", "tcp", "dport", "53"],
+        ["ip6", "daddr", "fe80::/10", "tcp", "dport", "53"],
+        ["ip", "daddr", "10.201.0.1"], ["ip6", "daddr", "fd00:1:2:3::1"],
+    ]  # fmt: skip
+    assert "@asking" not in render(SUBNET, "br-1", nat=True, dns=False)
+
+
 def test_labels_become_names_of_groups() -> None:
     assert group_names({"role": "Web", "a/b": "c", "k": "", "tier": "x.y"}, "fleet") == ["web.role.fleet"]
     line = hosts_lines("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet")
