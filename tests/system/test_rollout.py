@@ -264,6 +264,7 @@ def test_a_rollout_can_be_paused_resumed_and_aborted(quick: Fleet) -> None:
     quick.ok("rollout", "resume", "--no-wait")
     until(lambda: rollout(quick)["wave"] == 2, 20)
     quick.ok("rollout", "abort")
+    until(lambda: restarted(before, runs(quick)) == set(names[:2]), 20, "the wave that has begun is ended")
     until(lambda: set(quick.states().values()) == {"running"}, 20)
     time.sleep(1)
     assert restarted(before, runs(quick)) == set(names[:2])
