@@ -429,6 +429,12 @@ def test_a_head_is_read_as_it_was_written() -> None:
         heads.parse(heads.render(HEAD).replace("1073741824", '"much"').encode())
 
 
+def test_no_archive_is_written_whose_head_would_be_too_long_to_be_read() -> None:
+    assert len(heads.render(replace(HEAD, spec={"environment": {"A": "x" * 200_000}}))) < heads.MOST_HEAD
+    with pytest.raises(NoCapacity, match="web1"):
+        heads.render(replace(HEAD, spec={"environment": {"A": "x" * heads.MOST_HEAD}}))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "kind"),
     [

@@ -179,7 +179,7 @@ class Archives:
             conversation = await self._launcher.converse(IMPORT, None, archive)
             with contextlib.closing(conversation):
                 head = await _head(conversation)
-                spec = spec_of(head, ask.name)
+                spec = await asyncio.to_thread(spec_of, head, ask.name)
                 if ask.check:
                     outcome = await self._check(head, spec, ask, conversation, connection)
                 else:
@@ -367,7 +367,7 @@ async def _head(conversation: _Talk) -> Head:
     assert reply.descriptor is not None
     with open(reply.descriptor, "rb") as file:
         text = file.read(heads.MOST_HEAD)
-    return heads.parse(text)
+    return await asyncio.to_thread(heads.parse, text)  # it may be made so that this takes seconds
 
 
 async def _finish(

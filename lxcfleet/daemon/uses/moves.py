@@ -317,7 +317,7 @@ class Moves:
                 f"the other host has a container named {ask.name}", why=why,
                 hint=f"there: lxcfleet destroy {ask.name}, if nobody needs it",
             ) from error  # fmt: skip
-        spec = spec_of(Head(ask.name, ask.version, "", "", ask.spec))
+        spec = await asyncio.to_thread(spec_of, Head(ask.name, ask.version, "", "", ask.spec))
         with self._fleet.room.building():
             try:
                 spec, told = await self._archives.addressed(spec)

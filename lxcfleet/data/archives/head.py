@@ -21,12 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lxcfleet.errors import InvalidInput, Unsupported
+from lxcfleet.errors import InvalidInput, NoCapacity, Unsupported
 from lxcfleet.spec import strict_yaml
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import read_said, rows_of
 from lxcfleet.spec.volumes import Volume, check_volume
+from lxcfleet.units import as_size
 
 FORMAT = 2
 _WITHOUT_VOLUMES = 1
@@ -34,8 +35,8 @@ HEAD = "export.yaml"
 BASE = "base"
 DELTA = "delta"
 VOLUMES = "volumes"
-MOST_HEAD = 4 << 20
-"""Bytes that a head may have: as many as a request of the API."""
+MOST_HEAD = 256 << 10
+"""Bytes that a head may have. The parser of YAML takes about 10 seconds of a processor for each MiB that somebody made so."""
 _SNAPSHOT = re.compile("[0-9a-f]{32}")
 _SAID = 40
 """Characters of a value that can't be used that are shown."""
@@ -66,7 +67,7 @@ class Head:
 
 
 def render(head: Head) -> str:
-    """The text of ``export.yaml``."""
+    """The text of ``export.yaml``. Raises NoCapacity if it is longer than one that is read."""
     values: dict[str, object] = {
         "format": FORMAT if head.volumes else _WITHOUT_VOLUMES,
         "lxcfleet": head.version,
@@ -80,7 +81,15 @@ def render(head: Head) -> str:
         "spec": dict(head.spec),
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
-    return "\n".join(["# A container that lxcfleet exported; `lxcfleet import` makes it anew.", *lines, ""])
+    text = "\n".join(["# A container that lxcfleet exported; `lxcfleet import` makes it anew.", *lines, ""])
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > MOST_HEAD:
+        raise NoCapacity(
+            f"the spec of {head.name} is too long for an archive",
+            why=f"with what else is told of the container it has {as_size(size)}, and at most {as_size(MOST_HEAD)} are read",
+            hint=f"shorten it, such as by files of a volume in place of environment: lxcfleet info {head.name}",
+        )
+    return text
 
 
 def parse(text: bytes) -> Head:
