@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lxcfleet.containers.lxc_config import Platform
+from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.daemon.uses import archives
+from lxcfleet.daemon.uses.archives import Archives
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
+from lxcfleet.errors import InvalidInput
 from lxcfleet.launcher.client import Reply
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.io import IoLimit
+from lxcfleet.spec.spec import Spec
 
 
 class Child:
@@ -44,3 +54,26 @@ def test_the_daemon_goes_on_while_a_head_is_parsed(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(heads, "parse", long)
     assert asyncio.run(play()) == there
+
+
+def test_limits_of_disks_that_this_host_has_not_are_left_out_and_told(tmp_path: Path) -> None:
+    """A container of another host is worth more than they are."""
+    nobody: Any = None
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    files = frozenset({"io.max"})
+    disk = {"vda": "254:0"}
+    platform = Platform(True, frozenset({"io"}), False, False, "", "", tmp_path, files, lambda name: disk.get(name, ""))
+    specs = Specs(paths, platform, nobody, nobody, Bus(), 4)
+
+    async def taken(_: object) -> None:
+        raise InvalidInput("it is taken", why="another one has it")
+
+    fleet: Any = SimpleNamespace(room=SimpleNamespace(check_static=taken))
+    made = Archives(paths, fleet, nobody, specs, nobody, nobody)
+    limit = IoLimit(read=1 << 20)
+    spec, told = asyncio.run(made.fitted(Spec("web", io={"sda": limit, "vda": limit, "delta": limit})))
+    assert dict(spec.io) == {"vda": limit}
+    specs.check_limits(spec)
+    assert [each for each in told if "sda" in each and "this host has no disk sda" in each]
+    assert [each for each in told if "the disk delta" in each]
+    assert len(told) == 3 and "another address" in told[-1]

@@ -82,13 +82,24 @@ class Specs:
         why = weights.missing(spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
         if why:
             raise Unsupported("the limits that were asked for can't be kept", why=why, hint="leave it out")
-        if unknown := [name for name in spec.io if not self._platform.disk(name)]:
+        if unknown := self._missing_disks(spec):
             raise Unsupported(
                 "the limits that were asked for can't be kept", why=f"io: {_no_disk(unknown[0])}",
                 hint="`lsblk` shows the disks that there are",
             )  # fmt: skip
         if spec.disk:
             quota.check(self._paths.lxc)
+
+    def on_present_disks(self, spec: Spec) -> tuple[Spec, list[str]]:
+        """The spec of another host's container without limits of disks that this host has not, and what to say of it."""
+        missing = self._missing_disks(spec)
+        if not missing:
+            return spec, []
+        there = {name: limit for name, limit in spec.io.items() if name not in missing}
+        return replace(spec, io=there), [f"its limits of the disk {name} are left out: {_no_disk(name)}" for name in missing]
+
+    def _missing_disks(self, spec: Spec) -> list[str]:
+        return [name for name in spec.io if not self._platform.disk(name)]
 
     async def check_keys(self, spec: Spec) -> tuple[str, ...]:
         """Raise FleetError if LXC or this host's cgroups can't do what the spec's own keys say; gives what has no effect."""

@@ -222,8 +222,8 @@ class Archives:
         fleet = self._fleet
         try:
             with fleet.room.building():
-                spec, moved = await self.addressed(spec)
-                notes = [*_notes(head), *told, *moved, *await self.check_host(spec, own)]
+                spec, other = await self.fitted(spec)
+                notes = [*_notes(head), *told, *other, *await self.check_host(spec, own)]
                 self.refuse_taken(spec.name)
                 if ask.dry_run:
                     return {"done": True, "name": spec.name, "notes": notes, "started": False, "volumes": sorted(own)}
@@ -302,13 +302,16 @@ class Archives:
                 hint="import it under another name: --name NAME",
             )  # fmt: skip
 
-    async def addressed(self, spec: Spec) -> tuple[Spec, list[str]]:
-        """The spec without chosen addresses, if it can't have them here, and what to say then. Raises FleetError."""
+    async def fitted(self, spec: Spec) -> tuple[Spec, list[str]]:
+        """The spec without what it can't have here and can do without: chosen addresses, and limits of disks that are not
+        there; and what to say then. Raises FleetError."""
+        spec, told = self._specs.on_present_disks(spec)
         try:
             await self._fleet.room.check_static({spec.name: spec})
         except InvalidInput as error:
-            return replace(spec, static_addresses=()), [f"it gets another address: {error.message}: {error.why}"]
-        return spec, []
+            spec = replace(spec, static_addresses=())
+            told.append(f"it gets another address: {error.message}: {error.why}")
+        return spec, told
 
     async def check_host(self, spec: Spec, coming: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError.

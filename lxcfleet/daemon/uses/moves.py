@@ -320,7 +320,7 @@ class Moves:
         spec = await asyncio.to_thread(spec_of, Head(ask.name, ask.version, "", "", ask.spec))
         with self._fleet.room.building():
             try:
-                spec, told = await self._archives.addressed(spec)
+                spec, told = await self._archives.fitted(spec)
                 answer["notes"] = [*told, *await self._archives.check_host(spec)]
             finally:
                 self._fleet.room.reload()
