@@ -76,4 +76,5 @@ def test_limits_of_disks_that_this_host_has_not_are_left_out_and_told(tmp_path: 
     specs.check_limits(spec)
     assert [each for each in told if "sda" in each and "this host has no disk sda" in each]
     assert [each for each in told if "the disk delta" in each]
-    assert len(told) == 3 and "another address" in told[-1]
+    assert len(told) == 3
+    assert "another address" in told[-1]

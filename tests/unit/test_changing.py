@@ -109,6 +109,22 @@ def test_limits_that_this_kernel_can_t_keep_are_refused(world: World) -> None:
     assert "can't both be set" in str(world.refused("lxc.cgroup2.cpu.weight=7").why)
 
 
+def test_a_disk_that_has_gone_is_in_the_way_of_no_other_change(world: World) -> None:
+    disks = {"sda": "8:0", "sdb": "8:16"}
+    platform = world.specs._platform
+    world.specs._platform = replace(
+        platform, controllers=platform.controllers | {"io"}, limit_files=frozenset({"io.max"}),
+        disk=lambda name: disks.get(name, ""),
+    )  # fmt: skip
+    world.set("io.sdb=read=1M", "io.sda=read=1M")
+    del disks["sdb"]
+    assert {each.spec.memory for each in world.set("memory=2G")} == {2 << 30}
+    assert {each.spec.io["sda"].read for each in world.set("io.sda=read=2M")} == {2 << 20}
+    assert "no disk sdc" in str(world.refused("io.sdc=read=1M").why)
+    assert [[*each.spec.io] for each in world.set("io.sdb=")] == [["sda"]] * 5
+    assert "no disk sdb" in str(world.refused("io.sdb=read=1M").why)
+
+
 def test_all_containers_get_the_assigned_values(world: World) -> None:
     planned = world.set("labels.tier=front", "environment.MODE=night")
     assert [each.changed for each in planned] == [True] * 5

@@ -70,8 +70,12 @@ class Specs:
         """The means that confine such a container, in words."""
         return lxc_config.confinement(spec, self._platform)
 
-    def check_limits(self, spec: Spec) -> None:
-        """Raise Unsupported if this host can't enforce the requested limits."""
+    def check_limits(self, spec: Spec, former: Spec | None = None) -> None:
+        """Raise Unsupported if this host can't enforce the requested limits.
+
+        ``former``: the spec that the container has. A disk that it names may have gone since: it limits nothing, and is no
+        reason against another change.
+        """
         missing = lxc_config.needed_controllers(spec) - self._platform.controllers
         if missing:
             raise Unsupported(
@@ -82,7 +86,8 @@ class Specs:
         why = weights.missing(spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
         if why:
             raise Unsupported("the limits that were asked for can't be kept", why=why, hint="leave it out")
-        if unknown := self._missing_disks(spec):
+        named = former.io if former is not None else ()
+        if unknown := [name for name in self._missing_disks(spec) if name not in named]:
             raise Unsupported(
                 "the limits that were asked for can't be kept", why=f"io: {_no_disk(unknown[0])}",
                 hint="`lsblk` shows the disks that there are",

@@ -140,7 +140,7 @@ class Changing:
                     checked.add(spec.units)
                     await services.check(spec)
                 if any(getattr(former, key) != getattr(spec, key) for key in LIMITS):
-                    self._specs.check_limits(spec)
+                    self._specs.check_limits(spec, former)
                     self._check_running(container, spec)
                 if spec.mounted != former.mounted and spec.mounted not in mounted:
                     mounted[spec.mounted] = await self._specs.check_mounts(spec, coming)
