@@ -7,7 +7,6 @@ broken off, there is the container with all of its volumes, or nothing but what 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -54,17 +53,37 @@ def refuse_present(paths: Paths, name: str) -> None:
 
 
 def finish(paths: Paths, own: ContainerPaths) -> list[str]:
-    """Give the volumes that came with a container their names; gives those names. Raises FleetError, OSError."""
-    try:
-        names = json.loads(own.arrivals.read_text(encoding="utf-8"))
-        wanted = {str(beside): check_volume(str(name)) for beside, name in names.items()}
-    except FileNotFoundError:
+    """Give the volumes that came with a container their names; gives those names. Raises the first failure, a FleetError or
+    OSError, after all were tried; the note stays then."""
+    wanted = _noted(own)
+    if not wanted:
         return []
-    except (ValueError, AttributeError, FleetError) as error:
-        raise Broken(f"{own.arrivals} can't be used", why=str(error)) from error
+    failure: OSError | None = None
     for beside, name in wanted.items():
-        with contextlib.suppress(FileNotFoundError):  # it has its name already
-            syscalls.rename_new(paths.volumes / os.path.basename(beside), paths.volume(name).directory)
+        try:
+            syscalls.rename_new(paths.volumes / beside, paths.volume(name).directory)
+        except FileNotFoundError:
+            pass  # it has its name already
+        except OSError as error:
+            failure = failure or error
     tree.sync_directory(paths.volumes)
+    if failure is not None:
+        raise failure
     own.arrivals.unlink()
     return [*wanted.values()]
+
+
+def awaited(own: ContainerPaths) -> frozenset[str]:
+    """The directories of volumes that came with a container and are still to get their names. Raises Broken, OSError."""
+    return frozenset(_noted(own))
+
+
+def _noted(own: ContainerPaths) -> dict[str, str]:
+    """What a container's note says; empty: it has none. Raises Broken, OSError."""
+    try:
+        names = json.loads(own.arrivals.read_text(encoding="utf-8"))
+        return {os.path.basename(str(beside)): check_volume(str(name)) for beside, name in names.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, FleetError) as error:
+        raise Broken(f"{own.arrivals} can't be used", why=str(error)) from error

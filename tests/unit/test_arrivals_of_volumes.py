@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from lxcfleet.data import arrivals
+from lxcfleet.daemon.uses.volumes import Volumes
+from lxcfleet.data import arrivals, volumes
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
+from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 
 
 @pytest.fixture
@@ -49,6 +55,42 @@ def test_none_takes_the_place_of_another_one(paths: Paths) -> None:
         arrivals.finish(paths, paths.container("web"))
     assert all((paths.volumes / each).is_dir() for each in beside)
     assert paths.container("web").arrivals.exists()
+
+
+def test_one_that_can_not_have_its_name_keeps_no_other_one_from_its_own(paths: Paths) -> None:
+    come(paths, "data", "more")
+    paths.volume("data").directory.mkdir()
+    with pytest.raises(FileExistsError):
+        arrivals.finish(paths, paths.container("web"))
+    assert paths.volume("more").directory.is_dir()
+    assert paths.container("web").arrivals.exists()
+    paths.volume("data").directory.rmdir()
+    assert arrivals.finish(paths, paths.container("web")) == ["data", "more"]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_waits_for_its_name_is_not_cleaned_up(paths: Paths, readable: bool) -> None:
+    beside = come(paths, "data")
+    for left in (f"{Paths.NEW_PREFIX}old", f"{Paths.GONE_PREFIX}old.0f"):
+        (paths.volumes / left).mkdir()
+    note = paths.container("web").arrivals
+    if not readable:
+        note.write_text("{")
+
+    async def remove(_: object, directory: str) -> dict[str, None]:
+        tree.remove(paths.volumes / directory)
+        return {"error": None}
+
+    registry: Any = [SimpleNamespace(name="web"), SimpleNamespace(name="other")]
+    room: Any = SimpleNamespace(reload=lambda: None)
+    launcher: Any = SimpleNamespace(ask=remove)
+    nobody: Any = None
+    made = Volumes(paths, registry, room, launcher, nobody, Bus())
+    asyncio.run(made.clean_up())
+    assert {*volumes.leftovers(paths)} == ({*beside} if readable else {*beside, f"{Paths.NEW_PREFIX}old"})
+    note.unlink()
+    asyncio.run(made.clean_up())
+    assert volumes.leftovers(paths) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "../b"}'])

@@ -16,7 +16,7 @@ from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.daemon.uses.events import VolumeChanged, VolumeCreated, VolumeRemoved
-from lxcfleet.data import volumes
+from lxcfleet.data import arrivals, volumes
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.host.kernel import tree
@@ -271,9 +271,21 @@ class Volumes:
         if failure is not None:
             raise failure
 
+    def _left(self) -> list[str]:
+        """What nobody waits for. Volumes that came with a container, and could not get their names yet, have all of its data:
+        they stay until they can."""
+        left = volumes.leftovers(self._paths)
+        try:
+            every = [self._paths.container(container.name) for container in self._registry]
+            awaited = {each for own in every for each in arrivals.awaited(own)}
+        except (FleetError, OSError) as error:
+            log.error("half made volumes are left as they are, as a container may wait for them: %s", error)
+            return [each for each in left if not each.startswith(Paths.NEW_PREFIX)]
+        return [each for each in left if each not in awaited]
+
     async def clean_up(self) -> None:
         """Remove what a crash left."""
-        left = volumes.leftovers(self._paths)
+        left = self._left()
         try:
             await self.clean(left)
         except FleetError as error:
