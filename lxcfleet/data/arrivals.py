@@ -58,12 +58,17 @@ def finish(paths: Paths, own: ContainerPaths) -> list[str]:
     wanted = _noted(own)
     if not wanted:
         return []
-    failure: OSError | None = None
+    failure: OSError | FleetError | None = None
     for beside, name in wanted.items():
         try:
             syscalls.rename_new(paths.volumes / beside, paths.volume(name).directory)
         except FileNotFoundError:
-            pass  # it has its name already
+            if os.path.lexists(paths.volume(name).directory):  # it has its name already
+                continue
+            failure = failure or Broken(
+                f"the volume {name} is lost", why=f"neither it nor {paths.volumes / beside} is there",
+                hint=f"restore it from a backup; if nobody needs it: rm {own.arrivals}",
+            )  # fmt: skip
         except OSError as error:
             failure = failure or error
     tree.sync_directory(paths.volumes)

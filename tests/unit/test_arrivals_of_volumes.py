@@ -68,6 +68,18 @@ def test_one_that_can_not_have_its_name_keeps_no_other_one_from_its_own(paths: P
     assert arrivals.finish(paths, paths.container("web")) == ["data", "more"]
 
 
+def test_one_that_is_lost_is_told(paths: Paths) -> None:
+    lost, _ = come(paths, "data", "more")
+    (paths.volumes / lost).rmdir()
+    for _ in range(2):
+        with pytest.raises(Broken, match="data"):
+            arrivals.finish(paths, paths.container("web"))
+        assert paths.volume("more").directory.is_dir()
+        assert paths.container("web").arrivals.exists()
+    paths.volume("data").directory.mkdir()  # of a backup
+    assert arrivals.finish(paths, paths.container("web")) == ["data", "more"]
+
+
 @pytest.mark.parametrize("readable", [True, False])
 def test_what_waits_for_its_name_is_not_cleaned_up(paths: Paths, readable: bool) -> None:
     beside = come(paths, "data")
