@@ -15,6 +15,7 @@ from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.daemon.uses import archives
 from lxcfleet.daemon.uses.archives import Archives
+from lxcfleet.daemon.uses.arrivals import Arrivals, Wanted
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import InvalidInput
@@ -23,6 +24,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.io import IoLimit
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.volumes import Volume
 
 
 class Child:
@@ -78,3 +80,17 @@ def test_limits_of_disks_that_this_host_has_not_are_left_out_and_told(tmp_path: 
     assert [each for each in told if "the disk delta" in each]
     assert len(told) == 3
     assert "another address" in told[-1]
+
+
+def test_an_archive_has_no_volumes_but_those_of_its_container(tmp_path: Path) -> None:
+    """Whether they are made, or only unpacked to be checked: each takes a range of ids meanwhile."""
+    nobody: Any = None
+    made = Archives(nobody, nobody, nobody, nobody, nobody, Arrivals(Paths(lxc=tmp_path), nobody, nobody, nobody, Bus()))
+    many = Head("web", "0.1", "", "stopped", {}, volumes=tuple(Volume(f"v{number}") for number in range(5000)))
+    ask: Any = SimpleNamespace(volumes=Wanted({}, keep=False), check=True)
+    with pytest.raises(InvalidInput, match="refused") as caught:
+        asyncio.run(made._check(many, Spec("web"), ask, nobody, nobody))
+    assert "volume v0" in caught.value.why
+    (told,) = made._arrivals.choose(many, Spec("web"), None)[2]
+    assert "v0, v1" in told
+    assert "4995 more" in told

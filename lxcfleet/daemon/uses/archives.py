@@ -31,7 +31,7 @@ from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.requests import services
 from lxcfleet.daemon.uses.archive_requests import ExportAsk, ImportAsk
-from lxcfleet.daemon.uses.arrivals import Arrivals, Coming
+from lxcfleet.daemon.uses.arrivals import Arrivals
 from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
@@ -191,7 +191,7 @@ class Archives:
     async def _check(
         self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
-        coming = [] if ask.volumes is None else [Coming(each, replace(each, size=0)) for each in head.volumes]
+        coming = [] if ask.volumes is None else self._arrivals.unpacked_to_check(head, spec)
         notes = _notes(head)
         if head.volumes and not coming:
             notes.append("files of volumes are in it, and were not checked: --with-volumes does")

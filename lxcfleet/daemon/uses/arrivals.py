@@ -72,13 +72,12 @@ class Arrivals:
         """
         if wanted is None:
             names = [each.name for each in head.volumes]
-            told = [f"files of volumes are in the archive, and were left there: {', '.join(names)}"] if names else []
+            told = [f"files of volumes are in the archive, and were left there: {some(names, _NAMED)}"] if names else []
             return spec, [], told
         there = {each.name: each for each in head.volumes}
         if unknown := sorted({*wanted.names} - {*there}):
             raise InvalidInput(f"the archive has no files of the volume {unknown[0]}", why=f"it has {_list(there)}")
-        if strange := sorted({*there} - {*volumes_of(spec.volumes)}):
-            raise refused(f"it has files of the volume {strange[0]}, which its container does not have")
+        _refuse_strange(head, spec)
         spec = replace(spec, volumes=tuple(
             replace(each, what=wanted.names.get(each.what, each.what)) if each.source is Source.VOLUME else each
             for each in spec.volumes
@@ -98,6 +97,11 @@ class Arrivals:
         if len(twice) < len(coming):
             raise InvalidInput("two volumes of the archive can't have the same name here")
         return spec, coming, told
+
+    def unpacked_to_check(self, head: Head, spec: Spec) -> list[Coming]:
+        """The volumes of an archive that is only checked; none of them is limited. Raises InvalidInput."""
+        _refuse_strange(head, spec)
+        return [Coming(each, replace(each, size=0)) for each in head.volumes]
 
     def _limited(self, volume: Volume) -> tuple[Volume, list[str]]:
         """The volume without its size if this host can't limit it: its files are worth more than that."""
@@ -156,6 +160,12 @@ class Arrivals:
                 self.finish([container.name])
             except FleetError as error:
                 log.error("%s", error)
+
+
+def _refuse_strange(head: Head, spec: Spec) -> None:
+    """Refuse an archive with volumes that its container does not have: of its own there are not many."""
+    if strange := sorted({each.name for each in head.volumes} - {*volumes_of(spec.volumes)}):
+        raise refused(f"it has files of the volume {strange[0]}, which its container does not have")
 
 
 def _list(names: Mapping[str, Volume]) -> str:
