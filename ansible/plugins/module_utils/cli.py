@@ -25,13 +25,17 @@ ROLLOUT = dict(
 
 
 def pairs(option, values):
-    """A dictionary as repeated options C(-l KEY=VALUE); numbers and booleans as YAML's reader would write them."""
-    result = []
-    for key in sorted(values):
-        value = values[key]
-        text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-        result += [option, f"{key}={text}"]
-    return result
+    """A dictionary as repeated options C(-l KEY=VALUE)."""
+    return [word for key in sorted(values) for word in (option, f"{key}={text_of(values[key])}")]
+
+
+def text_of(value):
+    """A value as C(lxcfleet) reads it: numbers and booleans as YAML's reader would write them, a dictionary as C(K=V,K=V)."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={text_of(value[key])}" for key in sorted(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def selection(params):
