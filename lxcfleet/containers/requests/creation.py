@@ -109,6 +109,7 @@ class Creation:
         way = plan.create(ask.start)
         if ask.dry_run:
             return self._dry(wanted, way, planned, notes, turns, start=ask.start)
+        present = [self._registry[name] for name in wanted.present]  # one may be destroyed during the changes
         made = self._room.take(wanted.new, wanted.like)
         for spec in made:
             self._registry.add(Container(spec.name, spec, busy="create"))
@@ -120,9 +121,10 @@ class Creation:
             raise
         self._room.expect(made)
         jobs = [self._creation(spec, notes, start=ask.start) for spec in made]
-        for name in wanted.present:
+        for container in present:
+            name = container.name
             changed = planned[name].result(BEGUN if name in turns else "changed") if name in planned else None
-            jobs.append(self._presence(self._registry[name], wanted, changed, start=ask.start))
+            jobs.append(self._presence(container, wanted, changed, start=ask.start))
         return self._operations.begin("create", jobs, AT_ONCE)
 
     async def _updates(self, wanted: request.Wanted) -> dict[str, Planned]:

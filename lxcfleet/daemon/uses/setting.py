@@ -16,6 +16,9 @@ from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.selection import Selection
+from lxcfleet.units import some
+
+_NAMED = 5
 
 
 class Setting:
@@ -77,14 +80,21 @@ class Setting:
         self, at_once: Sequence[Planned], turns: Mapping[str, Planned], names: Sequence[str], policy: Mapping[str, Any], *,
         restart: bool,
     ) -> RolloutRecord | None:  # fmt: skip
-        """Begin the rollout that restarts ``names``, and gives ``turns`` their specs, if there are any."""
+        """Begin the rollout that restarts ``names``, and gives ``turns`` their specs, if there are any. Raises FleetError."""
         if not turns:
             return await self._restart(names, policy)
-        wanted = {name: each.spec for name, each in turns.items()}
+        # One may have been destroyed meanwhile, and another one may have its name.
+        wanted = {name: each.spec for name, each in turns.items() if self._fleet.registry.knows(each.container)}
         resting = {each.container.name: (each.former, each.spec) for each in at_once if each.changed}
-        return await self._rollouts.begin_change(
-            wanted, policy, auto_revert=self._rollouts.reverts(wanted), resting=resting, later=not restart
-        )
+        try:
+            return await self._rollouts.begin_change(
+                wanted, policy, auto_revert=self._rollouts.reverts(wanted), resting=resting, later=not restart
+            )
+        except FleetError as error:
+            raise type(error)(
+                f"not all is changed: {error.message}; with their former specs still: {some([*wanted], _NAMED)}",
+                why=error.why, hint=_again(error),
+            ) from error  # fmt: skip
 
     async def create(self, ask: CreateRequest) -> CreationRecord:
         """Begin to create containers; with ``update`` change existing ones to the values asked for, in waves where ``set``
@@ -102,7 +112,12 @@ class Setting:
             return turns
 
         operation = await self._fleet.create(ask, updating)
-        rollout = None if ask.dry_run else await self._begin(at_once, turns, names, {}, restart=ask.start)
+        try:
+            rollout = None if ask.dry_run else await self._begin(at_once, turns, names, {}, restart=ask.start)
+        except FleetError as error:
+            raise type(error)(
+                f"creating has begun, and goes on, but {error.message}", why=error.why, hint=error.hint
+            ) from error  # fmt: skip
         notes = await self._notes([units_of(ask, self._fleet.config)])
         # Debian 12's mypy can't see that CreationRecord extends OperationRecord.
         return cast(CreationRecord, {**operation.record(), "notes": notes, "rollout": rollout["id"] if rollout else None})
@@ -123,3 +138,8 @@ class Setting:
                 f"the specs are written, but nothing is restarted: {error.message}", why=error.why,
                 hint=f"restart them: lxcfleet restart --rolling {few}",
             ) from error  # fmt: skip
+
+
+def _again(error: FleetError) -> str:
+    """What to do when only a part of a request was done."""
+    return f"{error.hint}{'; ' if error.hint else ''}then repeat the command: what it has done stays as it is"
