@@ -195,7 +195,8 @@ def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None:
         return member if member.fallen else _skip(member, "it was stopped")
     if rollout.kind is RolloutKind.CHANGE and now.identity != member.identity:
-        # Whoever restarted it, it has its former spec still: that is replaced just before its turn.
+        # Whoever restarted it, it keeps its turn: nearly always it has its former spec still, and gets the other one with its
+        # wave. One whose restart in a wave was tried in vain may run with that one already: it is restarted once more.
         member = replace(member, identity=now.identity, fallen=False)
     if member.fallen:  # somebody started it; its health is not known yet
         return replace(member, phase=MemberPhase.GATED, identity=now.identity, note="")
