@@ -113,7 +113,7 @@ def probe(pid: int, **more: Any) -> dict[str, dict[str, Any]]:
     return {f"lt{pid}": {"kind": "macvlan", "address": MAC, "state": "up", **more}}
 
 
-@pytest.mark.parametrize("pid", [DEAD, os.getpid()])
+@pytest.mark.parametrize("pid", [DEAD, os.getpid()], ids=["another", "the same"])
 def test_what_a_killed_process_left_keeps_no_mac_address(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     monkeypatch.setattr(macvlan, "FREE_SECONDS", 0.0)
     kernel.links |= probe(pid)

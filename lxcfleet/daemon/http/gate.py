@@ -156,28 +156,35 @@ class _Connection(asyncio.Protocol):
         body, rest = data[: self._left], data[self._left :]
         if body:
             self._left -= len(body)
-            self._inner.data_received(body)
+            self._hand_on(body)
         self._ahead += len(rest)
         if self._ahead > _AHEAD and self.limited:
             self._transport.abort()
 
     def _split(self, head: bytes) -> bytes:
         """Hand the head on, if it is complete; returns what follows it."""
-        assert self._inner is not None
         end = _END.search(head)
         if end is None and len(head) <= _HEAD and (b"\n" not in head or _LINE.match(head)):
             return b""
         self._head = None
         if end is None or not _LINE.match(head):  # aiohttp says what is wrong with it
-            self._inner.data_received(head[:_HEAD])
+            self._hand_on(head[:_HEAD])
             return b""
         if _CHUNKED.search(head, 0, end.end()):
             self._refuse(InvalidInput("a request's body must have a length", hint="give Content-Length"), 411)
             return b""
         length = _LENGTH.search(head, 0, end.end())
         self._left = int(length[1]) if length else 0
-        self._inner.data_received(head[: end.end()])
+        self._hand_on(head[: end.end()])
         return head[end.end() :]
+
+    def _hand_on(self, data: bytes) -> None:
+        """Give aiohttp a part of the request. It answers nothing to some addresses that are none, as that of `http://[`."""
+        assert self._inner is not None
+        try:
+            self._inner.data_received(data)
+        except ValueError as error:
+            self._refuse(InvalidInput("the request can't be read", why=str(error)))
 
     def _refuse(self, error: FleetError, status: int = 0) -> None:
         assert self._transport is not None
