@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
@@ -41,11 +41,13 @@ class Room:
         self._mask = mask
         self._network = network
         self._host = host
+        self._held: set[int] = set()
+        """First ids of ranges for volumes whose records may not be on the disk yet."""
         self._ids = self._read_ids()
         self._builders = 0
 
     def _read_ids(self) -> IdPool:
-        own = [*self._registry.ids(), *volumes.ids(self._paths)]
+        own = [*self._registry.ids(), *volumes.ids(self._paths), *self._held]
         return IdPool(*limits.id_files(), own=own, foreign=self._foreign())
 
     def _foreign(self) -> list[str]:
@@ -74,9 +76,25 @@ class Room:
             raise
         return specs
 
-    def take_ids(self) -> int:
-        """The first id of a range for a volume; ``reload`` frees it, unless a volume has it by then. Raises NoCapacity."""
-        return self._ids.take()
+    @contextmanager
+    def ids(self) -> Iterator[Callable[[], int]]:
+        """What takes ranges of ids for volumes: it gives the first id of each, and raises NoCapacity.
+
+        Nobody else gets them before the block ends. Then they are free again, but for those that a volume has by then.
+        """
+        mine: list[int] = []
+
+        def take() -> int:
+            mine.append(self._ids.take())
+            self._held.add(mine[-1])
+            return mine[-1]
+
+        try:
+            yield take
+        finally:
+            self._held.difference_update(mine)
+            if mine:
+                self._ids = self._read_ids()
 
     def forget(self, container: Container) -> None:
         """Forget a container that no longer exists, and release what it held."""

@@ -117,3 +117,14 @@ def test_a_mount_over_files_of_packages_is_told_by_audit_and_verify(
     (proof,) = json.loads(cli("verify", "web", "-f", "json").out)["containers"]
     assert proof["proven"]
     assert "files of nginx-common below /usr/share/nginx, where a mount hides them" in proof["not_compared"]
+
+
+def test_ids_of_a_volume_that_is_being_made_are_given_to_nobody_else(daemon: Daemon) -> None:
+    room = daemon.parts.fleet.room
+    with room.ids() as take:
+        first = take()
+        room.reload()
+        with room.ids() as another:
+            assert another() != first
+    with room.ids() as take:
+        assert take() == first

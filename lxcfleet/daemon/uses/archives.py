@@ -195,17 +195,14 @@ class Archives:
         notes = _notes(head)
         if head.volumes and not coming:
             notes.append("files of volumes are in it, and were not checked: --with-volumes does")
-        try:
-            first_id = self._fleet.room.take_ids()
-            item = _import_item(_CHECKED, head, ask, first_id, [self._arrivals.item(each) for each in coming])
+        with self._fleet.room.ids() as take:
+            item = _import_item(_CHECKED, head, ask, take(), [self._arrivals.item(each, take) for each in coming])
             await conversation.say(item)
             try:
                 last = await _finish(conversation, connection, "the archive is not checked")
             except Died:
                 await self._remove(item)
                 raise
-        finally:
-            self._fleet.room.reload()
         return {
             "done": True, "name": spec.name, "bytes": last["bytes"], "entries": last["entries"], "notes": notes,
             "differences": last["differences"], "differing": last["differing"],

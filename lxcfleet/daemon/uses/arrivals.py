@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -120,13 +120,12 @@ class Arrivals:
             for each in coming:
                 held.enter_context(self._volumes.in_hand(each.volume.name))
                 arrivals.refuse_present(self._paths, each.volume.name)
-            if coming:
-                held.callback(self._room.reload)  # which volumes there are by then says which ids are taken
-            yield [self.item(each) for each in coming]
+            take = held.enter_context(self._room.ids())
+            yield [self.item(each, take) for each in coming]
 
-    def item(self, each: Coming) -> ArrivalItem:
-        """What a child is told of it, with a range of ids. Raises NoCapacity."""
-        made = replace(each.volume, first_id=self._room.take_ids())
+    def item(self, each: Coming, take: Callable[[], int]) -> ArrivalItem:
+        """What a child is told of it, with a range of ids that ``take`` gives; see containers.room. Raises NoCapacity."""
+        made = replace(each.volume, first_id=take())
         return {
             "archived": each.archived.name, "had": each.archived.first_id or None,
             "directory": arrivals.directory(made.name, secrets.token_hex(4)), "name": made.name,

@@ -156,16 +156,11 @@ class Volumes:
         return self._operations.begin("create volume", [Job(ask.name, job)], _AT_ONCE)
 
     async def _make(self, name: str, size: int, labels: Mapping[str, str]) -> None:
-        volume = Volume(name, size, labels, self._room.take_ids(), now())
-        try:
-            item = VolumeItem(name=name, record=volumes.render(volume))
+        with self._room.ids() as take:
+            item = VolumeItem(name=name, record=volumes.render(Volume(name, size, labels, take(), now())))
             answer = await self._launcher.ask(MAKE_VOLUME, item)
             if answer["error"]:
                 raise from_body(answer["error"])
-        except BaseException:
-            # If the answer got lost, the volume may be there all the same: the ids are read anew from what there is.
-            self._room.reload()
-            raise
         self._bus.publish(VolumeCreated(name))
 
     # -- as a fleet file has them ----------------------------------------------------------------------------
