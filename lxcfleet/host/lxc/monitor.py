@@ -84,7 +84,7 @@ def end_hung(name: str, lxc_path: str) -> bool:
     title = f"[lxc monitor] {lxc_path} {name}\0".encode()
     hung = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _has_title(pid, title)]
     for pid in hung:
-        for each in (*proc.children(pid), pid):
+        for each in (pid, *proc.children(pid)):  # the monitor first, so that it does not go on once its child has ended
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
     return bool(hung)
