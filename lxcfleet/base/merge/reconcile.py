@@ -281,8 +281,8 @@ def _digest(packed: bytes) -> str:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Put a file in its place in one step. Of processes that do so at once, with the same content, the first one's stays: the
-    links that were made to it are links to one file then."""
+    """Put a file in its place in one step. If several processes do so at once, with the same content, the file of the first
+    one stays, so that all containers link to that one."""
     new = file.with_name(f".new-{os.getpid()}")
     try:
         new.unlink(missing_ok=True)

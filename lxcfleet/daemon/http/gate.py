@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
         return head[end.end() :]
 
     def _hand_on(self, data: bytes) -> None:
-        """Give aiohttp a part of the request. It answers nothing to some addresses that are none, as that of `http://[`."""
+        """Give aiohttp a part of the request. Its parser raises at some addresses, such as `http://[`, without an answer."""
         assert self._inner is not None
         try:
             self._inner.data_received(data)
