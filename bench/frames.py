@@ -24,10 +24,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lxcfleet.host.net import bridge_port
-from lxcfleet.network import guard
-from lxcfleet.network.addresses import Subnet
-from lxcfleet.network.guard import Guest
-from lxcfleet.spec.addresses import hardware_address
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules import guard
+from lxcfleet.network.rules.guard import Guest
+from lxcfleet.spec.container.addresses import hardware_address
 
 BRIDGE = "lxcfleet-bench"
 SUBNET = Subnet(IPv4Network("10.254.0.0/16"), IPv6Network("fd99::/64"))

@@ -31,7 +31,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import fleet
-from lxcfleet.network import rules
+from lxcfleet.network.rules import rules
 
 DIRECTORY = Path("/var/lib/lxcfleet-bench")
 RUN = Path("/run/lxcfleet-bench")

@@ -21,7 +21,7 @@ from bench import observe
 from lxcfleet.capacity.ids import IdPool
 from lxcfleet.host.facts import limits
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 PeerKind = Literal["plain", "clone", "unprivileged", "system"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lxcfleet.spec.durations import Seconds
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.health import HealthType
-from lxcfleet.spec.rows import Row
-from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Texts, Whole
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.health import HealthType
+from lxcfleet.spec.reading.durations import Seconds
+from lxcfleet.spec.reading.rows import Row
+from lxcfleet.spec.reading.types import Choice, Flag, Items, Number, Pairs, Texts, Whole
 
 MODULE = Path(__file__).resolve().parent.parent / "ansible/plugins/modules/containers.py"
 WIDTH = 110

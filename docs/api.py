@@ -19,7 +19,7 @@ from lxcfleet.api import calls
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.requests import AttachRequest, CreateRequest
 from lxcfleet.api.shape import AnyCall, Call, Gives, StreamCall
-from lxcfleet.spec.fields import askable
+from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.selection import Selection
 
 HEAD = """\

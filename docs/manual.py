@@ -20,7 +20,7 @@ from click.shell_completion import get_completion_class
 
 from lxcfleet import __version__
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import settings
+from lxcfleet.spec.files import settings
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "etc/lxcfleet.yaml"

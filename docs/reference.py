@@ -12,9 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import fields, health, profiles, restart, settings
-from lxcfleet.spec.rollout import ProfileRollout
-from lxcfleet.spec.rows import Change, Row, SectionType, rows_of
+from lxcfleet.spec.container import fields, health, restart
+from lxcfleet.spec.files import profiles, settings
+from lxcfleet.spec.policies.rollout import ProfileRollout
+from lxcfleet.spec.reading.rows import Change, Row, SectionType, rows_of
 
 HEAD = """\
 # Reference

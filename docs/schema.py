@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lxcfleet.spec.schema import FILES
+from lxcfleet.spec.files.schema import FILES
 
 PLACE = Path(__file__).resolve().parent / "schema"
 

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from lxcfleet.api.records import ResultRecord, RolloutRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said, render_said
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, render_said
 from lxcfleet.spec.selection import Selection
 
 MOST_KEPT = 1000
@@ -22,7 +22,7 @@ _MOST_NAMED = 1000
 
 def _form(fields: Fields) -> tuple[str, tuple[str, ...]]:
     """The form of a release, and what it may cover."""
-    from lxcfleet.spec.apps import Form, check_covers  # noqa: PLC0415  the command line starts with this module
+    from lxcfleet.spec.container.apps import Form, check_covers  # noqa: PLC0415  the command line starts with this module
 
     form = fields.text("form") if fields.has("form") else Form.MOUNT.value
     covers = fields.texts("covers")
@@ -122,7 +122,7 @@ class AddAppRequest:
     @classmethod
     def from_json(cls, data: object) -> AddAppRequest:
         """From a body; raises InvalidInput."""
-        from lxcfleet.spec.apps import check_app, check_version  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.container.apps import check_app, check_version  # noqa: PLC0415  the command line starts with this module
 
         fields = Fields(data, "request")
         request = cls(
@@ -159,7 +159,7 @@ class BakeAppRequest:
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.container.fields import askable  # noqa: PLC0415  the command line starts with this module
 
         own = {key: getattr(self, key) for key in ("name", "version", "path", "timeout", "keep", "dry_run", "form")}
         return {**own, "covers": list(self.covers), "container": render_said(askable(), self.said)}
@@ -167,8 +167,8 @@ class BakeAppRequest:
     @classmethod
     def from_json(cls, data: object) -> BakeAppRequest:
         """From a body; raises InvalidInput."""
-        from lxcfleet.spec.apps import check_app, check_place, check_version  # noqa: PLC0415
-        from lxcfleet.spec.fields import askable  # noqa: PLC0415
+        from lxcfleet.spec.container.apps import check_app, check_place, check_version  # noqa: PLC0415
+        from lxcfleet.spec.container.fields import askable  # noqa: PLC0415
 
         fields = Fields(data, "request")
         container = fields.nested("container")
@@ -205,7 +205,7 @@ class NamedAppsRequest:
     @classmethod
     def from_json(cls, data: object) -> NamedAppsRequest:
         """From a body; raises InvalidInput."""
-        from lxcfleet.spec.apps import check_app, parse_release  # noqa: PLC0415
+        from lxcfleet.spec.container.apps import check_app, parse_release  # noqa: PLC0415
 
         fields = Fields(data, "request")
         request = cls(tuple(dict.fromkeys(fields.texts("names"))), fields.flag("dry_run"))
@@ -249,7 +249,7 @@ class UseAppRequest:
     @classmethod
     def from_json(cls, data: object) -> UseAppRequest:
         """From a body; raises InvalidInput."""
-        from lxcfleet.spec.apps import parse_app  # noqa: PLC0415
+        from lxcfleet.spec.container.apps import parse_app  # noqa: PLC0415
 
         fields = Fields(data, "request")
         request = cls(

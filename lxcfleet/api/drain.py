@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-from lxcfleet.spec.names import MAX_DRAIN
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import MAX_DRAIN
+from lxcfleet.spec.reading.reader import Fields
 
 LONGEST_WHY = 200
 """Characters of a reason."""

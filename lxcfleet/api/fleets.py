@@ -9,8 +9,8 @@ from typing import Any, NotRequired, TypedDict
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
 from lxcfleet.errors import ErrorBody, InvalidInput
-from lxcfleet.spec.names import MAX_COUNT, check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import MAX_COUNT, check_name
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.selection import Selection
 
 PRUNE = ("no", "yes", "all")

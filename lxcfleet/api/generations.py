@@ -9,10 +9,10 @@ from typing import Any, TypedDict
 from lxcfleet.api.records import ResultRecord, RolloutRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.moments import read_day
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.moments import read_day
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import MAX_GENERATION
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.terms import MAX_GENERATION
 
 LONGEST_WHY = 200
 """Characters of a reason."""

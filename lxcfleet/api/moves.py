@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 from lxcfleet.errors import ErrorBody
 from lxcfleet.spec.moves import check_id
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
 
 _MOST_BYTES = 1 << 60
 _MOST_ORIGIN = 200

@@ -8,12 +8,12 @@ from typing import Any
 
 from lxcfleet.api.shape import NOT_VALID, InQuery, Key, Query, single
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.cves import parse_cve
-from lxcfleet.spec.names import MAX_COUNT, parse_label
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.container.unit_names import parse_unit
+from lxcfleet.spec.policies.cves import parse_cve
+from lxcfleet.spec.reading.names import MAX_COUNT, parse_label
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.terms import Init
-from lxcfleet.spec.unit_names import parse_unit
 
 _DIGITS = 18
 """Digits that a number in a query may have."""

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Any, TypedDict
 
 from lxcfleet.api.records import TrialRecord
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rollout_tests import MAX_COMMAND, MOST
-from lxcfleet.spec.terms import MAX_GENERATION
+from lxcfleet.spec.policies.rollout_tests import MAX_COMMAND, MOST
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import MAX_GENERATION
 
 
 class Delta(StrEnum):

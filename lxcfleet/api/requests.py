@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import rollout
-from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said, render_said, rows_of
+from lxcfleet.spec.policies import rollout
+from lxcfleet.spec.reading.names import MAX_COUNT, MAX_DRAIN, check_label, check_name
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, render_said, rows_of
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
@@ -28,13 +28,13 @@ class CreateRequest:
     start: bool = True
     dry_run: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
-    """Values by key of the table, ``spec.fields``. A missing key gets its value from the profile or the settings."""
+    """Values by key of the table of fields. A missing key gets its value from the profile or the settings."""
     update: bool = False
     """Whether containers that exist are changed to the values asked for, too; only with ``ensure``."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.container.fields import askable  # noqa: PLC0415  the command line starts with this module
 
         own = {key: getattr(self, key) for key in ("name", "count", "ensure", "update", "start", "dry_run")}
         return {**own, **render_said(askable(), self.said)}
@@ -45,7 +45,7 @@ class CreateRequest:
 
         An empty list or mapping, and false where false is the default, count as not said, as in the first version.
         """
-        from lxcfleet.spec.fields import askable  # noqa: PLC0415
+        from lxcfleet.spec.container.fields import askable  # noqa: PLC0415
 
         fields = Fields(data, "request")
         request = cls(
@@ -147,7 +147,7 @@ class SetRequest:
     @classmethod
     def from_json(cls, data: object) -> SetRequest:
         """From a body; raises InvalidInput with all that is wrong with it, with any of the assignments, too."""
-        from lxcfleet.spec.assignments import parse_all  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.container.assignments import parse_all  # noqa: PLC0415  the command line starts with this module
 
         fields = Fields(data, "request")
         request = cls(
@@ -302,7 +302,7 @@ class CreateVolumeRequest:
     @classmethod
     def from_json(cls, data: object) -> CreateVolumeRequest:
         """From a body; raises InvalidInput."""
-        from lxcfleet.spec.volumes import check_volume  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.container.volumes import check_volume  # noqa: PLC0415  the command line starts with this module
 
         fields = Fields(data, "request")
         request = cls(

@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from lxcfleet.api.requests import read_selection, selection_to_json
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.selection import Selection
 
 LONGEST_WHY = 200
@@ -45,7 +45,7 @@ def _check(fields: Fields, key: str, check: Any, value: str) -> None:
 
 
 def _check_snapshot(name: str) -> None:
-    from lxcfleet.spec.snapshots import check_snapshot  # noqa: PLC0415  the command line starts with this module
+    from lxcfleet.spec.container.snapshots import check_snapshot  # noqa: PLC0415  the command line starts with this module
 
     check_snapshot(name)
 

@@ -19,7 +19,7 @@ from typing import Any
 from lxcfleet.base.present import Found, Present, Upper, has
 from lxcfleet.host.kernel.descent import Descent
 from lxcfleet.host.kernel.entries import is_whiteout
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 MOST_ITEMS = 20_000_000
 """So many files and directories are looked at."""

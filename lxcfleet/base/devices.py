@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.spec.devices import DEVICES
+from lxcfleet.spec.container.devices import DEVICES
 
 _MODE = 0o666
 """Every user of the container: it is the container that was given the device."""

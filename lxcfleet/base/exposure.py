@@ -25,8 +25,8 @@ from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.host.process import inside
 from lxcfleet.host.process.inside import Mark
 from lxcfleet.paths import Paths
-from lxcfleet.spec import mask_rules
-from lxcfleet.spec.mask_rules import RuleKind
+from lxcfleet.spec.files import mask_rules
+from lxcfleet.spec.files.mask_rules import RuleKind
 
 SAMPLE = 100
 """At most so many files of a private directory are looked for: a container that sees one of them sees most of them."""

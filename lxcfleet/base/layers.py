@@ -24,7 +24,7 @@ from lxcfleet.base.stack import Stack
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import locks, loops, mounts, packing, quota, syscalls
 from lxcfleet.paths import ContainerPaths, Paths
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 DEVICE = "lxcfleet"
 """The device that mount tables give for our overlays."""

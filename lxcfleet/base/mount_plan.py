@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lxcfleet.base.stack import Layer, Services, Stack
 from lxcfleet.paths import Paths
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 """With these the kernel allows lower layers to change while nothing has the overlay mounted

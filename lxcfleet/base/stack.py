@@ -17,8 +17,8 @@ from lxcfleet.base.mask.maintenance import TIMERS
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import AppUse, Form
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.apps import AppUse, Form
+from lxcfleet.spec.container.spec import Spec
 
 
 class Services(NamedTuple):

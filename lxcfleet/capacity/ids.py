@@ -1,6 +1,6 @@
 """The uids and gids of each unprivileged container. Pure: texts in, numbers out.
 
-A container's range has spec.spec.RANGE_SIZE ids and lies inside root's lines of both /etc/subuid and
+A container's range has spec.container.spec.RANGE_SIZE ids and lies inside root's lines of both /etc/subuid and
 /etc/subgid, because newuidmap and newgidmap, which LXC runs where they are installed, refuse everything else
 (newuidmap(1)). Ranges of two containers never overlap: with a shared id, one container could touch the other's
 files and processes.
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 INSTALLER_FIRST = 0x70000000
 """Above systemd-nspawn's range (524288–1879048191) and useradd's SUB_UID_MAX (600100000); below 2^31.

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.facts.limits import Limits, Table
-from lxcfleet.spec.terms import RANGE_SIZE, Init
+from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
 
 Level = Literal["ok", "warning", "fail"]
 

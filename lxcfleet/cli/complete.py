@@ -34,9 +34,9 @@ def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 
 def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Matching containers, and the keys that ``set`` can change; after ``KEY=`` the words that the key may have."""
-    from lxcfleet.spec.fields import table
-    from lxcfleet.spec.rows import Change
-    from lxcfleet.spec.types import Choice, Flag
+    from lxcfleet.spec.container.fields import table
+    from lxcfleet.spec.reading.rows import Change
+    from lxcfleet.spec.reading.types import Choice, Flag
 
     key, equals, typed = incomplete.partition("=")
     if equals:

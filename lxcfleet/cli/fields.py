@@ -10,11 +10,11 @@ import click
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.rows import option_of
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import health
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.rows import Row
-from lxcfleet.spec.terms import Init
-from lxcfleet.spec.types import Choice, Pairs
+from lxcfleet.spec.container import health
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.reading.rows import Row
+from lxcfleet.spec.reading.terms import Init
+from lxcfleet.spec.reading.types import Choice, Pairs
 
 _OFFERED = {
     "labels": complete.labels, "app": complete.releases, "secrets": complete.secrets, "volumes": complete.volumes,

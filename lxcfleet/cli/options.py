@@ -12,10 +12,10 @@ from lxcfleet.cli import complete
 from lxcfleet.cli.complete import AFTER_DASHES
 from lxcfleet.cli.ui.output import FORMATS
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.names import MAX_DRAIN, check_name, check_variable, parse_label
+from lxcfleet.spec.reading.names import MAX_DRAIN, check_name, check_variable, parse_label
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection, is_glob
 from lxcfleet.spec.states import State
-from lxcfleet.spec.terms import Init
 from lxcfleet.units import parse_duration
 
 INITS = tuple(each.value for each in Init)
@@ -137,7 +137,7 @@ def moment(text: str) -> float:
     """Seconds since the epoch, for ``--since``."""
     from datetime import datetime
 
-    from lxcfleet.spec.moments import parse_since
+    from lxcfleet.spec.reading.moments import parse_since
 
     return parse_since(text, datetime.now().astimezone())
 

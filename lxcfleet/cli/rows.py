@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from lxcfleet.cli.options import F, Time, read_all_by, read_by
-from lxcfleet.spec.durations import Seconds
-from lxcfleet.spec.rows import Row
-from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Whole
+from lxcfleet.spec.reading.durations import Seconds
+from lxcfleet.spec.reading.rows import Row
+from lxcfleet.spec.reading.types import Choice, Flag, Items, Number, Pairs, Whole
 
 
 def option_of(row: Row, name: str = "", *, usual: str = "", offered: Any = None) -> Callable[[F], F]:

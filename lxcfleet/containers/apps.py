@@ -13,8 +13,8 @@ from lxcfleet.data.apps import manifest, merged, store
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Event, Told
-from lxcfleet.spec.apps import AppUse, Form, Release
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.apps import AppUse, Form, Release
+from lxcfleet.spec.container.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.restarts import FRESH, Course
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup, proc
-from lxcfleet.spec.restart import Policy
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import State
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 
 class Intent(Enum):

@@ -16,7 +16,7 @@ from lxcfleet.containers.desired import Lack
 from lxcfleet.errors import HostError, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 
 log = logging.getLogger(__name__)
 

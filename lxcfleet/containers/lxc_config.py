@@ -17,11 +17,11 @@ from lxcfleet.containers import foreground, weights
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY
 from lxcfleet.paths import Paths
-from lxcfleet.spec import raw_lxc, secrets
-from lxcfleet.spec.devices import DEVICES
-from lxcfleet.spec.restart import Policy
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, WEIGHT, Init, Network, StopSignal, Victim
+from lxcfleet.spec.container import raw_lxc, secrets
+from lxcfleet.spec.container.devices import DEVICES
+from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import RANGE_SIZE, USUAL_LANGUAGE, WEIGHT, Init, Network, StopSignal, Victim
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"

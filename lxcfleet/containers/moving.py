@@ -10,8 +10,8 @@ from lxcfleet.errors import HostError, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
-from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 

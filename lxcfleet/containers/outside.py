@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Health
 
 

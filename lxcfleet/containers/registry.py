@@ -21,8 +21,8 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import INSPECT
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.selection import Selection, natural_order
-from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lxcfleet.spec.restart import Policy, Restart
+from lxcfleet.spec.container.restart import Policy, Restart
 
 JITTER = 0.2
 """A pause is up to so much of it shorter, so that many containers that failed together are not all started together."""

@@ -21,8 +21,8 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.facts import limits
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 
 
 class Room:

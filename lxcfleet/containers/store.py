@@ -15,12 +15,13 @@ from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.host.kernel import small
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
-from lxcfleet.spec import combinations, strict_yaml
-from lxcfleet.spec.fields import stored
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said
 
 log = logging.getLogger(__name__)
 

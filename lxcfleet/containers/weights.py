@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lxcfleet.host.process.cgroup import IO_MAX, IO_MAX_LEGACY, IO_WEIGHTS, SWAP, SWAP_LEGACY
-from lxcfleet.spec.io import IoLimit
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.swap import NO_LIMIT
-from lxcfleet.spec.terms import WEIGHT
+from lxcfleet.spec.container.io import IoLimit
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.swap import NO_LIMIT
+from lxcfleet.spec.reading.terms import WEIGHT
 
 
 def swap(spec: Spec) -> int | None:

@@ -26,8 +26,8 @@ from lxcfleet.daemon.uses.moves import Moves
 from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
-from lxcfleet.spec.names import check_name, check_variable
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name, check_variable
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.states import State
 
 log = logging.getLogger(__name__)

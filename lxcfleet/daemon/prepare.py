@@ -16,7 +16,7 @@ from lxcfleet.containers import store
 from lxcfleet.errors import FleetError
 from lxcfleet.host.facts import features, idfiles, limits
 from lxcfleet.paths import Paths
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.reading.terms import Init
 
 FOUND = 4
 """Exit status of a check that found something."""

@@ -24,7 +24,7 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import dpkg
 from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import Config, load
+from lxcfleet.spec.files.settings import Config, load
 
 log = logging.getLogger("lxcfleetd")
 

@@ -122,10 +122,10 @@ from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.io import DELTA
+from lxcfleet.spec.container.io import DELTA
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 

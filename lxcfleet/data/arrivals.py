@@ -15,7 +15,7 @@ from lxcfleet.data import volumes
 from lxcfleet.errors import AlreadyExists, Broken, FleetError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import ContainerPaths, Paths, VolumePaths
-from lxcfleet.spec.volumes import Volume, check_volume
+from lxcfleet.spec.container.volumes import Volume, check_volume
 
 
 def directory(name: str, token: str) -> str:

@@ -16,7 +16,7 @@ from lxcfleet.data import snapshots
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import copying
 from lxcfleet.paths import Paths
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 _LAST_ID = (1 << 32) - 2
 """user_namespaces(7): the id after it stands for none."""

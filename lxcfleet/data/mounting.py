@@ -20,8 +20,8 @@ from lxcfleet.data.apps import store
 from lxcfleet.errors import HostError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import parse_release
-from lxcfleet.spec.volumes import Owner, Source, VolumeMount, parse_mount
+from lxcfleet.spec.container.apps import parse_release
+from lxcfleet.spec.container.volumes import Owner, Source, VolumeMount, parse_mount
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = stat.S_IXGRP | stat.S_IXOTH

@@ -32,7 +32,7 @@ from lxcfleet.errors import FleetError, HostError, NotFound, WrongState
 from lxcfleet.host.kernel import home, locks, syscalls, tree
 from lxcfleet.host.process import confidential
 from lxcfleet.paths import Paths
-from lxcfleet.spec.secrets import LARGEST, SecretSource, SecretUse, SourceKind, key_of, parse_use, sources_from_json
+from lxcfleet.spec.container.secrets import LARGEST, SecretSource, SecretUse, SourceKind, key_of, parse_use, sources_from_json
 
 SIZE = "size=256M,nr_inodes=256k,mode=0700"
 """How much memory all values may take."""
@@ -48,7 +48,7 @@ class Item:
     """One secret for one container."""
 
     key: str
-    """The secret's key; see spec.secrets.key_of."""
+    """The secret's key; see spec.container.secrets.key_of."""
     use: SecretUse
 
     def to_json(self) -> list[Any]:

@@ -23,8 +23,8 @@ from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotF
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.process import copying
 from lxcfleet.paths import ContainerPaths, Paths, SnapshotPaths
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.snapshots import check_snapshot
+from lxcfleet.spec.container.snapshots import check_snapshot
+from lxcfleet.spec.reading.names import check_name
 
 _VERSION = 1
 _TRIES = 1000

@@ -14,8 +14,8 @@ from lxcfleet.data import snapshots, volumes
 from lxcfleet.errors import Denied, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.paths import Paths
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.snapshots import check_snapshot
+from lxcfleet.spec.container.snapshots import check_snapshot
+from lxcfleet.spec.reading.names import check_name
 
 FAILED, NOT_RUN, NOT_FOUND = 125, 126, 127
 """Exit statuses: lxcfleet failed; the program can't be run; there is no such program."""

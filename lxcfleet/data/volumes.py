@@ -17,11 +17,11 @@ from lxcfleet.data import records
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.kernel import mounts, quota, syscalls, tree
 from lxcfleet.paths import Paths, VolumePaths
-from lxcfleet.spec import strict_yaml
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said, rows_of
-from lxcfleet.spec.terms import RANGE_SIZE
-from lxcfleet.spec.volumes import Volume, check_volume
+from lxcfleet.spec.container.volumes import Volume, check_volume
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, rows_of
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 from lxcfleet.units import as_size
 
 log = logging.getLogger(__name__)

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.fleet_apps import ROWS as APP_ROWS
-from lxcfleet.spec.fleet_file import FleetFile, Group
-from lxcfleet.spec.fleet_volumes import ROWS as VOLUME_ROWS
-from lxcfleet.spec.merging import init_of
-from lxcfleet.spec.profiles import ROLLOUT
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rollout import ProfileRollout
-from lxcfleet.spec.rows import read_said, render_said
-from lxcfleet.spec.secrets import SOURCES, SecretSource, sources_from_json
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.merging import init_of
+from lxcfleet.spec.container.secrets import SOURCES, SecretSource, sources_from_json
+from lxcfleet.spec.files.fleet_apps import ROWS as APP_ROWS
+from lxcfleet.spec.files.fleet_file import FleetFile, Group
+from lxcfleet.spec.files.fleet_volumes import ROWS as VOLUME_ROWS
+from lxcfleet.spec.files.profiles import ROLLOUT
+from lxcfleet.spec.policies.rollout import ProfileRollout
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, render_said
 
 VERSION = 1
 

@@ -28,14 +28,14 @@ from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, RolloutKind
 from lxcfleet.runtime.operations import Job, Operation, Operations
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.fleet_apps import Present
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.secrets import key_of
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Volume
+from lxcfleet.spec.files.fleet_apps import Present
+from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.secrets import key_of
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.volumes import Volume
 
 log = logging.getLogger(__name__)
 

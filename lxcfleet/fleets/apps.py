@@ -12,10 +12,10 @@ from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.spec import fleet_apps
-from lxcfleet.spec.apps import AppUse
-from lxcfleet.spec.fleet_apps import ROWS, Present
-from lxcfleet.spec.fleet_file import FleetFile, in_order
+from lxcfleet.spec.container.apps import AppUse
+from lxcfleet.spec.files import fleet_apps
+from lxcfleet.spec.files.fleet_apps import ROWS, Present
+from lxcfleet.spec.files.fleet_file import FleetFile, in_order
 
 _SAYS = ("keep", "releases")
 """What is changed for an app as a whole. Where a group has it, and at which place, are changes of its containers."""

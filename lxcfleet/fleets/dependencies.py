@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 
-from lxcfleet.spec.depends import Graph
-from lxcfleet.spec.fleet_file import FleetFile, Group, depends_of, place_of
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.depends import Graph
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.fleet_file import FleetFile, Group, depends_of, place_of
 
 
 def wrong(

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.fleet_apps import ROWS as APP_ROWS
-from lxcfleet.spec.fleet_file import FORMAT
-from lxcfleet.spec.fleet_volumes import ROWS
-from lxcfleet.spec.merging import init_of, usual
-from lxcfleet.spec.profiles import ROLLOUT
-from lxcfleet.spec.rows import Row
-from lxcfleet.spec.secrets import SOURCES
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.merging import init_of, usual
+from lxcfleet.spec.container.secrets import SOURCES
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Volume
+from lxcfleet.spec.files.fleet_apps import ROWS as APP_ROWS
+from lxcfleet.spec.files.fleet_file import FORMAT
+from lxcfleet.spec.files.fleet_volumes import ROWS
+from lxcfleet.spec.files.profiles import ROLLOUT
+from lxcfleet.spec.files.settings import plain
+from lxcfleet.spec.reading.rows import Row
+from lxcfleet.spec.reading.strict_yaml import inline
+from lxcfleet.spec.reading.types import Size
 from lxcfleet.spec.selection import natural_order
-from lxcfleet.spec.settings import plain
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.strict_yaml import inline
-from lxcfleet.spec.types import Size
-from lxcfleet.spec.volumes import Volume
 from lxcfleet.units import parse_size
 
 HEAD = "# yaml-language-server: $schema=/usr/share/lxcfleet/schema/fleet.schema.json"

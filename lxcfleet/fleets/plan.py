@@ -23,18 +23,18 @@ from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
 from lxcfleet.fleets.apps import AppChange, plan_apps
 from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
-from lxcfleet.spec import combinations
-from lxcfleet.spec.fields import askable, stored
-from lxcfleet.spec.fleet_apps import Present
-from lxcfleet.spec.fleet_file import FleetFile, Group, in_order
-from lxcfleet.spec.merging import merged
-from lxcfleet.spec.rows import Change as Takes
-from lxcfleet.spec.rows import Row
-from lxcfleet.spec.secrets import SOURCES
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.fields import askable, stored
+from lxcfleet.spec.container.merging import merged
+from lxcfleet.spec.container.secrets import SOURCES
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Volume
+from lxcfleet.spec.files.fleet_apps import Present
+from lxcfleet.spec.files.fleet_file import FleetFile, Group, in_order
+from lxcfleet.spec.reading.rows import Change as Takes
+from lxcfleet.spec.reading.rows import Row
 from lxcfleet.spec.selection import natural_order
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
-from lxcfleet.spec.volumes import Volume
 
 _UNSAID = object()
 _CAN_NOT = "the file can't be applied; nothing is changed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lxcfleet.spec.secrets import SecretSource
+from lxcfleet.spec.container.secrets import SecretSource
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.fleet_apps import Present
-from lxcfleet.spec.fleet_file import FleetFile, Group, Sources, parse
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.volumes import Volume, volumes_of
+from lxcfleet.spec.files.fleet_apps import Present
+from lxcfleet.spec.files.fleet_file import FleetFile, Group, Sources, parse
 from lxcfleet.spec.selection import natural_order
-from lxcfleet.spec.volumes import Volume, volumes_of
 
 
 class Fleets:

@@ -11,8 +11,8 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.rollout import ProfileRollout
-from lxcfleet.spec.secrets import SecretSource
+from lxcfleet.spec.container.secrets import SecretSource
+from lxcfleet.spec.policies.rollout import ProfileRollout
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.spec.fleet_volumes import ROWS, VolumeWish
-from lxcfleet.spec.rows import rows_of
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
+from lxcfleet.spec.files.fleet_volumes import ROWS, VolumeWish
+from lxcfleet.spec.reading.rows import rows_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import Checked, CheckItem
 from lxcfleet.launcher.operations import CHECK
-from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
 
 ENTERED_AT_ONCE = 8
 """How many commands run inside containers at the same moment: each takes a process of the launcher."""

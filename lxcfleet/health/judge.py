@@ -18,10 +18,10 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from lxcfleet.spec.health import HealthCheck
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.health import HealthCheck
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Init
 
 ADDRESS_SECONDS = 30.0
 """How long a DHCP server may take: some answer after seconds, and so long a bridge's new port may pass nothing on."""

@@ -25,9 +25,9 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.health import HealthCheck
+from lxcfleet.spec.container.health import HealthCheck
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Init
 
 SAVE_SECONDS = 0.2
 """Changes within so long are written down together."""

@@ -26,9 +26,9 @@ from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
 from lxcfleet.launcher.children import secrets as children
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import Config, NetworkSettings, load
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config, NetworkSettings, load
+from lxcfleet.spec.reading.terms import Init
 
 LOOK_SECONDS = 5.0
 

@@ -20,7 +20,7 @@ from lxcfleet.host.process.servant import Servant, readable, send_datagram
 from lxcfleet.logs import messages
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Told
-from lxcfleet.spec.settings import LogsSettings, LogTarget
+from lxcfleet.spec.files.settings import LogsSettings, LogTarget
 
 log = logging.getLogger(__name__)
 

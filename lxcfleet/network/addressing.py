@@ -13,11 +13,13 @@ from lxcfleet.host.net import dnsmasq
 from lxcfleet.host.net.claim import Claim
 from lxcfleet.launcher.items.network import BridgeItem, RoutesItem
 from lxcfleet.launcher.operations import BRIDGE, ROUTES
-from lxcfleet.network import lan, needs, records, static
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, numbers
+from lxcfleet.network import needs, records
+from lxcfleet.network.addresses import static
+from lxcfleet.network.addresses.ranges import AddressPool, Subnet, addresses_in, choose_subnet, numbers
 from lxcfleet.network.context import Context, seed
-from lxcfleet.spec.addresses import AUTO, OFF
-from lxcfleet.spec.spec import Spec
+from lxcfleet.network.rules import lan
+from lxcfleet.spec.container.addresses import AUTO, OFF
+from lxcfleet.spec.container.spec import Spec
 
 
 class Addressing:

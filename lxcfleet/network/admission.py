@@ -6,13 +6,13 @@ import asyncio
 
 from lxcfleet.launcher.items.network import RulesItem
 from lxcfleet.launcher.operations import RULES
-from lxcfleet.network import guard
-from lxcfleet.network.bandwidth import Bandwidth
 from lxcfleet.network.context import Context
-from lxcfleet.network.guard import AnyGuest, Guest
-from lxcfleet.network.lan import LanGuest
+from lxcfleet.network.rules import guard
+from lxcfleet.network.rules.bandwidth import Bandwidth
+from lxcfleet.network.rules.guard import AnyGuest, Guest
+from lxcfleet.network.rules.lan import LanGuest
 from lxcfleet.runtime.soon import Soon
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 RETRY_SECONDS = 5.0
 

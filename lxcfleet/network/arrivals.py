@@ -15,7 +15,7 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.leases import Leases
 from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.runtime.soon import Soon
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.items.network import RulesItem
 from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, RULES
-from lxcfleet.network import inspection, name_server, records, requests, rules
-from lxcfleet.network.addresses import Subnet
+from lxcfleet.network import inspection, name_server, records, requests
+from lxcfleet.network.addresses.ranges import Subnet
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.context import Context
@@ -25,9 +25,10 @@ from lxcfleet.network.events import BridgeGone, NetworkRepaired, NoNames
 from lxcfleet.network.leases import Leases
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
+from lxcfleet.network.rules import rules
 from lxcfleet.runtime.soon import Soon
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from lxcfleet.launcher.operations import Ask, Large
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
 
 A = TypeVar("A")
 R = TypeVar("R")

@@ -14,10 +14,10 @@ from pathlib import Path
 from lxcfleet.containers.container import Container
 from lxcfleet.host.net import dhcp, sockets
 from lxcfleet.network import opening
-from lxcfleet.network.addresses import is_tentative
+from lxcfleet.network.addresses.ranges import is_tentative
 from lxcfleet.network.context import Context
-from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.network.membership import Membership
+from lxcfleet.network.names.hosts import hosts_lines
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
 

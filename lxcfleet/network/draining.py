@@ -16,8 +16,8 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.handover import Place
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)

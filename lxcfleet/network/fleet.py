@@ -12,7 +12,8 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.net import firewalls, sysctl
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import FORWARD
-from lxcfleet.network import aliases, changes, forwarding, name_server, needs, records
+from lxcfleet.network import name_server, needs, records
+from lxcfleet.network.addresses import changes
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.arrivals import Arrivals
@@ -23,14 +24,16 @@ from lxcfleet.network.draining import Draining
 from lxcfleet.network.leases import Leases
 from lxcfleet.network.lookups import Lookups
 from lxcfleet.network.membership import Membership
+from lxcfleet.network.names import aliases
 from lxcfleet.network.publishing import Publishing
+from lxcfleet.network.rules import forwarding
 from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import LIMITS, Network
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import LIMITS, Network
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import Enum
 
-from lxcfleet.spec.ports import Publication
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.ports import Publication
+from lxcfleet.spec.container.spec import Spec
 
 
 class Place(Enum):

@@ -18,11 +18,12 @@ from lxcfleet.host.net import dhcp
 from lxcfleet.host.net.dhcp import Client
 from lxcfleet.launcher.items.network import DhcpItem, LeasedItem, RulesItem
 from lxcfleet.launcher.operations import DHCP, LEASED, RULES
-from lxcfleet.network import lan, uplinks
+from lxcfleet.network import uplinks
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.events import AddressChanged, NoDhcpAnswer
-from lxcfleet.network.rules import table
+from lxcfleet.network.rules import lan
+from lxcfleet.network.rules.rules import table
 from lxcfleet.runtime.soon import Soon
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from lxcfleet.host.net.stand_in import StandIn
 from lxcfleet.host.process import proc
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.files.settings import NetworkSettings
 
 DNSMASQ, RESPONDER = "dnsmasq", "responder"
 TCP_SECONDS = 2.0

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from lxcfleet.capacity.needs import Finding, Level
 from lxcfleet.errors import FleetError, NoCapacity
 from lxcfleet.host.net import bridge_port, dhcp, dnsmasq, interfaces, resolved
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import Network
 
 
 def _checks(settings: NetworkSettings) -> list[Callable[[], None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 OPEN_SECONDS = 10.0
 """A container of this age counts as open in any case: a program inside may have its own ways to take connections, as by

@@ -9,14 +9,15 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
 from lxcfleet.launcher.items.network import DatagramPort, PublishItem
 from lxcfleet.launcher.operations import PUBLISH, PUBLISHED
-from lxcfleet.network import flows, name_server, rules, shared_ports
+from lxcfleet.network import name_server
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
-from lxcfleet.network.rules import Published
+from lxcfleet.network.rules import flows, rules, shared_ports
+from lxcfleet.network.rules.rules import Published
 from lxcfleet.runtime.soon import Soon
-from lxcfleet.spec.addresses import OFF
-from lxcfleet.spec.ports import Publication
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.addresses import OFF
+from lxcfleet.spec.container.ports import Publication
+from lxcfleet.spec.container.spec import Spec
 
 RETRY_SECONDS = 5.0
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import resolved
-from lxcfleet.network.changes import WHERE
+from lxcfleet.network.addresses.changes import WHERE
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.terms import Addresses
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import Addresses
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from lxcfleet.launcher.items.network import DisconnectItem, JoinItem, NetworkItem
-from lxcfleet.network import guard, rules
-from lxcfleet.network import lan as other_bridge
-from lxcfleet.network.addresses import Subnet
-from lxcfleet.network.guard import AnyGuest
-from lxcfleet.network.rules import Published
-from lxcfleet.spec.addresses import OFF, hardware_address
-from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules import guard, rules
+from lxcfleet.network.rules import lan as other_bridge
+from lxcfleet.network.rules.guard import AnyGuest
+from lxcfleet.network.rules.rules import Published
+from lxcfleet.spec.container.addresses import OFF, hardware_address
+from lxcfleet.spec.files.settings import NetworkSettings
 
 
 def own(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lxcfleet.host.process.proc import RAN_ANEW
-from lxcfleet.network.dns import MAX_SIZE, Zone, answer, read_hosts
+from lxcfleet.network.names.dns import MAX_SIZE, Zone, answer, read_hosts
 
 _UNSURE_SECONDS = 0.05
 """A directory's time moves in steps of some milliseconds: one that changed just now may change again unseen."""

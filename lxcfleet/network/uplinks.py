@@ -19,8 +19,8 @@ from lxcfleet.launcher.items.network import RejoinItem, UplinkItem
 from lxcfleet.launcher.operations import LEAVE_UPLINK, REJOIN, UPLINK
 from lxcfleet.network.context import Context
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.uplinks import Uplink
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.uplinks import Uplink
 
 log = logging.getLogger(__name__)
 

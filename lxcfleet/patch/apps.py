@@ -21,10 +21,10 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now, result_record
-from lxcfleet.spec.apps import AppUse, parse_app
-from lxcfleet.spec.fields import askable
+from lxcfleet.spec.container.apps import AppUse, parse_app
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.selection import Selection, natural_order
-from lxcfleet.spec.spec import Spec
 from lxcfleet.units import some
 
 log = logging.getLogger(__name__)

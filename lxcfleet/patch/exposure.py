@@ -11,8 +11,8 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.looks import Exposed, ExposedFile, ExposureItem
 from lxcfleet.launcher.operations import EXPOSURE
 from lxcfleet.paths import Paths
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 
 
 class Audit:

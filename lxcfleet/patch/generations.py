@@ -43,8 +43,8 @@ from lxcfleet.patch.rollout.orders import NOT_BAKED, Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import result_record
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.units import some
 
 log = logging.getLogger(__name__)

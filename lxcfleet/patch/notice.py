@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lxcfleet.spec.windows import PatchSettings, Policy
+from lxcfleet.spec.policies.windows import PatchSettings, Policy
 
 
 class NoticePhase(StrEnum):

@@ -29,10 +29,10 @@ from lxcfleet.patch.rollout.state import Rollout
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.policies.windows import Reboot
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.settings import Config
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.windows import Reboot
 
 log = logging.getLogger(__name__)
 

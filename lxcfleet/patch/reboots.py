@@ -7,7 +7,7 @@ from datetime import datetime
 
 from lxcfleet.patch.notice import NoticePhase
 from lxcfleet.patch.rollout.state import Status
-from lxcfleet.spec.windows import PatchSettings, Reboot
+from lxcfleet.spec.policies.windows import PatchSettings, Reboot
 
 
 @dataclass(frozen=True)

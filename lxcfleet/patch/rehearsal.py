@@ -35,13 +35,13 @@ from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.merging import NOT_YET
-from lxcfleet.spec.restart import NEVER
-from lxcfleet.spec.rollout_tests import RolloutTest, of_command
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.merging import NOT_YET
+from lxcfleet.spec.container.restart import NEVER
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Source
+from lxcfleet.spec.policies.rollout_tests import RolloutTest, of_command
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.states import Action, Health
-from lxcfleet.spec.terms import Network
-from lxcfleet.spec.volumes import Source
 
 log = logging.getLogger(__name__)
 

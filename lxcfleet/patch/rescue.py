@@ -31,8 +31,8 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.windows import PatchSettings
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.policies.windows import PatchSettings
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.windows import PatchSettings, Policy
+from lxcfleet.spec.policies.windows import PatchSettings, Policy
 
 log = logging.getLogger(__name__)
 

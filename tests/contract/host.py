@@ -14,10 +14,10 @@ from lxcfleet.errors import Broken
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.shadow.files import Shadow, ShadowKind
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action, State
-from lxcfleet.spec.terms import Init
 
 if TYPE_CHECKING:
     from .real_daemon import Daemon

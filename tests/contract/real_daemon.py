@@ -36,9 +36,9 @@ from lxcfleet.network import addressing
 from lxcfleet.patch.rollout import sight
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Operation
-from lxcfleet.spec import settings
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import RANGE_SIZE
 
 from .fake.launcher import FakeLauncher
 from .host import Containers, acting, end

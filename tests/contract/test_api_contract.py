@@ -21,9 +21,9 @@ from lxcfleet.api.records import (
 )
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 from .conftest import FOREVER, Fleet, soon
 

@@ -17,7 +17,7 @@ from lxcfleet.api.queries import EventsRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import HostError
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import State
 
 from .conftest import Cli, Spawn, soon

@@ -10,8 +10,8 @@ import pytest
 
 from lxcfleet.containers.requests import services
 from lxcfleet.errors import HostError
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import State
-from lxcfleet.spec.terms import Init
 
 from .conftest import Cli, Spawn, rows
 from .real_daemon import Daemon

@@ -20,7 +20,7 @@ import yaml
 
 from lxcfleet.api.records import ContainerUsageRecord, HostUsageRecord, UsageRecord
 from lxcfleet.cli.ui.usage import FIELDS
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.reading.terms import Network
 
 from .conftest import Cli, Fleet, Spawn
 from .real_daemon import Daemon

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from lxcfleet.api.requests import WaitRequest
-from lxcfleet.spec.fields import stored
-from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.reading.terms import Init, Network
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
-from lxcfleet.spec.terms import Init, Network
 
 from .conftest import Cli, rows, soon
 from .real_daemon import Daemon
@@ -293,7 +293,7 @@ def test_events(cli: Cli) -> None:
 
 
 def test_config(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
-    pytest.importorskip("lxcfleet.spec.settings")
+    pytest.importorskip("lxcfleet.spec.files.settings")
     assert cli("config", "check").out == f"{daemon.paths.config_file}: ok\n"
     assert isinstance(yaml.safe_load(cli("config", "show").out), dict)
     missing = cli("config", "check", str(tmp_path / "nix"))

@@ -13,9 +13,9 @@ from lxcfleet.errors import Broken
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.host.kernel import quota
-from lxcfleet.spec import marked_yaml
-from lxcfleet.spec.hooks import Hooks
-from lxcfleet.spec.snapshots import Schedule
+from lxcfleet.spec.container.hooks import Hooks
+from lxcfleet.spec.container.snapshots import Schedule
+from lxcfleet.spec.reading import marked_yaml
 
 from .conftest import Cli, Ran, Spawn, soon
 from .real_daemon import Daemon

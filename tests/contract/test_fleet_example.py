@@ -8,7 +8,8 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from lxcfleet.spec import schema, strict_yaml
+from lxcfleet.spec.files import schema
+from lxcfleet.spec.reading import strict_yaml
 
 from .conftest import Cli
 from .real_daemon import Daemon

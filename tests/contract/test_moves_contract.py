@@ -19,8 +19,8 @@ import pytest
 from lxcfleet.cli import main
 from lxcfleet.containers import moving, store
 from lxcfleet.paths import Paths
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
-from lxcfleet.spec.spec import Spec
 
 from .conftest import Cli, Spawn, soon
 from .real_daemon import Daemon

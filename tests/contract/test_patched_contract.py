@@ -7,8 +7,8 @@ import json
 import pytest
 
 from lxcfleet.host.packages import reboot
+from lxcfleet.spec.policies.windows import Policy
 from lxcfleet.spec.states import State
-from lxcfleet.spec.windows import Policy
 
 from .conftest import Cli
 from .real_daemon import Daemon

@@ -16,14 +16,14 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies import copy_cost
 from lxcfleet.errors import Busy, HostError, NotFound
 from lxcfleet.patch.rehearsal import AT_ONCE, PREFIX, Rehearsals, clone_of
-from lxcfleet.spec.merging import merge
-from lxcfleet.spec.ports import parse_port, parse_publication
-from lxcfleet.spec.secrets import parse_use
+from lxcfleet.spec.container.merging import merge
+from lxcfleet.spec.container.ports import parse_port, parse_publication
+from lxcfleet.spec.container.secrets import parse_use
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import parse_mount
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
-from lxcfleet.spec.volumes import parse_mount
 
 from .conftest import Cli, Spawn, soon
 from .real_daemon import Daemon

@@ -24,7 +24,7 @@ from lxcfleet.containers.restarts import Course
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
-from lxcfleet.spec.restart import Restart, RestartType
+from lxcfleet.spec.container.restart import Restart, RestartType
 from lxcfleet.spec.states import Action
 
 from .conftest import Cli, soon

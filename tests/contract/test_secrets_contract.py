@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.spec.settings import load
+from lxcfleet.spec.files.settings import load
 
 from .conftest import Cli, rows, soon
 from .real_daemon import SETTINGS, Daemon

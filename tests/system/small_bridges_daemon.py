@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lxcfleet.daemon.main import main
-from lxcfleet.spec import addresses
+from lxcfleet.spec.container import addresses
 
 if __name__ == "__main__":
     addresses.PER_BRIDGE = 4

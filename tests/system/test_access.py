@@ -25,7 +25,7 @@ from lxcfleet.daemon.http.containers import OfFleet
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.host.process import peer
-from lxcfleet.spec.settings import Config
+from lxcfleet.spec.files.settings import Config
 
 from .harness import Fleet, until
 

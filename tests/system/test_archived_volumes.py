@@ -20,7 +20,7 @@ from lxcfleet.data.archives.entries import ACLS
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.launcher.children import archives
 from lxcfleet.paths import Paths
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
 
 from .harness import Fleet, until
 from .trees import Maker, acl, directories, half_made, look

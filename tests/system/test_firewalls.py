@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.network import rules
-from lxcfleet.network.addresses import Subnet
-from lxcfleet.network.rules import Published
-from lxcfleet.spec.ports import parse_publication
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules import rules
+from lxcfleet.network.rules.rules import Published
+from lxcfleet.spec.container.ports import parse_publication
 
 pytestmark = pytest.mark.system
 
@@ -100,7 +100,7 @@ COMMIT
 SEE = """
 import json
 from lxcfleet.host.net import nft
-from lxcfleet.network import forwarding
+from lxcfleet.network.rules import forwarding
 chains = nft.chains()
 found = [forwarding.closed(each, nft.rules(each["family"], each["table"]), chains, "lxcfleet0")
          for each in forwarding.dropping(chains) if not each["table"].startswith("lxcfleet")]

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lxcfleet.spec.addresses import interface_name
+from lxcfleet.spec.container.addresses import interface_name
 
 from .harness import Fleet, until
 

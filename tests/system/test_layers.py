@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 from .harness import SLEEP, Fleet, until
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.net import dnsmasq
-from lxcfleet.network import rules
-from lxcfleet.spec.addresses import interface_name
+from lxcfleet.network.rules import rules
+from lxcfleet.spec.container.addresses import interface_name
 
 from .harness import CLIENT, DAEMON, SLEEP, Fleet, alive, source, until
 

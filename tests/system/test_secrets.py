@@ -16,7 +16,7 @@ import pytest
 from lxcfleet.data import secrets
 from lxcfleet.host.kernel import home, tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.secrets import SecretSource, SourceKind, parse_use
+from lxcfleet.spec.container.secrets import SecretSource, SourceKind, parse_use
 
 from .harness import SLEEP, Fleet, until
 

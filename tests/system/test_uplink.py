@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.containers import store
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 from .harness import SLEEP, Fleet, until
 from .test_dhcp import SECONDS, ip

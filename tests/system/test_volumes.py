@@ -16,7 +16,7 @@ from lxcfleet.data import mounting, volumes
 from lxcfleet.errors import InvalidInput, Unsupported
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
 
 from .harness import SLEEP, Fleet, until
 

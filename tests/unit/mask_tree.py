@@ -6,7 +6,7 @@ from lxcfleet.base.mask import compiler
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.entries import Directory, Entry
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
 
 SYSTEM = "usr/lib/systemd/system"
 

@@ -18,7 +18,7 @@ from lxcfleet.network.publishing import Publishing
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.files.settings import NetworkSettings
 
 
 class FakeLauncher:

@@ -24,7 +24,7 @@ from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
 

@@ -15,7 +15,7 @@ from lxcfleet.containers.events import StartAnnounced
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 from .network_parts import own_paths, registry_of, run
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from lxcfleet.spec.io import IoLimit, IoType
+from lxcfleet.spec.container.io import IoLimit, IoType
 
 CLI = Path(__file__).resolve().parents[2] / "ansible/plugins/module_utils/cli.py"
 

@@ -42,9 +42,9 @@ from lxcfleet.api.shape import Sent
 from lxcfleet.api.snapshots import CreateSnapshotsRequest, RemoveSnapshotsRequest, RestoreSnapshotRequest
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 WEB = Selection(("web*", "a"), (("tier", "front"), ("k", "a-b")))
 REQUESTS: dict[str, list[Any]] = {

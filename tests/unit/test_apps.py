@@ -30,12 +30,12 @@ from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.paths import Paths
-from lxcfleet.spec import combinations
-from lxcfleet.spec.apps import AppType, AppUse, Form, Release, check_covers, parse_app, parse_release
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
-from lxcfleet.spec.volumes import Source, VolumesType, parse_mount
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.apps import AppType, AppUse, Form, Release, check_covers, parse_app, parse_release
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Source, VolumesType, parse_mount
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import Init
 
 
 @pytest.fixture

@@ -21,31 +21,41 @@ VALUES = {"lxcfleet", "errors", "paths", "units"}
 LAUNCHER = {"launcher.client", "launcher.operations", "launcher.items"}
 """The part of the launcher that the daemon's rooms may know: its operations and its client."""
 
+SPEC = {"spec", "spec.reading", "spec.container", "spec.policies", "spec.files"}
+"""The rooms within ``spec`` have arrows of their own. Other rooms may use each of them."""
+
+NETWORK = {"network", "network.addresses", "network.rules", "network.names"}
+"""The rooms within ``network`` are pure, but for the outer one, which uses them."""
+
 CONTAINERS = {
     "containers", "containers.secrets", "containers.ends", "containers.measuring", "containers.reconciling",
     "containers.order", "containers.copies", "containers.requests", "containers.supervision",
 }  # fmt: skip
 """The rooms within ``containers`` have arrows of their own. Rooms above may use each of them."""
 
-BELOW_CONTAINERS = {*LAUNCHER, "runtime", "capacity", "data", "base", "host", "api", "spec", "values"}
+BELOW_CONTAINERS = {*LAUNCHER, "runtime", "capacity", "data", "base", "host", "api", *SPEC, "values"}
 
 BELOW_DAEMON = {
-    "fleets", "patch", "network", "health", "logs", *CONTAINERS, "capacity", *LAUNCHER, "runtime", "data", "base", "host",
-    "api", "spec", "values",
+    "fleets", "patch", *NETWORK, "health", "logs", *CONTAINERS, "capacity", *LAUNCHER, "runtime", "data", "base", "host",
+    "api", *SPEC, "values",
 }  # fmt: skip
 
 BELOW: dict[str, set[str]] = {
     "values": set(),
     "spec": {"values"},
-    "api": {"spec", "values"},
-    "host": {"spec", "values"},
-    "base": {"host", "spec", "values"},
-    "data": {"base", "host", "spec", "values"},
+    "spec.reading": {"values"},
+    "spec.container": {"spec.reading", "values"},
+    "spec.policies": {"spec.reading", "values"},
+    "spec.files": {"spec.container", "spec.policies", "spec.reading", "values"},
+    "api": {*SPEC, "values"},
+    "host": {*SPEC, "values"},
+    "base": {"host", *SPEC, "values"},
+    "data": {"base", "host", *SPEC, "values"},
     "launcher.operations": {"launcher.items", "values"},
     "launcher.items": {"values"},
     "launcher.client": {"launcher.operations", "host", "values"},
-    "runtime": {"api", "spec", "values"},
-    "capacity": {"host", "spec", "values"},
+    "runtime": {"api", *SPEC, "values"},
+    "capacity": {"host", *SPEC, "values"},
     "containers": BELOW_CONTAINERS,
     "containers.secrets": {"containers", *BELOW_CONTAINERS},
     "containers.ends": {"containers", *BELOW_CONTAINERS},
@@ -61,19 +71,22 @@ BELOW: dict[str, set[str]] = {
         "containers.requests", "containers.order", "containers.reconciling", "containers.ends", "containers",
         *BELOW_CONTAINERS,
     },
-    "network": {*CONTAINERS, "capacity", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
-    "health": {*CONTAINERS, *LAUNCHER, "runtime", "host", "api", "spec", "values"},
-    "logs": {*CONTAINERS, "runtime", "host", "api", "spec", "values"},
-    "patch": {"health", *CONTAINERS, *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
+    "network.addresses": {*SPEC, "values"},
+    "network.names": {*SPEC, "values"},
+    "network.rules": {"network.addresses", "capacity", "containers", "launcher.items", *SPEC, "values"},
+    "network": {*NETWORK, *CONTAINERS, "capacity", *LAUNCHER, "runtime", "host", "api", *SPEC, "values"},
+    "health": {*CONTAINERS, *LAUNCHER, "runtime", "host", "api", *SPEC, "values"},
+    "logs": {*CONTAINERS, "runtime", "host", "api", *SPEC, "values"},
+    "patch": {"health", *CONTAINERS, *LAUNCHER, "runtime", "base", "host", "api", *SPEC, "values"},
     "launcher": {
-        "launcher.operations", "launcher.items", "patch", "network", *CONTAINERS, "data", "base", "host", "spec",
+        "launcher.operations", "launcher.items", "patch", *NETWORK, *CONTAINERS, "data", "base", "host", *SPEC,
         "values",
     },
-    "fleets": {"patch", *CONTAINERS, "runtime", "host", "api", "spec", "values"},
+    "fleets": {"patch", *CONTAINERS, "runtime", "host", "api", *SPEC, "values"},
     "daemon.uses": BELOW_DAEMON,
     "daemon.http": {"daemon.uses", *BELOW_DAEMON},
     "daemon": {"daemon.uses", "daemon.http", *BELOW_DAEMON},
-    "cli": {"api", "spec", "values"},
+    "cli": {"api", *SPEC, "values"},
     "hook": {"launcher"},
 }  # fmt: skip
 """Each room, and the rooms that it may use besides itself."""

@@ -23,7 +23,7 @@ from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.entries import ACLS, DEEPEST, Kind, Limits, Reader
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, Unsupported
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
 
 OWNER: dict[str, Any] = {"uid": b"%07o\0" % os.geteuid(), "gid": b"%07o\0" % os.getegid()}
 TOP = pax.member(b"delta/", b"5", mode=b"0000755\0", **OWNER)

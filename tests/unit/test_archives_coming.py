@@ -22,9 +22,9 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.launcher.client import Reply
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.io import IoLimit
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.io import IoLimit
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Volume
 
 
 class Child:

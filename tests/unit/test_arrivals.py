@@ -19,10 +19,10 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import FakeLauncher, own_paths, registry_of, run
 

@@ -13,8 +13,8 @@ from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.planner import Finish, Prove, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.rollout.trial import Trial, Verdict
-from lxcfleet.spec.durations import Duration
-from lxcfleet.spec.rollout import RolloutSettings, Share, overridden
+from lxcfleet.spec.policies.rollout import RolloutSettings, Share, overridden
+from lxcfleet.spec.reading.durations import Duration
 from lxcfleet.units import as_duration, parse_duration
 
 BAKE = 600.0

@@ -13,7 +13,7 @@ from lxcfleet.base.generations.record import Generation
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.reconciling.bases import Bases, for_now
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 SPEC = Spec(name="web1")
 GENERATION = Generation(

@@ -12,9 +12,9 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.order.turns import Gates, in_turns, turns
 from lxcfleet.containers.supervision.boot import Record, parse
 from lxcfleet.runtime.operations import Job, Operations
-from lxcfleet.spec.depends import Graph
+from lxcfleet.spec.container.depends import Graph
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.spec import Spec
 
 NAMES = st.sets(st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True))
 

@@ -14,7 +14,7 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features, Probe
 from lxcfleet.host.facts.limits import Limits, Table, render
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.reading.terms import Init
 
 GIB = 1 << 30
 GOOD = Features(

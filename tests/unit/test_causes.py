@@ -16,8 +16,8 @@ from lxcfleet.host.process import shell
 from lxcfleet.patch.rollout import causes, halting, packages, state
 from lxcfleet.patch.rollout.state import Halt, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
-from lxcfleet.spec import rollout as policies
-from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.policies import rollout as policies
+from lxcfleet.spec.policies.rollout import RolloutSettings
 
 STATUS = b"""Package: greet
 Status: install ok installed

@@ -24,10 +24,10 @@ from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, W
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.assignments import parse_all
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.assignments import parse_all
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Init
 
 NAMES = [f"web{number}" for number in range(1, 6)]
 

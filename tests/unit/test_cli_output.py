@@ -126,7 +126,8 @@ def test_a_selection_must_name_something() -> None:
 
 @pytest.mark.reaches("processes", reason="what a fresh interpreter imports")
 def test_list_imports_nothing_that_it_does_not_need() -> None:
-    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "psutil", "lxcfleet.spec.settings", "lxc"}
+    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "psutil", "lxc"}
+    heavy.add("lxcfleet.spec.files.settings")
     program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show, lxcfleet.cli.verbs.top; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert heavy & set(modules.stdout.split()) == set()

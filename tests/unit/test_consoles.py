@@ -23,8 +23,8 @@ from lxcfleet.logs.position import Position, Record
 from lxcfleet.logs.rate import Allowance
 from lxcfleet.logs.servant import Follower
 from lxcfleet.logs.times import MOST, Clock, Times, read
-from lxcfleet.spec.settings import LogsSettings, LogTarget
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import LogsSettings, LogTarget
 
 # lines
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render, stop_hook
 from lxcfleet.host.lxc import stopping
 from lxcfleet.paths import Paths
-from lxcfleet.spec.restart import Policy, Restart
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init, Network, StopSignal
+from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init, Network, StopSignal
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",

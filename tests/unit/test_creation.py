@@ -18,8 +18,8 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 

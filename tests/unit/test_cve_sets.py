@@ -10,7 +10,7 @@ import pytest
 from lxcfleet.errors import HostError
 from lxcfleet.patch.cve import sets
 from lxcfleet.patch.cve.sets import Sets
-from lxcfleet.spec.cves import CveSettings
+from lxcfleet.spec.policies.cves import CveSettings
 
 
 class Launcher:

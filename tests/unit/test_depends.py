@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.depends import Condition, DependsType, Graph
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.container.depends import Condition, DependsType, Graph
+from lxcfleet.spec.reading.reader import Fields
 
 NAMES = [f"c{number}" for number in range(8)]
 GROUPS = ["g1", "g2", "g3"]

@@ -26,10 +26,10 @@ from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY, Payload
 from lxcfleet.launcher.children import containers as children
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.io import IoLimit
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.swap import NO_LIMIT
-from lxcfleet.spec.terms import Victim
+from lxcfleet.spec.container.io import IoLimit
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.swap import NO_LIMIT
+from lxcfleet.spec.reading.terms import Victim
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 OTHER = replace(SPEC, memory=1 << 29)

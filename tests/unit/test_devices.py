@@ -8,7 +8,7 @@ import pytest
 
 from lxcfleet.base import devices
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec.devices import DEVICES, check_devices, parse_device
+from lxcfleet.spec.container.devices import DEVICES, check_devices, parse_device
 
 
 def test_only_devices_of_the_list_are_given() -> None:

@@ -15,9 +15,9 @@ from lxcfleet.containers.container import Container
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.paths import Paths
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import Names, context_of, own_paths, run
 

@@ -29,8 +29,8 @@ from lxcfleet.host.net import dhcp
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import Action, State
 
 from .network_parts import own_paths, registry_of

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.network.dns import Zone, answer, read_hosts
-from lxcfleet.network.hosts import hosts_lines
-from lxcfleet.spec.ports import Port
+from lxcfleet.network.names.dns import Zone, answer, read_hosts
+from lxcfleet.network.names.hosts import hosts_lines
+from lxcfleet.spec.container.ports import Port
 
 A, AAAA, SRV, ANY = 1, 28, 33, 255
 OK, MALFORMED, NO_NAME, NOT_DONE, REFUSED = 0, 1, 3, 4, 5

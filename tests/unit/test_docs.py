@@ -13,10 +13,10 @@ import pytest
 
 from lxcfleet.cli.main import cli
 from lxcfleet.cli.session import Session
-from lxcfleet.spec.rollout import RolloutSettings
-from lxcfleet.spec.rows import rows_of
-from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
-from lxcfleet.spec.windows import PatchSettings
+from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
+from lxcfleet.spec.policies.rollout import RolloutSettings
+from lxcfleet.spec.policies.windows import PatchSettings
+from lxcfleet.spec.reading.rows import rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = (ROOT / "etc/lxcfleet.yaml").read_text(encoding="utf-8")

@@ -32,10 +32,10 @@ from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.files.profiles import Profile
+from lxcfleet.spec.policies.rollout import ProfileRollout, RolloutSettings, Share
+from lxcfleet.spec.policies.rollout_tests import RolloutTest
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.rollout import ProfileRollout, RolloutSettings, Share
-from lxcfleet.spec.rollout_tests import RolloutTest
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action, Health, State
 

@@ -23,7 +23,7 @@ from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.operations import Operations
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
 

@@ -24,10 +24,10 @@ from lxcfleet.host.lxc.stopping import stops
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import ContainerPaths
 from lxcfleet.runtime.bus import Event
-from lxcfleet.spec.restart import Policy, Restart
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import State
-from lxcfleet.spec.terms import Init
 
 ENDED = Exit(1000.0, 7 << 8, seconds=1.5, lines=("no such file",))
 

@@ -13,14 +13,15 @@ from lxcfleet.containers.requests.request import resolve
 from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import HIDDEN
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.spec import assignments, merging, settings
-from lxcfleet.spec.fields import askable, stored, table
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.io import IoLimit
-from lxcfleet.spec.restart import Policy, Restart
-from lxcfleet.spec.rows import Change
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import PIDS, Init, Network, StopSignal
+from lxcfleet.spec.container import assignments, merging
+from lxcfleet.spec.container.fields import askable, stored, table
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.io import IoLimit
+from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.reading.rows import Change
+from lxcfleet.spec.reading.terms import PIDS, Init, Network, StopSignal
 
 CONFIG = settings.Config(memory=1 << 20)
 CREATED = "2026-01-01T00:00:00Z"

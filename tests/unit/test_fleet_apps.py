@@ -12,10 +12,10 @@ from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Plan, plan
-from lxcfleet.spec import fleet_file
-from lxcfleet.spec.apps import Form, Release, outdated
-from lxcfleet.spec.fleet_file import FleetFile, Sources
-from lxcfleet.spec.settings import Config
+from lxcfleet.spec.container.apps import Form, Release, outdated
+from lxcfleet.spec.files import fleet_file
+from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.settings import Config
 
 TIME = "2026-01-01T00:00:00Z"
 WEB = "groups:\n  web: {count: 2, command: [/bin/true], app: shop@1.4}\n"

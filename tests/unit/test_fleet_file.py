@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import env_file, fleet_file, marked_yaml
-from lxcfleet.spec import settings as all_settings
-from lxcfleet.spec.fleet_file import FleetFile, Sources
-from lxcfleet.spec.settings import Config
+from lxcfleet.spec.files import env_file, fleet_file
+from lxcfleet.spec.files import settings as all_settings
+from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading import marked_yaml
 
 MOST_SECONDS = 5.0
 """Of the processor, many times what it takes; what grows with a square takes minutes."""

@@ -19,12 +19,13 @@ from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.patch.rollout import change_sets
-from lxcfleet.spec import combinations, fleet_file
-from lxcfleet.spec.fleet_file import Sources
-from lxcfleet.spec.merging import merge
-from lxcfleet.spec.secrets import SecretSource, SourceKind
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.merging import merge
+from lxcfleet.spec.container.secrets import SecretSource, SourceKind
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import fleet_file
+from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import State
 
 from .test_architecture import NAMES, ROOT, imports

@@ -11,10 +11,10 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Plan, plan
-from lxcfleet.spec import fleet_file
-from lxcfleet.spec.fleet_file import FleetFile, Sources
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
+from lxcfleet.spec.files import fleet_file
+from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.settings import Config
 
 NAMES = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
 TIME = "2026-01-01T00:00:00Z"

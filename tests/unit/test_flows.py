@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from lxcfleet.network.flows import Flow, changed, is_wrong
-from lxcfleet.network.rules import Published
-from lxcfleet.spec.ports import parse_publication
+from lxcfleet.network.rules.flows import Flow, changed, is_wrong
+from lxcfleet.network.rules.rules import Published
+from lxcfleet.spec.container.ports import parse_publication
 
 ONE, TWO = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
 

@@ -26,11 +26,11 @@ from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.policies.rollout import RolloutSettings
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.rollout import RolloutSettings
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 NOTE = Foreground(stdin=True, remove=True)
 

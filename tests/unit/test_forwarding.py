@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.network.forwarding import closed, closed_legacy, dropping, findings, of_ipv6
+from lxcfleet.network.rules.forwarding import closed, closed_legacy, dropping, findings, of_ipv6
 
 BRIDGE = "lxcfleet0"
 BASE = {"family": "ip", "table": "filter", "name": "FORWARD", "type": "filter", "hook": "forward", "policy": "drop"}

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.host.net import interfaces
 from lxcfleet.network import inspection, requests
-from lxcfleet.network.addresses import Subnet
-from lxcfleet.network.guard import Guest
-from lxcfleet.spec.addresses import PER_BRIDGE, bridge_behind, cable, further_bridge, interface_name
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules.guard import Guest
+from lxcfleet.spec.container.addresses import PER_BRIDGE, bridge_behind, cable, further_bridge, interface_name
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import run
 

@@ -21,8 +21,8 @@ from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Services, Stack, base, stack_for, stack_of
 from lxcfleet.errors import Broken, NotFound
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rules
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.mask_rules import Rules
 
 from .layers_in import put
 

@@ -35,7 +35,7 @@ from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.kernel.entries import Directory, Whiteout
 from lxcfleet.host.packages import dpkg
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rules
+from lxcfleet.spec.files.mask_rules import Rules
 
 NOW = 1_800_000_000.0
 OWNED = "var/lib/dpkg/info/tool.list"

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.host.net.nft_watch import messages
-from lxcfleet.network import lan
-from lxcfleet.network.addresses import Subnet
-from lxcfleet.network.bandwidth import Bandwidth
-from lxcfleet.network.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules import lan
+from lxcfleet.network.rules.bandwidth import Bandwidth
+from lxcfleet.network.rules.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
 TWO = Guest(IPv4Address("10.201.0.3"), None, isolated=True)

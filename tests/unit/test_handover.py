@@ -14,10 +14,10 @@ from lxcfleet.containers.container import Container
 from lxcfleet.network import draining
 from lxcfleet.network.draining import Draining
 from lxcfleet.network.handover import Place, meets, place
-from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Network
 
 from .network_parts import Names, context_of, own_paths, run
 

@@ -14,12 +14,12 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.host.net import reach
-from lxcfleet.spec import combinations
-from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType, parse_url
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.health import CheckKind, HealthCheck, HealthType, parse_url
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Init
 
 CHECK = HealthCheck(CheckKind.TCP, port=80, interval=10, retries=3, start_period=30)
 PASS, FAIL = CheckResult(True), CheckResult(False, "tcp 80: connection refused")

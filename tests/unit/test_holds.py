@@ -22,9 +22,9 @@ from lxcfleet.patch.holds import Hold, Holds, today
 from lxcfleet.patch.rescued import Rescued
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Told
-from lxcfleet.spec.moments import parse_until
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.moments import parse_until
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 
 DAY = date(2026, 11, 28)
 TOMORROW = (today() + timedelta(days=1)).isoformat()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.capacity.ids import IdPool, Ids, installer_line, overlaps, parse_idmaps, parse_subids
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 
 FIRST = 0x70000000
 USUAL = f"root:{FIRST}:{0x10000000}\n"

@@ -11,8 +11,8 @@ from lxcfleet.containers.container import Container
 from lxcfleet.host.net import interfaces, sysctl
 from lxcfleet.network.events import NetworkRepaired, NoNames
 from lxcfleet.network.inspection import Switches, faults
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Network
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,13 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.health import judge
 from lxcfleet.host.net import dhcp, interfaces
-from lxcfleet.network import lan, needs
-from lxcfleet.spec.addresses import is_hardware, lan_port
-from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
-from lxcfleet.spec.spec import Spec
+from lxcfleet.network import needs
+from lxcfleet.network.rules import lan
+from lxcfleet.spec.container.addresses import is_hardware, lan_port
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config, NetworkSettings, describe, parse
+from lxcfleet.spec.reading.terms import Addresses, Network
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Addresses, Network
 
 from .network_parts import Names, context_of, own_paths, run
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from lxcfleet.spec import layering, marked_yaml
-from lxcfleet.spec.profiles import rows
-from lxcfleet.spec.reader import Marked
+from lxcfleet.spec.files import layering
+from lxcfleet.spec.files.profiles import rows
+from lxcfleet.spec.reading import marked_yaml
+from lxcfleet.spec.reading.reader import Marked
 
 RULE = layering.Rule(rows())
 

@@ -12,9 +12,9 @@ from lxcfleet.containers.container import Container
 from lxcfleet.host.net import dhcp
 from lxcfleet.network.leases import Leases
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
-from lxcfleet.spec.uplinks import Uplink
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.uplinks import Uplink
+from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import Names, context_of, own_paths, run
 

@@ -12,7 +12,7 @@ from lxcfleet.base.tree import Tree, parents
 from lxcfleet.host.kernel.entries import Directory, File, Owner, Whiteout
 from lxcfleet.host.kernel.mounts import unescape
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import RuleKind, Rules
 
 from .mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 

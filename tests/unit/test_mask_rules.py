@@ -8,8 +8,8 @@ import pytest
 from lxcfleet.base.mask.rules import fingerprint
 from lxcfleet.errors import InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import mask_rules as rules
-from lxcfleet.spec.mask_rules import RuleKind
+from lxcfleet.spec.files import mask_rules as rules
+from lxcfleet.spec.files.mask_rules import RuleKind
 
 
 def write(directory: Path, **files: str) -> Path:

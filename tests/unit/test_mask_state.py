@@ -9,7 +9,7 @@ from lxcfleet.base.mask import build, compiler, state
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.entries import Directory, Entry, Owner, Symlink
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import RuleKind, Rules
 
 from .mask_tree import hides, opaque, own, put, small_host
 

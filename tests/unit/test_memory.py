@@ -25,8 +25,8 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.host.process.kernel_log import Kill, killed
 from lxcfleet.host.process.memory_events import MemoryEvents
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init, Victim
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init, Victim
 
 HEAD = "6,1085,16701834585,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=lxc.payload.x,mems_allowed=0,"
 

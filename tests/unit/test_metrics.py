@@ -20,7 +20,7 @@ from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
 from lxcfleet.host.net.interfaces import Traffic, counters
 from lxcfleet.host.process.cgroup import Payload, io_v1, io_v2, stalled, throttled
 from lxcfleet.runtime.tasks import TaskReading
-from lxcfleet.spec.settings import describe, parse
+from lxcfleet.spec.files.settings import describe, parse
 from lxcfleet.spec.states import Health, State
 
 RUNNING = ContainerReading(

@@ -6,7 +6,7 @@ import pytest
 
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.paths import Paths
-from lxcfleet.spec.names import check_name, parse_label
+from lxcfleet.spec.reading.names import check_name, parse_label
 from lxcfleet.spec.results import Result, exit_status
 from lxcfleet.spec.selection import Selection, natural_order
 

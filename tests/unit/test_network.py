@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.network import aliases, static
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative, numbers
-from lxcfleet.network.hosts import group_names, hosts_lines
-from lxcfleet.network.rules import removal, render
-from lxcfleet.spec import settings
-from lxcfleet.spec.addresses import check_addresses, hardware_address, interface_name, parse_address
-from lxcfleet.spec.names import check_alias
-from lxcfleet.spec.ports import Port
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.network.addresses import static
+from lxcfleet.network.addresses.ranges import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative, numbers
+from lxcfleet.network.names import aliases
+from lxcfleet.network.names.hosts import group_names, hosts_lines
+from lxcfleet.network.rules.rules import removal, render
+from lxcfleet.spec.container.addresses import check_addresses, hardware_address, interface_name, parse_address
+from lxcfleet.spec.container.ports import Port
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.reading.names import check_alias
+from lxcfleet.spec.reading.terms import Network
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
 DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.network import changes, records
+from lxcfleet.network import records
+from lxcfleet.network.addresses import changes
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Addresses, Network
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.terms import Addresses, Network
 
 OLD = NetworkSettings()
 SPECS = [

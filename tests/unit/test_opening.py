@@ -15,10 +15,10 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.host.net import sockets
 from lxcfleet.network.opening import OPEN_SECONDS, is_open, is_watched
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import Names, context_of, own_paths, run
 

@@ -30,7 +30,8 @@ from lxcfleet.host.kernel import mounts
 from lxcfleet.host.lxc import monitor_fifo
 from lxcfleet.host.process import cgroup, maps
 from lxcfleet.launcher.children import archives
-from lxcfleet.network import dns, lan
+from lxcfleet.network.names import dns
+from lxcfleet.network.rules import lan
 
 CORPORA = Path(__file__).resolve().parents[1] / "corpora"
 

@@ -36,9 +36,9 @@ from lxcfleet.containers.reconciling.steps import (
     describe,
 )
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 SPEC = Spec("web", Init.APP, ("true",), first_id=1879048192, created="2026-01-01T00:00:00Z")
 LIVE = replace(SPEC, memory=1 << 29, labels={"tier": "front"})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.ports import (
+from lxcfleet.spec.container.ports import (
     MAX_RANGE,
     Port,
     Publication,

@@ -26,7 +26,7 @@ from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.launcher.children import preparing
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 from .network_parts import own_paths
 

@@ -17,10 +17,10 @@ from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Init
 
 CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_period=0)
 

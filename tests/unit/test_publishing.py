@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import sockets
-from lxcfleet.network.affinity import owners
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
-from lxcfleet.network.rules import Published, publish, read_published
-from lxcfleet.network.shared_ports import check_foreign, check_shared, published
-from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Affinity, Network
+from lxcfleet.network.rules.affinity import owners
+from lxcfleet.network.rules.rules import Published, publish, read_published
+from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, published
+from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import Affinity, Network
 
 from .network_parts import FakeLauncher, context_of, own_paths, run
 

@@ -10,8 +10,8 @@ from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
 from lxcfleet.host.facts import features
 from lxcfleet.host.kernel import quota
-from lxcfleet.spec.settings import parse
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import parse
 
 PROC = Path("/proc")
 """A file system that enforces no limits on any host."""

@@ -12,11 +12,12 @@ from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.errors import InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import assignments, combinations, fleet_file, raw_lxc
-from lxcfleet.spec.fleet_file import Sources
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init, Network
+from lxcfleet.spec.container import assignments, combinations, raw_lxc
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import fleet_file
+from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Init, Network
 
 APP = Spec("web", Init.APP, ("true",), first_id=1879048192, created="2026-01-01T00:00:00Z")
 

@@ -13,7 +13,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.logs import reading
 from lxcfleet.logs.reading import Reading, Tail
 from lxcfleet.logs.times import Times
-from lxcfleet.spec.moments import parse_since
+from lxcfleet.spec.reading.moments import parse_since
 
 NOW = datetime(2026, 3, 5, 18, 30, 15, tzinfo=timezone(timedelta(hours=1)))
 

@@ -14,8 +14,8 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.notice import NoticePhase
 from lxcfleet.patch.reboots import Answer, Moment, answer
 from lxcfleet.patch.rollout.state import Status
-from lxcfleet.spec import settings
-from lxcfleet.spec.windows import PatchSettings, Reboot
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.policies.windows import PatchSettings, Reboot
 
 NIGHT = PatchSettings(reboot=Reboot.WINDOW, windows=("Sat 02:00-05:00",), time_zone="UTC")
 OPEN = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)

@@ -10,12 +10,12 @@ import pytest
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.requests.request import find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.merging import differences
-from lxcfleet.spec.ports import parse_port
-from lxcfleet.spec.profiles import Profile
-from lxcfleet.spec.settings import Config, NetworkSettings
-from lxcfleet.spec.terms import PIDS, Init, Network
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.merging import differences
+from lxcfleet.spec.container.ports import parse_port
+from lxcfleet.spec.files.profiles import Profile
+from lxcfleet.spec.files.settings import Config, NetworkSettings
+from lxcfleet.spec.reading.terms import PIDS, Init, Network
 
 
 def ask(

@@ -26,10 +26,10 @@ from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
-from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.policies.rollout import RolloutSettings
+from lxcfleet.spec.policies.windows import PatchSettings
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.windows import PatchSettings
 
 GOAL = 7
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.restarts import FRESH, JITTER, Course, End, after, after_boot, pause_of
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.restart import NEVER, Policy, Restart, RestartType
+from lxcfleet.spec.container.restart import NEVER, Policy, Restart, RestartType
+from lxcfleet.spec.reading.reader import Fields
 
 FAILED, WELL = End(failed=True, seconds=0.5), End(failed=False, seconds=0.5)
 ASKED = End(failed=True, asked=True, seconds=0.5)

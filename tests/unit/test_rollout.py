@@ -16,7 +16,7 @@ from lxcfleet.patch.rollout import live, planner, state
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
-from lxcfleet.spec.rollout import RolloutSettings, Share
+from lxcfleet.spec.policies.rollout import RolloutSettings, Share
 
 QUICK = RolloutSettings(Share(25, percent=True), Share(0), 0.0, 10.0, ("*",))
 OLD, NEW = "1@1.00", "2@2.00"

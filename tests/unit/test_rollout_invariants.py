@@ -11,7 +11,7 @@ from lxcfleet.patch.rollout import planner, state
 from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Prove, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
-from lxcfleet.spec.rollout import RolloutSettings, Share
+from lxcfleet.spec.policies.rollout import RolloutSettings, Share
 
 
 @dataclass

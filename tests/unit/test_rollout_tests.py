@@ -21,13 +21,13 @@ from lxcfleet.patch.rollout.planner import Restart, Stop, Try, Wait
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.rollout.testing import Runner
 from lxcfleet.patch.rollout.trial import Trial, Verdict
-from lxcfleet.spec import fleet_file, profiles
-from lxcfleet.spec.fleet_file import Sources
-from lxcfleet.spec.profiles import Profile
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rollout import ProfileRollout, RolloutSettings, Share
-from lxcfleet.spec.rollout_tests import Place, RolloutTest
-from lxcfleet.spec.settings import Config
+from lxcfleet.spec.files import fleet_file, profiles
+from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.profiles import Profile
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.policies.rollout import ProfileRollout, RolloutSettings, Share
+from lxcfleet.spec.policies.rollout_tests import Place, RolloutTest
+from lxcfleet.spec.reading.reader import Fields
 
 GOOD, BAD, UNKNOWN = Verdict.GOOD, Verdict.BAD, Verdict.UNKNOWN
 OLD, NEW = "1@1.00", "2@2.00"

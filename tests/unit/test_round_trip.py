@@ -14,26 +14,27 @@ from hypothesis import strategies as st
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import combinations, rollout, windows
-from lxcfleet.spec.apps import AppType, parse_app
-from lxcfleet.spec.depends import Condition, DependsType
-from lxcfleet.spec.devices import DEVICES
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
-from lxcfleet.spec.io import IoLimit, IoType
-from lxcfleet.spec.merging import merge
-from lxcfleet.spec.parts import PartsType
-from lxcfleet.spec.profiles import Profile
-from lxcfleet.spec.raw_lxc import RawType
-from lxcfleet.spec.restart import Policy, Restart, RestartType
-from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
-from lxcfleet.spec.rollout_tests import GroupTestsType, Place, RolloutTest
-from lxcfleet.spec.rows import Row, SectionType, rows_of
-from lxcfleet.spec.secrets import SecretSource, SourceKind, SourcesType
-from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
-from lxcfleet.spec.snapshots import Pause
-from lxcfleet.spec.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
-from lxcfleet.spec.uplinks import NO_UPLINK, UPLINK, Uplink
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.apps import AppType, parse_app
+from lxcfleet.spec.container.depends import Condition, DependsType
+from lxcfleet.spec.container.devices import DEVICES
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.health import CheckKind, HealthCheck, HealthType
+from lxcfleet.spec.container.io import IoLimit, IoType
+from lxcfleet.spec.container.merging import merge
+from lxcfleet.spec.container.raw_lxc import RawType
+from lxcfleet.spec.container.restart import Policy, Restart, RestartType
+from lxcfleet.spec.container.secrets import SecretSource, SourceKind, SourcesType
+from lxcfleet.spec.container.snapshots import Pause
+from lxcfleet.spec.container.uplinks import NO_UPLINK, UPLINK, Uplink
+from lxcfleet.spec.files.profiles import Profile
+from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
+from lxcfleet.spec.policies import rollout, windows
+from lxcfleet.spec.policies.rollout import ProfileRollout, Share, ShareType
+from lxcfleet.spec.policies.rollout_tests import GroupTestsType, Place, RolloutTest
+from lxcfleet.spec.reading.parts import PartsType
+from lxcfleet.spec.reading.rows import Row, SectionType, rows_of
+from lxcfleet.spec.reading.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
 
 ANY = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 LINE = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.daemon.uses.schedule import Past, expired, is_due, is_unchanged, past
 from lxcfleet.data.snapshots import Snapshot
-from lxcfleet.spec.snapshots import Schedule
+from lxcfleet.spec.container.snapshots import Schedule
 
 HOURLY = Schedule(3600, 3)
 MADE = Snapshot("web", "auto-1", "2026-01-01T00:00:00Z", "", "schedule", 65536, "2025-01-01T00:00:00Z", 0, False, 1)

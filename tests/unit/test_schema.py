@@ -11,12 +11,13 @@ from jsonschema import Draft202012Validator
 
 from lxcfleet.containers import store
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import schema, strict_yaml
-from lxcfleet.spec.fields import stored
-from lxcfleet.spec.rows import rows_of
-from lxcfleet.spec.settings import Config, describe, parse
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import schema
+from lxcfleet.spec.files.settings import Config, describe, parse
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.rows import rows_of
+from lxcfleet.spec.reading.terms import Init
 
 from .test_round_trip import CONFIGS
 

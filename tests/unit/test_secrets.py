@@ -21,10 +21,8 @@ from lxcfleet.host.facts import swap
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec import combinations
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rollout import RolloutSettings, Share
-from lxcfleet.spec.secrets import (
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.secrets import (
     LARGEST,
     SOURCES,
     OnChange,
@@ -37,9 +35,11 @@ from lxcfleet.spec.secrets import (
     parse_use,
     sources_from_json,
 )
-from lxcfleet.spec.settings import parse
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import parse
+from lxcfleet.spec.policies.rollout import RolloutSettings, Share
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import Init
 
 TYPE = SecretsType()
 EXEC = OnChange(Then.EXEC, command=("/bin/reload", "a, b"))

@@ -19,8 +19,8 @@ from lxcfleet.host.kernel.mounts import OPAQUE
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.shadow.files import find as shadows
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.unit_names import check_units, parse_unit
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.unit_names import check_units, parse_unit
 
 from .layers_in import directories, stack_in
 from .mask_tree import SYSTEM, put, small_host

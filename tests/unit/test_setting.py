@@ -14,7 +14,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.requests.changing import Planned
 from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.errors import Busy
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 FORMER, NEW = 64 << 20, 128 << 20
 

@@ -17,8 +17,8 @@ from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.snapshots import MOST_SECONDS, SCHEDULE, Pause, Schedule, check_snapshot
+from lxcfleet.spec.container.snapshots import MOST_SECONDS, SCHEDULE, Pause, Schedule, check_snapshot
+from lxcfleet.spec.reading.reader import Fields
 
 MADE = Snapshot("web", "a", "2026-01-01T00:00:00.000Z", "why", "asked", 65536, "2025-01-01T00:00:00Z", 4096, False, 12)
 KEPT = replace(MADE, name="before", made_by="restore", frozen_ms=None)

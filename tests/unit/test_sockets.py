@@ -11,7 +11,7 @@ import pytest
 
 from lxcfleet.host.net import sockets
 from lxcfleet.host.net.sockets import PortInUse
-from lxcfleet.spec.ports import Publication, parse_publication
+from lxcfleet.spec.container.ports import Publication, parse_publication
 
 pytestmark = pytest.mark.reaches("host sockets", "loopback", reason="it is about who has a port")
 

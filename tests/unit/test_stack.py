@@ -18,7 +18,7 @@ from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.shadow.files import Delta, ShadowKind, find
 from lxcfleet.patch.stale.judge import Why, judge_mapped
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import AppUse
+from lxcfleet.spec.container.apps import AppUse
 
 from .layers_in import directories, layer_in, put, stack_in
 

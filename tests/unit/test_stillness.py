@@ -25,10 +25,10 @@ from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.hooks import HOOKS, Hooks
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.hooks import HOOKS, Hooks
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.states import Health
 
 RUN = "7@1.00"

@@ -12,10 +12,10 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import settings
-from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.health import CheckKind, HealthCheck
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.reading.terms import Init
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 CREATED = "2026-01-01T00:00:00Z"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.spec import strict_yaml
-from lxcfleet.spec.settings import parse
+from lxcfleet.spec.files.settings import parse
+from lxcfleet.spec.reading import strict_yaml
 
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 9)) for name in b"bcdefghij"

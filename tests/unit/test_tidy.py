@@ -16,7 +16,7 @@ from lxcfleet.containers import tidying
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.tidying import Tidying
 from lxcfleet.host.process import cgroup
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 LEFT = frozenset(["/nowhere/lxc.payload.web"])
 

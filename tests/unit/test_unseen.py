@@ -18,7 +18,7 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import State
 
 

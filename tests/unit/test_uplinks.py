@@ -15,23 +15,23 @@ from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.net import dhcp, uplink
-from lxcfleet.network import lan
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.network.rules import lan
 from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec import combinations
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.health import HealthType
-from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said
-from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Affinity, Network
-from lxcfleet.spec.uplinks import UPLINK, Uplink, vlan_device
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.health import HealthType
+from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.uplinks import UPLINK, Uplink, vlan_device
+from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said
+from lxcfleet.spec.reading.terms import Affinity, Network
 
 from .network_parts import FakeLauncher, context_of, own_paths, registry_of, run
 

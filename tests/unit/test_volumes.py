@@ -16,11 +16,11 @@ from lxcfleet.data import mounting, volumes
 from lxcfleet.errors import Broken, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.kernel import quota, syscalls
 from lxcfleet.paths import Paths
-from lxcfleet.spec.fields import table
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, Init
-from lxcfleet.spec.volumes import Owner, Source, Volume, VolumeMount, VolumesType, parse_mount, volumes_of
+from lxcfleet.spec.container.fields import table
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Owner, Source, Volume, VolumeMount, VolumesType, parse_mount, volumes_of
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
 
 TYPE = VolumesType()
 

@@ -20,8 +20,8 @@ from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
 
 RUNNING = Running(1, 1, -1, cgroup.Payload({}), 0.0, 0.0)

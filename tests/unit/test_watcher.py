@@ -28,9 +28,9 @@ from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
+from lxcfleet.spec.policies.windows import PatchSettings, Policy
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.windows import PatchSettings, Policy
 
 OLD = StaleScan("web", 1, 1, files=(cast(Any, None),))
 

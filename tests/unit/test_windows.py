@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, NoticePhase, answer
-from lxcfleet.spec import settings
-from lxcfleet.spec.windows import PatchSettings, Policy, Window
+from lxcfleet.spec.files import settings
+from lxcfleet.spec.policies.windows import PatchSettings, Policy, Window
 
 VIENNA = "Europe/Vienna"
 NIGHT = PatchSettings(Policy.WINDOW, windows=("Sat,Sun 02:00-05:00",), time_zone=VIENNA)

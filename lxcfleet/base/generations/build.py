@@ -28,7 +28,7 @@ from lxcfleet.errors import Broken, Busy, HostError, NoCapacity
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.paths import Paths
-from lxcfleet.spec import mask_rules
+from lxcfleet.spec.files import mask_rules
 
 _ROOT = Path("/")
 _ADMIN = "var/lib/dpkg"

@@ -11,7 +11,7 @@ from lxcfleet.base.mask import rules, state
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
 
 _PROGRAMS = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Packages bring nearly all that is here, and dpkg replaces their files by rename: dpkg(1), fsync and rename in unpack."""

@@ -25,7 +25,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec import mask_rules
+from lxcfleet.spec.files import mask_rules
 
 _WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
 _WATCHED_BELOW = ("/etc/", "/var/", "/opt/", "/usr/local/")

@@ -14,7 +14,7 @@ from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
 
 _MERGED = Directory(Owner(0o755))
 _NO_PARTS: Mapping[str, str] = {}

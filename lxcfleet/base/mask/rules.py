@@ -1,4 +1,4 @@
-"""The rules for what a clone must not see: the built-in ones. ``spec.mask_rules`` reads the operator's.
+"""The rules for what a clone must not see: the built-in ones. ``spec.files.mask_rules`` reads the operator's.
 
 A rule covers a path and everything below it, up to the next rule further down. Whatever no rule hides goes through one
 more check, the sweep: a clone does not see what other users of the host can't read.
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from lxcfleet.base.tree import Tree, join, parent
 from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
-from lxcfleet.spec.mask_rules import Rule, RuleKind
+from lxcfleet.spec.files.mask_rules import Rule, RuleKind
 
 FORMAT = 4
 """To be raised when the same rules come to mean another mask."""

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lxcfleet.base.tree import Tree, join, parents
-from lxcfleet.spec.mask_rules import Rule, RuleKind
+from lxcfleet.spec.files.mask_rules import Rule, RuleKind
 
 TOPS = ("/var/lib", "/var/log", "/var/cache", "/var/spool")
 """Where programs keep state; file-hierarchy(7)."""

@@ -16,8 +16,8 @@ from lxcfleet.cli.statuses import FAILED, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
-from lxcfleet.spec.rollout import RolloutSettings
-from lxcfleet.spec.rows import Row, rows_of
+from lxcfleet.spec.policies.rollout import RolloutSettings
+from lxcfleet.spec.reading.rows import Row, rows_of
 from lxcfleet.spec.selection import Selection
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
-from lxcfleet.spec.apps import Form, check_app, check_version, parse_app, parse_release
+from lxcfleet.spec.container.apps import Form, check_app, check_version, parse_app, parse_release
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.terms import Network
 from lxcfleet.units import parse_size, some
 
 _SHOWN = 10

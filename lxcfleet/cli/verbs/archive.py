@@ -38,9 +38,9 @@ from lxcfleet.cli.ui import beside, output, spool
 from lxcfleet.cli.ui.attach import fill_gaps, received
 from lxcfleet.cli.ui.meter import Meter
 from lxcfleet.errors import ErrorBody, FleetError, HostError, InvalidInput, Unreachable, from_body
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.container.volumes import check_volume
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import natural_order
-from lxcfleet.spec.volumes import check_volume
 from lxcfleet.units import parse_size
 
 _AT_ONCE = 4

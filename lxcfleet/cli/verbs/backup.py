@@ -18,9 +18,9 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.verbs.execute import RunsCommand
 from lxcfleet.errors import Denied, FleetError, from_body
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.container.snapshots import check_snapshot, name_at
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.snapshots import check_snapshot, name_at
 
 _PACKAGE = str(Path(__file__).resolve().parents[3])
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lxcfleet.data.view import main; main()"

@@ -14,8 +14,8 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import show_changes, tell_notes, tell_planned
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.assignments import parse_all
-from lxcfleet.spec.fields import table
+from lxcfleet.spec.container.assignments import parse_all
+from lxcfleet.spec.container.fields import table
 
 
 @click.command("set")

@@ -14,8 +14,8 @@ from lxcfleet.cli.ui.output import printable, say, write
 from lxcfleet.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
-    from lxcfleet.spec.mask_rules import Rules
-    from lxcfleet.spec.settings import Config
+    from lxcfleet.spec.files.mask_rules import Rules
+    from lxcfleet.spec.files.settings import Config
 
 
 @click.group(cls=Suggesting, short_help="Check or show the daemon's settings.")
@@ -38,8 +38,8 @@ def check(ctx: click.Context, file: Path | None) -> None:
       lxcfleet config check
       lxcfleet config check ./new.yaml && cp ./new.yaml /etc/lxcfleet/lxcfleet.yaml
     """
-    from lxcfleet.spec import mask_rules
-    from lxcfleet.spec.settings import load
+    from lxcfleet.spec.files import mask_rules
+    from lxcfleet.spec.files.settings import load
 
     paths = session_of(ctx).paths
     if file and not file.is_file():
@@ -108,7 +108,7 @@ def show(ctx: click.Context, *, group: str | None, file: str, member: str | None
       lxcfleet config show -f fleet.yaml --group web --origin
       lxcfleet config show -f fleet.yaml --group web --member web1
     """
-    from lxcfleet.spec.settings import describe, load
+    from lxcfleet.spec.files.settings import describe, load
 
     settings = load(session_of(ctx).paths.config_file)
     if group is None:
@@ -116,8 +116,8 @@ def show(ctx: click.Context, *, group: str | None, file: str, member: str | None
         write(describe(settings).rstrip("\n") + "\n")
         return
     from lxcfleet.cli.verbs.fleet import sources
-    from lxcfleet.spec.fleet_file import parse, said_of
-    from lxcfleet.spec.settings import plain
+    from lxcfleet.spec.files.fleet_file import parse, said_of
+    from lxcfleet.spec.files.settings import plain
 
     found = parse(sources(file), settings).groups.get(group)
     if found is None:

@@ -10,7 +10,7 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.fields import field_options, said_with_command
 from lxcfleet.cli.ui.follow import run_operation
-from lxcfleet.spec.names import check_count, check_name
+from lxcfleet.spec.reading.names import check_count, check_name
 
 
 @click.command(cls=options.TakesCommand)

@@ -10,7 +10,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.errors import FleetError
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import is_glob
 
 DEPTH = 2

@@ -10,8 +10,8 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
-from lxcfleet.spec.names import check_count
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.reading.names import check_count
+from lxcfleet.spec.reading.terms import Init
 
 _FIELDS = ("check", "level", "message", "have", "need", "hint", "fixable")
 

@@ -16,7 +16,7 @@ from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui import attach, output, spool
 from lxcfleet.cli.ui.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.errors import FleetError, InvalidInput
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection, is_glob, natural_order
 from lxcfleet.units import some
 

@@ -25,9 +25,9 @@ from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import follow, output, rolling
 from lxcfleet.cli.verbs import disk
 from lxcfleet.errors import HostError, InvalidInput, from_body
-from lxcfleet.spec.fleet_file import Sources, env_files
-from lxcfleet.spec.marked_yaml import MAX_BYTES
-from lxcfleet.spec.names import MAX_COUNT, check_name
+from lxcfleet.spec.files.fleet_file import Sources, env_files
+from lxcfleet.spec.reading.marked_yaml import MAX_BYTES
+from lxcfleet.spec.reading.names import MAX_COUNT, check_name
 from lxcfleet.units import as_size, some
 
 MAX_ENV_FILE = 64 * 1024

@@ -23,9 +23,9 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FAILED, FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.moments import parse_until
+from lxcfleet.spec.reading.moments import parse_until
+from lxcfleet.spec.reading.terms import MAX_GENERATION
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.terms import MAX_GENERATION
 from lxcfleet.units import some
 
 HOST = "host"

@@ -33,7 +33,7 @@ from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.errors import Conflict, FleetError, InvalidInput, NotFound, Unreachable, WrongState, from_body
 from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Next, Step, check_host
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reading.names import check_name
 
 _FIELDS = ("name", "step", "host", "since", "authority")
 

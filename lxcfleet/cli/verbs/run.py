@@ -14,7 +14,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import foreground
 from lxcfleet.cli.verbs.execute import RunsCommand
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reading.names import check_name
 
 
 @click.command(cls=RunsCommand)

@@ -11,8 +11,8 @@ import click
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.ports import gather_publications, parse_publication
+from lxcfleet.spec.container.ports import gather_publications, parse_publication
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.states import State
 
 if TYPE_CHECKING:
@@ -221,8 +221,8 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
 def _asked(details: ContainerDetails) -> list[tuple[str, str]]:
     """What the spec says: its fields as the table tells them, and what follows from them."""
     # `list` has no need of the table.
-    from lxcfleet.spec.fields import stored
-    from lxcfleet.spec.reader import Fields
+    from lxcfleet.spec.container.fields import stored
+    from lxcfleet.spec.reading.reader import Fields
 
     spec, first = details["spec"], details["first_id"]
     fields, rows = Fields(spec, "spec"), stored()

@@ -22,9 +22,9 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, Unconfirmed
-from lxcfleet.spec.names import check_name
+from lxcfleet.spec.container.snapshots import check_snapshot
+from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.snapshots import check_snapshot
 
 _FIELDS = ("container", "name", "created", "bytes", "shared", "frozen_ms", "made_by", "why", "exists", "path", "problem")
 

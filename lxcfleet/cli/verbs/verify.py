@@ -15,7 +15,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, parts
-from lxcfleet.spec.cves import parse_cve
+from lxcfleet.spec.policies.cves import parse_cve
 
 RENEWAL_SECONDS = 30.0
 """The longest wait, in seconds, for parts of lxcfleet's own that the daemon is about to renew."""

@@ -13,8 +13,8 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.follow import run_operation
-from lxcfleet.spec.names import parse_label
-from lxcfleet.spec.volumes import check_volume
+from lxcfleet.spec.container.volumes import check_volume
+from lxcfleet.spec.reading.names import parse_label
 from lxcfleet.units import parse_size
 
 _FIELDS = ("name", "size_bytes", "used_bytes", "containers", "labels", "first_id", "created", "path", "problem")

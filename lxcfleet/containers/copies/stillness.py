@@ -46,7 +46,7 @@ from lxcfleet.launcher.items.containers import CheckItem
 from lxcfleet.launcher.operations import CHECK
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.hooks import NO_HOOKS, Hooks
+from lxcfleet.spec.container.hooks import NO_HOOKS, Hooks
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.errors import WrongState
 from lxcfleet.host.process import cgroup, proc
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.terms import Init
 
 FIRST_SECONDS = 0.3
 """A command that ends before it took so much processor time has ended at once."""

@@ -18,7 +18,7 @@ from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.items.looks import DiffItem, UsageItem, Used
 from lxcfleet.launcher.operations import DIFF, USED
 from lxcfleet.paths import Paths
-from lxcfleet.spec.volumes import volumes_of
+from lxcfleet.spec.container.volumes import volumes_of
 
 AT_ONCE = 2
 SECONDS = 20.0

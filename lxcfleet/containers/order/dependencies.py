@@ -9,8 +9,8 @@ from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.depends import Condition, Graph
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.depends import Condition, Graph
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action, Health, State
 
 _COMES = ("create", Action.START, Action.RESTART)

@@ -16,7 +16,7 @@ from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Blocked
 from lxcfleet.runtime.operations import Job
-from lxcfleet.spec.depends import Graph
+from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action
 

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from lxcfleet.containers.container import Container
 from lxcfleet.runtime.operations import Job
-from lxcfleet.spec.depends import Graph
+from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import natural_order
 

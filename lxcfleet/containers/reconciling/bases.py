@@ -17,7 +17,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from lxcfleet.spec.fields import stored
-from lxcfleet.spec.io import IoLimit
-from lxcfleet.spec.rows import Change, rows_of
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.swap import NO_LIMIT
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.io import IoLimit
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.rows import Change, rows_of
+from lxcfleet.spec.reading.swap import NO_LIMIT
 
 
 def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str, ...]:

@@ -32,9 +32,9 @@ from lxcfleet.launcher.items.containers import Done, PrepareItem
 from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Init
 
 log = logging.getLogger(__name__)
 

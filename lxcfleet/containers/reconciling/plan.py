@@ -28,7 +28,7 @@ from lxcfleet.containers.reconciling.steps import (
     Want,
     Write,
 )
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
 Steps = tuple[Step, ...]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lxcfleet.containers.desired import Lack
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 
 class Prerequisite(Protocol):

@@ -24,7 +24,7 @@ from lxcfleet.containers.reconciling.steps import Halt, Make, Observer, PutInFor
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Blocked, Broken, Busy, HostError, NotFound
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)

@@ -28,9 +28,9 @@ from lxcfleet.launcher.items.data import MountsItem
 from lxcfleet.launcher.operations import CHECK_KEYS, CHECK_MOUNTS
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec import raw_lxc
-from lxcfleet.spec.io import DELTA
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container import raw_lxc
+from lxcfleet.spec.container.io import DELTA
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Intent, Lack, Observed
 from lxcfleet.containers.reconciling.changes import different
 from lxcfleet.errors import FleetError
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.apps import AppUse
-from lxcfleet.spec.assignments import Assignment, apply
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.merging import differences
+from lxcfleet.spec.container.apps import AppUse
+from lxcfleet.spec.container.assignments import Assignment, apply
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.merging import differences
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import VolumeMount
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.rows import Change
+from lxcfleet.spec.reading.terms import LIMITS
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.rows import Change
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import LIMITS
-from lxcfleet.spec.volumes import VolumeMount
 from lxcfleet.units import some
 
 SHOWN = 5

@@ -10,8 +10,8 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.requests import request
 from lxcfleet.errors import NoProgram
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import AppUse, Form
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.apps import AppUse, Form
+from lxcfleet.spec.container.spec import Spec
 
 
 async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:

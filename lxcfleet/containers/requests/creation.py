@@ -31,13 +31,13 @@ from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
-from lxcfleet.spec.fields import askable
-from lxcfleet.spec.merging import differences
+from lxcfleet.spec.container.fields import askable
+from lxcfleet.spec.container.merging import differences
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action, State
-from lxcfleet.spec.terms import Network
 
 log = logging.getLogger(__name__)
 

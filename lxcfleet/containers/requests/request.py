@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.lxc_config import APP_PATH
 from lxcfleet.errors import AlreadyExists, InvalidInput, NoProgram
-from lxcfleet.spec.merging import left_to_settings, merge
-from lxcfleet.spec.names import check_count, check_name, first, next_free
-from lxcfleet.spec.profiles import Profile
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.merging import left_to_settings, merge
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.profiles import Profile
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.names import check_count, check_name, first, next_free
 
 PREFIX = "c"
 """Containers without a requested name are c1, c2, …"""

@@ -15,9 +15,9 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import mask_rules
-from lxcfleet.spec.profiles import Profile
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files import mask_rules
+from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.units import some
 
 _ROOT = Path("/")

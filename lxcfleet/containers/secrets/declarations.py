@@ -10,8 +10,8 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.data import secrets
 from lxcfleet.errors import FleetError
-from lxcfleet.spec.secrets import SecretSource, key_of
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.secrets import SecretSource, key_of
+from lxcfleet.spec.container.spec import Spec
 
 Sources = Mapping[str, SecretSource]
 

@@ -33,8 +33,8 @@ from lxcfleet.launcher.items.data import DeliverItem, FetchItem, TidyItem
 from lxcfleet.launcher.operations import DELIVER_SECRETS, FETCH_SECRET, TIDY_SECRETS
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.secrets import SecretSource, SecretUse, Then
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.secrets import SecretSource, SecretUse, Then
+from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
 

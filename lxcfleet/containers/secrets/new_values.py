@@ -28,8 +28,8 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.rollout import RolloutSettings
-from lxcfleet.spec.secrets import SecretUse, Then
+from lxcfleet.spec.container.secrets import SecretUse, Then
+from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.states import Health
 
 log = logging.getLogger(__name__)

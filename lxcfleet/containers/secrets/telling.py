@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lxcfleet.api.records import HaltRecord, RolloutRecord
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.selection import natural_order
 
 KIND = "secret"

@@ -31,7 +31,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
-from lxcfleet.spec.restart import Policy
+from lxcfleet.spec.container.restart import Policy
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
 

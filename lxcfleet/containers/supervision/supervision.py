@@ -32,7 +32,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.restart import NEVER, Policy, Restart
+from lxcfleet.spec.container.restart import NEVER, Policy, Restart
 from lxcfleet.spec.states import Action, Health
 
 log = logging.getLogger(__name__)

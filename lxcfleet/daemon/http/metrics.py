@@ -20,7 +20,7 @@ from lxcfleet.host.process.cgroup import PRESSED
 from lxcfleet.patch import notice
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.runtime.pulse import STALL_SECONDS
-from lxcfleet.spec.ports import parse_port
+from lxcfleet.spec.container.ports import parse_port
 from lxcfleet.spec.states import Health, State
 
 EXPORTER_LABEL = "prometheus"

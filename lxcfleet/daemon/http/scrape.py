@@ -13,8 +13,8 @@ from lxcfleet.containers.measuring.readings import FleetReading, Readings
 from lxcfleet.daemon.http import gate, metrics
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.uses.service import Fleet
+from lxcfleet.spec.files.settings import MetricsSettings
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.settings import MetricsSettings
 
 log = logging.getLogger(__name__)
 

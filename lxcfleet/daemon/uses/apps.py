@@ -24,7 +24,7 @@ from lxcfleet.launcher.operations import REMOVE_APP, SEAL_APP, VERIFY_APP
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
-from lxcfleet.spec.apps import Form, Release, outdated, parse_release
+from lxcfleet.spec.container.apps import Form, Release, outdated, parse_release
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
 

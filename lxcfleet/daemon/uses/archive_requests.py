@@ -8,8 +8,8 @@ from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS
 from lxcfleet.daemon.uses import arrivals
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.moves import MOST_HOST, Journal, Step, check_id
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
 
 _MOST_LIMIT = 1 << 60
 

@@ -51,12 +51,13 @@ from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem
 from lxcfleet.launcher.operations import EXPORT, IMPORT
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec import combinations, strict_yaml
-from lxcfleet.spec.fields import stored
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container import combinations
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Source, volumes_of
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Network
-from lxcfleet.spec.volumes import Source, volumes_of
 from lxcfleet.units import some
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from lxcfleet.launcher.items.archives import ArrivalItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import Source, Volume, check_mounts, check_volume, volumes_of
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Source, Volume, check_mounts, check_volume, volumes_of
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.units import as_size, some
 
 log = logging.getLogger(__name__)

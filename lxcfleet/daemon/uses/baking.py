@@ -24,12 +24,12 @@ from lxcfleet.host.packages import database
 from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, Operation, now
-from lxcfleet.spec.apps import ROOT, Form, Release, usual_target
-from lxcfleet.spec.names import first
-from lxcfleet.spec.restart import Restart
+from lxcfleet.spec.container.apps import ROOT, Form, Release, usual_target
+from lxcfleet.spec.container.restart import Restart
+from lxcfleet.spec.reading.names import first
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from lxcfleet.data.apps import libraries, manifest, store
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import AppUse
+from lxcfleet.spec.container.apps import AppUse
 
 
 def brought(paths: Paths, uses: Mapping[str, AppUse], installed: Mapping[str, str]) -> dict[str, Brought]:

@@ -29,11 +29,11 @@ from lxcfleet.launcher.items.containers import KeeperItem
 from lxcfleet.launcher.operations import FOREGROUND
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
 

@@ -57,14 +57,14 @@ from lxcfleet.errors import (
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec import moves
-from lxcfleet.spec.fields import stored
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import volumes_of
 from lxcfleet.spec.moves import Journal, Step, check_host, check_id
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action, Health
-from lxcfleet.spec.volumes import volumes_of
 from lxcfleet.units import as_size
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.spec.container.snapshots import SCHEDULED, Schedule, name_at
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.snapshots import SCHEDULED, Schedule, name_at
 
 log = logging.getLogger(__name__)
 

@@ -59,10 +59,10 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.fields import stored
+from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.terms import Init
 
 
 class Fleet:

@@ -14,7 +14,7 @@ from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record
-from lxcfleet.spec.assignments import parse_all
+from lxcfleet.spec.container.assignments import parse_all
 from lxcfleet.spec.selection import Selection
 from lxcfleet.units import some
 

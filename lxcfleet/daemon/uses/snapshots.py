@@ -28,9 +28,9 @@ from lxcfleet.host.kernel import quota
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
+from lxcfleet.spec.container.snapshots import name_at
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.snapshots import name_at
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from lxcfleet.launcher.operations import CHANGE_VOLUME, MAKE_VOLUME, REMOVE_VOLU
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
+from lxcfleet.spec.container.volumes import Volume, volumes_of
+from lxcfleet.spec.reading.rows import rows_of
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.rows import rows_of
-from lxcfleet.spec.volumes import Volume, volumes_of
 from lxcfleet.units import some
 
 log = logging.getLogger(__name__)

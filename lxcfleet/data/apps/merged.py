@@ -16,7 +16,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel import packing, tree
 from lxcfleet.host.packages import database
 from lxcfleet.paths import ReleasePaths
-from lxcfleet.spec.volumes import within
+from lxcfleet.spec.container.volumes import within
 
 PLACES = ("etc", "opt", "srv", "usr")
 """Where a layer may have files: elsewhere are links, state, and what is mounted at each start."""

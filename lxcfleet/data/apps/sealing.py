@@ -27,8 +27,8 @@ from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.kernel.entries import is_whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import MAX_FILES, ROOT, Form, Release
-from lxcfleet.spec.volumes import within
+from lxcfleet.spec.container.apps import MAX_FILES, ROOT, Form, Release
+from lxcfleet.spec.container.volumes import within
 
 MOST_BYTES = 16 << 30
 """The most bytes of a release."""

@@ -21,11 +21,11 @@ from lxcfleet.data.volumes import clone
 from lxcfleet.errors import Broken, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.paths import Paths, ReleasePaths
-from lxcfleet.spec import strict_yaml
-from lxcfleet.spec.apps import Form, Release, check_app, check_version, parse_release
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said, rows_of
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.container.apps import Form, Release, check_app, check_version, parse_release
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, rows_of
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 from lxcfleet.units import some
 
 _VERSION = 1

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from lxcfleet.data.archives.head import VOLUMES
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE
 from lxcfleet.units import as_size
 
 BLOCK = 512

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxcfleet.errors import InvalidInput, NoCapacity, Unsupported
-from lxcfleet.spec import strict_yaml
-from lxcfleet.spec.names import check_name
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import read_said, rows_of
-from lxcfleet.spec.volumes import Volume, check_volume
+from lxcfleet.spec.container.volumes import Volume, check_volume
+from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading.names import check_name
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import read_said, rows_of
 from lxcfleet.units import as_size
 
 FORMAT = 2

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.spec.terms import USUAL_LANGUAGE
+from lxcfleet.spec.reading.terms import USUAL_LANGUAGE
 
 _FILES = ("etc/locale.conf", "etc/default/locale")
 """locale.conf(5), and the file of Debian's that was there before."""

@@ -59,7 +59,7 @@ class Client:
 
     @property
     def lease(self) -> Path:
-        """The file to which the client writes its answers; see network.lan.parse_lease."""
+        """The file to which the client writes its answers; see network.rules.lan.parse_lease."""
         return self.paths.leases / self.name
 
     @property

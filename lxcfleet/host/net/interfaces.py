@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
-from lxcfleet.spec.addresses import OUR_HARDWARE, cable
+from lxcfleet.spec.container.addresses import OUR_HARDWARE, cable
 
 _NET = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")

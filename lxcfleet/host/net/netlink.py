@@ -16,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import bridge_port, interfaces, sysctl
-from lxcfleet.spec.addresses import OUR_HARDWARE, bridge_behind, cable
+from lxcfleet.spec.container.addresses import OUR_HARDWARE, bridge_behind, cable
 
 _MTU_DEFAULT = 1500
 _NO_DAD = 0x02

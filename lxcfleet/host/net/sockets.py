@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec.ports import ALL4, ALL6, PROTOCOLS, Publication
+from lxcfleet.spec.container.ports import ALL4, ALL6, PROTOCOLS, Publication
 
 _WAITING = {"tcp": "0A", "udp": "07"}
 """The states of sockets that wait for anybody: net/tcp_states.h, TCP_LISTEN and TCP_CLOSE."""

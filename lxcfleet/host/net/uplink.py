@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lxcfleet.errors import Unsupported, WrongState
 from lxcfleet.host.net import interfaces
-from lxcfleet.spec.uplinks import VLAN_PREFIX, Uplink
+from lxcfleet.spec.container.uplinks import VLAN_PREFIX, Uplink
 
 _NET = Path("/sys/class/net")
 _VLANS = Path("/proc/net/vlan/config")

@@ -29,7 +29,7 @@ from lxcfleet.host.process import archiver
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply
 from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
 from lxcfleet.paths import ContainerPaths, Paths, VolumePaths
-from lxcfleet.spec.volumes import Volume
+from lxcfleet.spec.container.volumes import Volume
 
 _OS_RELEASE, _STATUS = "/usr/lib/os-release", "/var/lib/dpkg/status"
 _SYSTEM = ("ID", "VERSION_ID", "PRETTY_NAME")

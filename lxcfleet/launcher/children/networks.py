@@ -27,7 +27,7 @@ from lxcfleet.launcher.items.network import (
     UplinkItem,
 )
 from lxcfleet.launcher.operations import BRIDGE, LOOKUP, ROUTES
-from lxcfleet.network import flows, rules
+from lxcfleet.network.rules import flows, rules
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def published(own: str, reply: Reply, _: Paths) -> None:
 def forward(bridge: str, reply: Reply, _: Paths) -> None:
     """The chains of firewalls that drop what the host passes on from the bridge, or to it."""
     from lxcfleet.host.net import legacy, nft
-    from lxcfleet.network import forwarding
+    from lxcfleet.network.rules import forwarding
 
     body, found = None, []
     try:

@@ -17,7 +17,7 @@ from lxcfleet.launcher.children.answer import Reply, answer, answer_large, say
 from lxcfleet.launcher.items.data import Delivered, DeliverItem, Fetched, FetchItem, TidyItem
 from lxcfleet.launcher.operations import FETCH_SECRET
 from lxcfleet.paths import Paths
-from lxcfleet.spec.secrets import DIRECTORY, sources_from_json
+from lxcfleet.spec.container.secrets import DIRECTORY, sources_from_json
 
 SYSTEM_RUN = "20%"
 """The size of a system container's /run, as systemd has it; its mount-util.h, TMPFS_LIMITS_RUN."""

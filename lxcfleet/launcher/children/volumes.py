@@ -15,7 +15,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.launcher.children.answer import Reply, answer
 from lxcfleet.launcher.items.data import MountsItem, VolumeItem
 from lxcfleet.paths import Paths
-from lxcfleet.spec.volumes import Volume, parse_mount, volumes_of
+from lxcfleet.spec.container.volumes import Volume, parse_mount, volumes_of
 from lxcfleet.units import some
 
 _ANY_ID = 65536

@@ -44,11 +44,11 @@ class PrepareItem(TypedDict):
     files: dict[str, str]
     """Files for its directory: name to text."""
     volumes: list[str]
-    """What it mounts beside its layers, as texts; see spec.volumes."""
+    """What it mounts beside its layers, as texts; see spec.container.volumes."""
     secrets: Any
     """Its secrets, whose values are there; see data.secrets.Item."""
     devices: list[str]
-    """The host's devices that it is given, by name; see spec.devices."""
+    """The host's devices that it is given, by name; see spec.container.devices."""
 
 
 class InitPid(TypedDict):

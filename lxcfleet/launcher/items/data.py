@@ -45,9 +45,9 @@ class FetchItem(TypedDict):
     """A secret whose value is to be there."""
 
     key: str
-    """See spec.secrets.key_of."""
+    """See spec.container.secrets.key_of."""
     source: Any
-    """See spec.secrets.SecretSource."""
+    """See spec.container.secrets.SecretSource."""
     anew: bool
     """Whether its source is asked even if the value is there."""
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from lxcfleet.host.packages import order
-from lxcfleet.spec.cves import CVE
+from lxcfleet.spec.policies.cves import CVE
 
 _CVE = re.compile(CVE.pattern.encode())
 _HEAD = re.compile(rb"^([a-zA-Z0-9][a-zA-Z0-9+.-]{0,100}) \(([^() \t\n]{1,200})\)[^;\n]*;.*$", re.MULTILINE)

@@ -14,7 +14,7 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.cves import CveItem, CveSets
 from lxcfleet.launcher.operations import CVES
 from lxcfleet.patch.cve.findings import Disk
-from lxcfleet.spec.cves import CveSettings
+from lxcfleet.spec.policies.cves import CveSettings
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from lxcfleet.containers.requests.changing import Changing
 from lxcfleet.errors import Conflict, FleetError, HostError, NotFound
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.fields import askable, stored
-from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.rows import Change, read_said
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.fields import askable, stored
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.reader import Fields
+from lxcfleet.spec.reading.rows import Change, read_said
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, now
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from lxcfleet.containers.reconciling.changes import risky
 from lxcfleet.containers.requests.changing import Planned
-from lxcfleet.spec.rollout import GateLive, ProfileRollout, RolloutSettings
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.policies.rollout import GateLive, ProfileRollout, RolloutSettings
 
 Own = Callable[[Spec | None], ProfileRollout]
 """What its group or profile says of a container in rollouts."""

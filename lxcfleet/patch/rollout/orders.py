@@ -24,9 +24,9 @@ from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec import rollout as policies
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.policies import rollout as policies
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)

@@ -25,10 +25,10 @@ from lxcfleet.patch.stale import judge
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
-from lxcfleet.spec import rollout as policies
-from lxcfleet.spec.rollout_tests import RolloutTest
-from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.policies import rollout as policies
+from lxcfleet.spec.policies.rollout_tests import RolloutTest
 from lxcfleet.spec.states import Health, State
 
 Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]

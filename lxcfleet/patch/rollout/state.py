@@ -11,8 +11,8 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.trial import Trial
-from lxcfleet.spec import rollout as policies
-from lxcfleet.spec.rollout import RolloutSettings, Share
+from lxcfleet.spec.policies import rollout as policies
+from lxcfleet.spec.policies.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import natural_order
 
 _VERSION = 1

@@ -19,9 +19,9 @@ from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.profiles import Profile, host_commands
-from lxcfleet.spec.rollout_tests import Place, RolloutTest
-from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.profiles import Profile, host_commands
+from lxcfleet.spec.policies.rollout_tests import Place, RolloutTest
 
 AT_ONCE = 4
 """How many tests run at the same moment: each takes a process of the launcher."""

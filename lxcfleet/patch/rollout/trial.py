@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.spec.rollout_tests import RolloutTest
+from lxcfleet.spec.policies.rollout_tests import RolloutTest
 
 _LONGEST = 200
 """Characters of a reason."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lxcfleet.spec.apps import AppUse
+from lxcfleet.spec.container.apps import AppUse
 from lxcfleet.units import some
 
 _NAMED = 5

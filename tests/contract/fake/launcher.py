@@ -51,10 +51,10 @@ from lxcfleet.launcher.operations import Operation
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import parse_release
-from lxcfleet.spec.secrets import SourceKind, sources_from_json
-from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import Source, Volume, parse_mount, volumes_of
+from lxcfleet.spec.container.apps import parse_release
+from lxcfleet.spec.container.secrets import SourceKind, sources_from_json
+from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.container.volumes import Source, Volume, parse_mount, volumes_of
 
 from . import commands, snapshots
 

@@ -1,0 +1,279 @@
+"""The packet filter's rules for the fleet's bridge, as nft reads them. Pure.
+
+Everything is in a table of our own, so nobody else's rules are touched, and nobody's reload takes ours away.
+nft(8): adding, flushing and filling it is one transaction, so there is no moment without rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from lxcfleet.launcher.items.network import ForeignPort
+from lxcfleet.network.addresses.ranges import Subnet
+from lxcfleet.network.rules import affinity
+from lxcfleet.spec.container.ports import ALL4, ALL6, Publication
+from lxcfleet.spec.reading.terms import Affinity
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the host, and the members behind it at the moment."""
+
+    publication: Publication
+    ipv4: tuple[IPv4Address, ...]
+    ipv6: tuple[IPv6Address, ...] = ()
+    affinity: Affinity = Affinity.NONE
+
+
+_TABLE = "lxcfleet_"
+MOST_STREAMS = 6
+"""So many TCP connections to the name server may one container have, and one user of the host. dnsmasq has a process for
+each, 20 of them for all, and waits for minutes for what a client does not send."""
+PUBLISHED = ("published", "published6")
+"""The chains that say where the host's ports lead."""
+
+
+def is_fleets(table: str) -> bool:
+    """Whether it is the table of some fleet."""
+    return table.startswith(_TABLE)
+
+
+def bridge_in(table: str) -> str:
+    """The bridge of the fleet that has this table; a character that a table's name can't have is an underscore."""
+    return table.removeprefix(_TABLE)
+
+
+def table(bridge: str) -> str:
+    """The name of the table of this bridge's fleet."""
+    return _TABLE + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
+
+
+def render(
+    subnet: Subnet,
+    bridge: str,
+    *,
+    nat: bool,
+    published: Sequence[Published] = (),
+    route6: bool = False,
+    host_access: bool = True,
+    dns: bool = True,
+) -> str:
+    """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
+
+    ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
+    ``host_access``: whether containers that are not isolated may connect to the host itself.
+    ``dns``: whether the fleet's name server is at the bridge's addresses. Then no published port 53 takes its place.
+    """
+    own = table(bridge)
+    name_server = list(_name_server(subnet)) if dns else []
+    lines = [
+        f"table inet {own} {{}}",
+        f"delete table inet {own}",  # flush would leave the sets' elements
+        f"table inet {own} {{",
+        "  set isolated4 { type ipv4_addr; }",
+        "  set isolated6 { type ipv6_addr; }",
+        "  set asking { type ether_addr; flags dynamic; size 65535; }",
+        "  set asking_users { type uid; flags dynamic; size 65535; }",
+        *published_chains(published),
+        "  chain arriving {",
+        "    type nat hook prerouting priority dstnat; policy accept;",
+        *name_server,
+        "    jump published",
+        *(["    jump published6"] if route6 else []),
+        "  }",
+        "  chain beginning_here {",
+        "    type nat hook output priority -100; policy accept;",
+        "    ip6 daddr ::1 accept",  # the kernel would not let these packets leave the host
+        *name_server,
+        "    jump published",
+        "    jump published6",
+        "  }",
+        "  chain not_our_loopback {",
+        "    type filter hook prerouting priority raw; policy accept;",
+        f'    iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        "  }",
+        "  chain forwarding {",
+        "    type filter hook forward priority filter; policy accept;",
+        f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
+        # Packets that the bridge itself would not pass on must not take the way by the host.
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
+        "  }",
+        *_to_the_host(subnet if dns else None, bridge, host_access=host_access),
+        *(_users_of_the_host(subnet) if dns else ()),
+        *_translation(subnet, bridge, nat=nat),
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _to_name_server(subnet: Subnet) -> Iterator[str]:
+    """What packets to the fleet's name server have, for each of its addresses."""
+    for gateway in (subnet.gateway, subnet.gateway6):
+        if gateway is not None:
+            yield f"{'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip}"
+
+
+def _name_server(subnet: Subnet) -> Iterator[str]:
+    """Questions to the fleet's name server stay where they are."""
+    for there in _to_name_server(subnet):
+        yield f"    {there} meta l4proto {{ tcp, udp }} th dport 53 accept"
+
+
+def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> list[str]:
+    """The chain that says what containers may send to the host itself. ``served``: by the fleet's name server; a resolver of
+    the host's own may have as many connections as it likes."""
+    limit = f"tcp dport 53 add @asking {{ ether saddr ct count over {MOST_STREAMS} }} reject with tcp reset"
+    # dnsmasq is also at the addresses that the kernel gives the bridge.
+    served_at = () if served is None else (*_to_name_server(served), "ip6 daddr fe80::/10")
+    return [
+        "  chain to_the_host {",
+        "    type filter hook input priority filter; policy accept;",
+        f'    iifname != "{bridge}" accept',
+        "    ct state established,related accept",
+        *(f"    {there} {limit}" for there in served_at),
+        "    meta l4proto { tcp, udp } th dport 53 accept",
+        "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
+        *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
+        "  }",
+    ]
+
+
+def _users_of_the_host(subnet: Subnet) -> Iterator[str]:
+    """The chain that says how much of the fleet's name server a user of the host may have."""
+    yield "  chain from_users {"
+    yield "    type filter hook output priority filter; policy accept;"
+    yield "    tcp dport != 53 accept"
+    yield "    ct state != new accept"
+    yield "    meta skuid 0 accept"
+    limit = f"add @asking_users {{ meta skuid ct count over {MOST_STREAMS} }} reject with tcp reset"
+    for there in _to_name_server(subnet):
+        yield f"    {there} {limit}"
+    yield "  }"
+
+
+def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:
+    """The chain that gives packets another sender."""
+    yield "  chain translation {"
+    yield "    type nat hook postrouting priority srcnat; policy accept;"
+    for family, network in (("ip", subnet.ipv4), ("ip6", subnet.ipv6)):
+        if network is not None:
+            if nat:
+                yield f"    {family} saddr {network} {family} daddr != {network} masquerade"
+            # From one container to another by way of the host's port: the answer must come back the same way.
+            yield f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade'
+    yield f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade'
+    yield "  }"
+
+
+def publish(bridge: str, published: Sequence[Published]) -> str:
+    """Replaces what is published, and nothing else; connections that there are stay where they are."""
+    own = table(bridge)
+    return "\n".join(
+        [
+            f"flush chain inet {own} published",
+            f"flush chain inet {own} published6",
+            f"table inet {own} {{",
+            *published_chains(published),
+            "}",
+            "",
+        ]
+    )
+
+
+def published_chains(published: Sequence[Published]) -> list[str]:
+    """The chains that say where the host's ports lead."""
+    return [
+        "  chain published {",
+        *_published(published, 4),
+        "  }",
+        "  chain published6 {",
+        *_published(published, 6),
+        "  }",
+    ]
+
+
+def _published(published: Sequence[Published], version: int) -> list[str]:
+    rules = []
+    for each in published:
+        publication = each.publication
+        members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
+        if version not in publication.versions or (version == 6 and not members and publication.address is None):
+            continue  # the chain of IPv4 says that it is taken
+        where = _where(publication)
+        match = f"    {where}{publication.protocol} dport {publication.host} "
+        if members:
+            family = "ip" if version == 4 else "ip6"
+            chosen = _one_of(members) if each.affinity is Affinity.NONE else affinity.expression(family, members)
+            target = f"dnat {family} to {chosen} : {publication.container}"
+            rules.append(match + target)
+        else:
+            rules.append(match + "continue")  # so that other fleets see that it is taken
+    # Only what is meant for this host, not what passes through it to a port of the same number elsewhere.
+    return ["    fib daddr type != local return", *rules] if rules else []
+
+
+def _where(publication: Publication) -> str:
+    if publication.address is None:
+        return ""
+    version = publication.versions[0]
+    if publication.everywhere:
+        return f"meta nfproto ipv{version} "
+    return f"{'ip' if version == 4 else 'ip6'} daddr {publication.address} "
+
+
+def read_published(table: str, chain: str, rules: Iterable[Mapping[str, Any]]) -> list[ForeignPort]:
+    """The ports in a chain of another fleet, one of PUBLISHED. ``rules``: those of the chain, as libnftables-json(5) has
+    them."""
+    found: list[ForeignPort] = []
+    for rule in rules:
+        address = ALL6 if chain == PUBLISHED[1] else None
+        for expression in rule.get("expr", ()):
+            match expression:
+                case {"match": {"left": {"payload": {"protocol": "ip" | "ip6", "field": "daddr"}}, "right": str(text)}}:
+                    address = text
+                case {"match": {"left": {"meta": {"key": "nfproto"}}, "right": str(text)}}:
+                    address = ALL6 if text == "ipv6" else ALL4
+                case {"match": {"left": {"payload": {"protocol": str(protocol), "field": "dport"}}, "right": int(port)}}:
+                    found.append({"table": table, "protocol": protocol, "port": port, "address": address})
+    return found
+
+
+def _one_of(members: Sequence[str]) -> str:
+    """An expression that is one of ``members``, another for each connection; nft(8), numgen."""
+    pairs = ", ".join(f"{number} : {address}" for number, address in enumerate(members))
+    return f"numgen random mod {len(members)} map {{ {pairs} }}"
+
+
+def pause_names(bridge: str) -> str:
+    """Drops the beginnings of TCP connections to the name server while that is exchanged: clients try again a second later,
+    where a refusal would be an answer. In a table of its own."""
+    own = f"{table(bridge)}_pause"
+    return "\n".join(
+        [
+            resume_names(bridge),
+            f"table inet {own} {{",
+            "  chain names {",
+            "    type filter hook input priority raw; policy accept;",
+            f'    iifname "{bridge}" tcp dport 53 tcp flags & (syn | ack) == syn drop',
+            "  }",
+            "}",
+            "",
+        ]
+    )
+
+
+def resume_names(bridge: str) -> str:
+    """Undoes ``pause_names``, whether it was done or not."""
+    own = f"{table(bridge)}_pause"
+    return f"table inet {own} {{}}\ndelete table inet {own}\n"
+
+
+def removal(bridge: str) -> str:
+    """Takes the table away, whether it is there or not."""
+    return resume_names(bridge) + f"table inet {table(bridge)} {{}}\ndelete table inet {table(bridge)}\n"
