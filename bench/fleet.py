@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import observe
+from bench import alone, observe
 from lxcfleet.capacity.ids import IdPool, installer_line
 from lxcfleet.host.facts import limits
 from lxcfleet.paths import Paths
@@ -34,9 +34,10 @@ class Failed(Exception):
 
 
 class Fleet:
-    """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``."""
+    """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``. Only one process has fleets."""
 
     def __init__(self, directory: Path, run: Path, count: int, network: str = "none") -> None:
+        alone.hold()
         self.paths = Paths(lxc=directory / "lxc", run=run, etc=directory / "etc")
         self._directory = directory
         self._count = count
@@ -157,6 +158,7 @@ class Host:
         self._line: str | None = None
 
     def __enter__(self) -> Host:
+        alone.hold()
         present = _INOTIFY.read_text(encoding="ascii")
         if int(present) < self._instances:
             _INOTIFY.write_text(str(self._instances), encoding="ascii")

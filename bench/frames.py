@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import alone
 from lxcfleet.host.net import bridge_port
 from lxcfleet.network.addresses.ranges import Subnet
 from lxcfleet.network.rules import guard
@@ -135,6 +136,7 @@ def main() -> int:
     parser.add_argument("--open", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    alone.hold()
     bench = Bench(options.count, guarded=not options.open)
     found: dict[str, int] = {}
     failures = 0
