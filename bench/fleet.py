@@ -34,7 +34,7 @@ class Failed(Exception):
 
 
 class Fleet:
-    """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``. Only one process has fleets."""
+    """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``."""
 
     def __init__(self, directory: Path, run: Path, count: int, network: str = "none") -> None:
         alone.hold()

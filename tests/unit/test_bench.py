@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import select
-import subprocess
-import sys
+import fcntl
+import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-_HOLD = "import sys; from pathlib import Path; from bench import alone; alone.hold(Path(sys.argv[1])); print('mine', flush=True); input()"
-_TIMEOUT = 60.0
+import pytest
+
+from bench import alone
 
 
-def hold(lock: Path) -> subprocess.Popen[bytes]:
-    """A process that measures until its standard input ends."""
-    argv = [sys.executable, "-c", _HOLD, str(lock)]
-    return subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_second_benchmark_tells_whom_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone, "_held", [])
+    other = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    os.write(other, b"run.py (pid 7)\n")
+    told = []
 
+    def tell(message: str, **_: object) -> None:
+        told.append(message)
+        os.close(other)  # the other one ends, however it does
 
-def line_of(process: subprocess.Popen[bytes], stream: str) -> str:
-    """The next line that a process writes."""
-    found = getattr(process, stream)
-    assert select.select([found], [], [], _TIMEOUT)[0], f"nothing on {stream} for {_TIMEOUT:.0f} s"
-    return str(found.readline().decode())
-
-
-def test_a_second_benchmark_tells_whom_it_waits_for(tmp_path: Path) -> None:
-    first = hold(tmp_path / "lock")
-    assert line_of(first, "stdout") == "mine\n"
-    second = hold(tmp_path / "lock")
-    assert f"(pid {first.pid}) measures on this host" in line_of(second, "stderr")
-    first.kill()  # a killed one is in nobody's way
-    first.communicate()
-    assert line_of(second, "stdout") == "mine\n"
-    second.communicate(b"\n", timeout=_TIMEOUT)
+    monkeypatch.setattr("builtins.print", tell)
+    alone.hold(tmp_path / "lock")
+    alone.hold(tmp_path / "lock")  # again, in the same process
+    assert told == ["run.py (pid 7) measures on this host; two at once would break each other: waiting for its end"]
+    assert f"(pid {os.getpid()})" in (tmp_path / "lock").read_text()
