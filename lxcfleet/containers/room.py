@@ -43,12 +43,22 @@ class Room:
         self._host = host
         self._held: set[int] = set()
         """First ids of ranges for volumes whose records may not be on the disk yet."""
+        self._files: tuple[str, ...] = ()
+        """The files that say which ids are root's, as they were when ``_ids`` was made of them."""
         self._ids = self._read_ids()
         self._builders = 0
 
     def _read_ids(self) -> IdPool:
         own = [*self._registry.ids(), *volumes.ids(self._paths), *self._held]
-        return IdPool(*limits.id_files(), own=own, foreign=self._foreign())
+        files = limits.id_files()
+        self._files = files
+        return IdPool(*files, own=own, foreign=self._foreign())
+
+    def _current_ids(self) -> IdPool:
+        """The free ranges after the files as they are now: an administrator may have given root more ids."""
+        if limits.id_files() != self._files:
+            self._ids = self._read_ids()
+        return self._ids
 
     def _foreign(self) -> list[str]:
         """Configurations of containers without a spec that names their ids: containers of others, and broken ones of ours."""
@@ -63,11 +73,12 @@ class Room:
     def take(self, names: Sequence[str], like: Spec) -> list[Spec]:
         """Specs like ``like`` with id ranges and addresses of their own, for all names or for none."""
         specs: list[Spec] = []
+        ids = self._current_ids()
         try:
             for name in names:
                 specs.append(replace(like, name=name, first_id=None, created=now()))
                 if not like.privileged:
-                    specs[-1] = replace(specs[-1], first_id=self._ids.take())
+                    specs[-1] = replace(specs[-1], first_id=ids.take())
                 if like.connected or like.on_uplink:
                     specs[-1] = self._network.place(specs[-1], specs[:-1])
         except FleetError:
@@ -85,7 +96,7 @@ class Room:
         mine: list[int] = []
 
         def take() -> int:
-            mine.append(self._ids.take())
+            mine.append(self._current_ids().take())
             self._held.add(mine[-1])
             return mine[-1]
 
@@ -135,7 +146,7 @@ class Room:
         """Refuse, with the numbers, ``count`` new containers that this host has no room for or can't run."""
         if count:
             features = await self._host.features()
-            free = None if like.privileged else self._ids.free
+            free = None if like.privileged else self._current_ids().free
             found = needs.assess(count, like.init, limits.read(self._paths), features, free)
             needs.refuse(found, count, like.init)
 
@@ -173,7 +184,7 @@ class Room:
     async def doctor(self, count: int, init: Init) -> DoctorRecord:
         """Compare what ``count`` more containers need with what the host has."""
         features = await self._host.features()
-        have, free = limits.read(self._paths), self._ids.free
+        have, free = limits.read(self._paths), self._current_ids().free
         connected = self._network.findings(count)
         firewalls = await self._network.firewall_findings()
         found = [*needs.assess(count, init, have, features, free), *connected, *firewalls]
@@ -184,7 +195,7 @@ class Room:
     async def fix(self, count: int, init: Init) -> DoctorRecord:
         """Raise what can be raised safely, persistently."""
         features = await self._host.features()
-        found = needs.assess(count, init, limits.read(self._paths), features, self._ids.free)
+        found = needs.assess(count, init, limits.read(self._paths), features, self._current_ids().free)
         values = needs.fixes(found)
         if values:
             limits.apply(values, self._paths.sysctl_file)
