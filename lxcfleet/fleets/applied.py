@@ -15,7 +15,8 @@ from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import init_of
 from lxcfleet.spec.container.secrets import SOURCES, SecretSource, sources_from_json
 from lxcfleet.spec.files.fleet_apps import ROWS as APP_ROWS
-from lxcfleet.spec.files.fleet_file import FleetFile, Group
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_groups import Group
 from lxcfleet.spec.files.fleet_volumes import ROWS as VOLUME_ROWS
 from lxcfleet.spec.files.profiles import ROLLOUT
 from lxcfleet.spec.policies.rollout import ProfileRollout

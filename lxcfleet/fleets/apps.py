@@ -15,7 +15,8 @@ from lxcfleet.fleets.applied import Applied
 from lxcfleet.spec.container.apps import AppUse
 from lxcfleet.spec.files import fleet_apps
 from lxcfleet.spec.files.fleet_apps import ROWS, Present
-from lxcfleet.spec.files.fleet_file import FleetFile, in_order
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_sources import in_order
 
 _SAYS = ("keep", "releases")
 """What is changed for an app as a whole. Where a group has it, and at which place, are changes of its containers."""

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.files.fleet_file import FleetFile, Group, depends_of, place_of
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_groups import Group, depends_of, place_of
 
 
 def wrong(

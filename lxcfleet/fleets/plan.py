@@ -30,7 +30,9 @@ from lxcfleet.spec.container.secrets import SOURCES
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.volumes import Volume
 from lxcfleet.spec.files.fleet_apps import Present
-from lxcfleet.spec.files.fleet_file import FleetFile, Group, in_order
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_groups import Group
+from lxcfleet.spec.files.fleet_sources import in_order
 from lxcfleet.spec.reading.rows import Change as Takes
 from lxcfleet.spec.reading.rows import Row
 from lxcfleet.spec.selection import natural_order

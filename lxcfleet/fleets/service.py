@@ -33,7 +33,9 @@ from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.volumes import Volume, volumes_of
 from lxcfleet.spec.files.fleet_apps import Present
-from lxcfleet.spec.files.fleet_file import FleetFile, Group, Sources, parse
+from lxcfleet.spec.files.fleet_file import FleetFile, parse
+from lxcfleet.spec.files.fleet_groups import Group
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.selection import natural_order
 
 

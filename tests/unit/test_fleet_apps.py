@@ -14,7 +14,8 @@ from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Plan, plan
 from lxcfleet.spec.container.apps import Form, Release, outdated
 from lxcfleet.spec.files import fleet_file
-from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
 
 TIME = "2026-01-01T00:00:00Z"

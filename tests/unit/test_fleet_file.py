@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.files import env_file, fleet_file
+from lxcfleet.spec.files import env_file, fleet_file, fleet_groups, fleet_layers, fleet_sources
 from lxcfleet.spec.files import settings as all_settings
-from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading import marked_yaml
 
@@ -51,7 +52,7 @@ def test_profiles_come_from_the_settings_and_their_directory_too(tmp_path: Path)
     settings = all_settings.load(tmp_path / "lxcfleet.yaml")
     group = read(HEAD + "groups: {web: {profiles: [small, big]}}", settings).groups["web"]
     assert group.said == {"memory": 4 << 30, "pids": 9}
-    places = {key: place.rpartition("/")[2] for key, _, place in fleet_file.said_of(group)}
+    places = {key: place.rpartition("/")[2] for key, _, place in fleet_groups.said_of(group)}
     assert places == {"memory": "lxcfleet.yaml:2", "pids": "small.yaml:2"}
     (tmp_path / "profiles.d/big.yaml").write_text("memory: lots\n")
     with pytest.raises(InvalidInput) as caught:
@@ -66,7 +67,7 @@ def test_env_files_are_below_environment_in_the_same_layer() -> None:
     text += "groups: {web: {command: [x], profiles: [p], env_files: [b], environment: {Y: own}}}"
     group = read(text, a="X=1\nZ=1\n", b="X=2\nY=2\n").groups["web"]
     assert group.said["environment"] == {"X": "2", "Y": "own", "Z": "1"}
-    assert fleet_file.env_files(text, "f") == {"a": "f:3", "b": "f:4"}
+    assert fleet_sources.env_files(text, "f") == {"a": "f:3", "b": "f:4"}
 
 
 def test_lines_of_env_files() -> None:
@@ -180,7 +181,7 @@ def test_a_file_of_many_groups_with_many_mistakes_is_answered_at_once() -> None:
     groups = "".join(f"  g{n}x: {{count: 4, memroy: 1, labels: {{a: 1}}, profiles: [none]}}\n" for n in range(2000))
     began = time.process_time()
     found = complaints(HEAD + "groups:\n" + groups)
-    assert (len(found), found[-1]) == (fleet_file.MOST + 1, "and more")
+    assert (len(found), found[-1]) == (fleet_layers.MOST + 1, "and more")
     assert time.process_time() - began < MOST_SECONDS
 
 
@@ -205,7 +206,7 @@ def test_what_is_said_once_and_meant_for_thousands_is_refused_before_it_is_merge
     groups = "".join(f"  g{number}x: {{command: [x], profiles: [p]}}\n" for number in range(2000))
     with pytest.raises(InvalidInput) as caught:
         read(HEAD + text.format(many=many, members=members, groups=groups))
-    assert f"have more than {fleet_file.MAX_MERGED} values in all" in caught.value.why
+    assert f"have more than {fleet_layers.MAX_MERGED} values in all" in caught.value.why
 
 
 def test_env_files_without_end_are_refused() -> None:
@@ -227,7 +228,7 @@ def test_of_many_unknown_keys_the_first_are_told() -> None:
         read(HEAD + "groups:\n  web:\n    comand: [x]\n" + "".join(f"    k{number}: 1\n" for number in range(14_000)))
     lines = caught.value.why.splitlines()
     assert "did you mean command?" in lines[0]
-    assert len(lines) <= fleet_file.MOST + 1
+    assert len(lines) <= fleet_layers.MOST + 1
 
 
 def test_circles_of_dependencies_are_all_told_with_their_lines() -> None:
@@ -260,4 +261,4 @@ def test_circles_of_a_hostile_file_take_no_time() -> None:
     told = complaints(text)
     assert time.process_time() - before < MOST_SECONDS
     assert any("depends_on has more than 64 names" in line for line in told)
-    assert sum("a circle" in line for line in told) == fleet_file.MOST_CIRCLES
+    assert sum("a circle" in line for line in told) == fleet_groups.MOST_CIRCLES

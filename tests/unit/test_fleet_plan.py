@@ -24,7 +24,7 @@ from lxcfleet.spec.container.merging import merge
 from lxcfleet.spec.container.secrets import SecretSource, SourceKind
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files import fleet_file
-from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import State
 

@@ -13,7 +13,8 @@ from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Plan, plan
 from lxcfleet.spec.container.volumes import Volume
 from lxcfleet.spec.files import fleet_file
-from lxcfleet.spec.files.fleet_file import FleetFile, Sources
+from lxcfleet.spec.files.fleet_file import FleetFile
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
 
 NAMES = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"

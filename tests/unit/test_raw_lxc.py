@@ -15,7 +15,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.container import assignments, combinations, raw_lxc
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files import fleet_file
-from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.terms import Init, Network
 

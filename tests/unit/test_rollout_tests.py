@@ -22,7 +22,7 @@ from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
 from lxcfleet.patch.rollout.testing import Runner
 from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.spec.files import fleet_file, profiles
-from lxcfleet.spec.files.fleet_file import Sources
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.policies.rollout import ProfileRollout, RolloutSettings, Share

@@ -116,7 +116,8 @@ def show(ctx: click.Context, *, group: str | None, file: str, member: str | None
         write(describe(settings).rstrip("\n") + "\n")
         return
     from lxcfleet.cli.verbs.fleet import sources
-    from lxcfleet.spec.files.fleet_file import parse, said_of
+    from lxcfleet.spec.files.fleet_file import parse
+    from lxcfleet.spec.files.fleet_groups import said_of
     from lxcfleet.spec.files.settings import plain
 
     found = parse(sources(file), settings).groups.get(group)

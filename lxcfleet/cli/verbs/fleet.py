@@ -25,7 +25,7 @@ from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import follow, output, rolling
 from lxcfleet.cli.verbs import disk
 from lxcfleet.errors import HostError, InvalidInput, from_body
-from lxcfleet.spec.files.fleet_file import Sources, env_files
+from lxcfleet.spec.files.fleet_sources import Sources, env_files
 from lxcfleet.spec.reading.marked_yaml import MAX_BYTES
 from lxcfleet.spec.reading.names import MAX_COUNT, check_name
 from lxcfleet.units import as_size, some

@@ -6,7 +6,7 @@ from typing import Any
 
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.secrets import SOURCES
-from lxcfleet.spec.files import fleet_apps, fleet_file, fleet_volumes
+from lxcfleet.spec.files import fleet_apps, fleet_file, fleet_layers, fleet_volumes
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.rows import rows_of, schema_of
 
@@ -37,18 +37,18 @@ def spec() -> dict[str, Any]:
 
 def fleet() -> dict[str, Any]:
     """The schema of a fleet file. What a profile, a group or a member says may be a part of a value, and null removes."""
-    of_containers = [*fleet_file.container_rows().values()]
-    layer = [*of_containers, fleet_file.ENV_FILES]
+    of_containers = [*fleet_layers.container_rows().values()]
+    layer = [*of_containers, fleet_layers.ENV_FILES]
     member = {**schema_of(layer, part=True), "type": ["object", "null"]}
-    group = schema_of([*fleet_file.OWN.values(), *of_containers], part=True)
+    group = schema_of([*fleet_layers.OWN.values(), *of_containers], part=True)
     members = {
         "description": "What differs for one of its containers, by name.", "type": ["object", "null"],
         "additionalProperties": member,
     }  # fmt: skip
     group = {**group, "type": ["object", "null"], "properties": {**group["properties"], "members": members}}
     name = {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
-    volume = {**schema_of([*fleet_volumes.ROWS.values(), fleet_file.HOSTS]), "type": ["object", "null"]}
-    app = {**schema_of([*fleet_apps.ROWS.values(), fleet_file.HOSTS]), "type": ["object", "null"]}
+    volume = {**schema_of([*fleet_volumes.ROWS.values(), fleet_layers.HOSTS]), "type": ["object", "null"]}
+    app = {**schema_of([*fleet_apps.ROWS.values(), fleet_layers.HOSTS]), "type": ["object", "null"]}
     groups = {"type": ["object", "null"], "propertyNames": name, "additionalProperties": group}
     return {
         "$schema": _DIALECT,
