@@ -10,6 +10,7 @@ from typing import cast
 from lxcfleet.api.records import DoctorRecord, FindingRecord
 from lxcfleet.capacity import needs
 from lxcfleet.capacity.ids import IdPool, installer_line
+from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.host_keeper import HostKeeper
@@ -17,7 +18,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.registry import Registry
 from lxcfleet.data import volumes
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import FleetError, Unsupported
 from lxcfleet.host.facts import limits
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
@@ -148,7 +149,7 @@ class Room:
             features = await self._host.features()
             free = None if like.privileged else self._current_ids().free
             found = needs.assess(count, like.init, limits.read(self._paths), features, free)
-            needs.refuse(found, count, like.init)
+            self._refuse(found, count, like.init)
 
     async def check_addresses(self, count: int) -> None:
         """Refuse more containers than there are addresses, or a bridge that does not exist."""
@@ -179,10 +180,18 @@ class Room:
             if count:
                 free = None if privileged else count
                 found = needs.assess(count, init, limits.read(self._paths), features, free)
-                needs.refuse(found, count, init)
+                self._refuse(found, count, init)
+
+    def _refuse(self, found: Sequence[Finding], count: int, init: Init) -> None:
+        try:
+            needs.refuse(found, count, init)
+        except Unsupported:
+            self._host.forget()  # The administrator mends the host, and asks again.
+            raise
 
     async def doctor(self, count: int, init: Init) -> DoctorRecord:
-        """Compare what ``count`` more containers need with what the host has."""
+        """Compare what ``count`` more containers need with what the host has now: its features are tried anew."""
+        self._host.forget()
         features = await self._host.features()
         have, free = limits.read(self._paths), self._current_ids().free
         connected = self._network.findings(count)
@@ -194,6 +203,7 @@ class Room:
 
     async def fix(self, count: int, init: Init) -> DoctorRecord:
         """Raise what can be raised safely, persistently."""
+        self._host.forget()
         features = await self._host.features()
         found = needs.assess(count, init, limits.read(self._paths), features, self._current_ids().free)
         values = needs.fixes(found)
