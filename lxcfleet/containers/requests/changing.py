@@ -182,7 +182,8 @@ class Changing:
         chosen for. Its new ones come with the write; see ``_moves``."""
         if spec.network is not former.network:
             return replace(spec, address=None, address6=None, hardware=None)
-        spec = replace(spec, address=former.address, address6=former.address6, hardware=former.hardware)
+        if (spec.address, spec.address6, spec.hardware) != (former.address, former.address6, former.hardware):
+            spec = replace(spec, address=former.address, address6=former.address6, hardware=former.hardware)
         if _moves(former, spec) and any(each.version == 4 for each in spec.static_addresses):
             spec = replace(spec, address=None, address6=None)
         return spec

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,23 @@ def changing_values(former: Spec, wanted: Spec) -> Specs:
 
 def applied(spec: Spec, values: Mapping[str, Any]) -> Spec:
     """The spec with these values, which ``changing_values`` wrote."""
-    rows = stored()
+    return replace(spec, **_read(json.dumps(values)))
+
+
+def holds(spec: Spec, values: Mapping[str, Any]) -> bool:
+    """Whether a spec has these values, which ``changing_values`` wrote."""
+    return all(getattr(spec, key) == value for key, value in _read(json.dumps(values)).items())
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Mapping[str, Any]:
+    """The values in this text, by key. Mostly all members of a rollout get the same ones."""
+    rows, values = stored(), json.loads(text)
     complaints: list[str] = []
     read = read_said([rows[key] for key in values if key in rows], Fields(values, "", complaints))
     if complaints:
         raise HostError("the specs of the rollout can't be read", why="\n".join(complaints))
-    return replace(spec, **{**dict.fromkeys(key for key in values if values[key] is None), **read})
+    return {**dict.fromkeys(key for key in values if values[key] is None), **read}
 
 
 class ChangeSets:
@@ -143,12 +155,11 @@ class ChangeSets:
             specs = changes.members.get(container.name)
             if specs is None or container.wanted is None:
                 continue
-            spec = applied(container.wanted, specs.wanted)
-            if spec == container.wanted:
+            if holds(container.wanted, specs.wanted):
                 continue
-            if applied(container.wanted, specs.former) != container.wanted:
+            if not holds(container.wanted, specs.former):
                 raise Conflict(f"{container.name} was changed by somebody else meanwhile", hint="apply the file again")
-            wanted[container.name] = spec
+            wanted[container.name] = applied(container.wanted, specs.wanted)
         if wanted:
             chosen = [container for container in containers if container.name in wanted]
             await self._changing.carry_out(await self._changing.check(chosen, wanted, askable(), anew=False))
@@ -158,7 +169,7 @@ class ChangeSets:
         try:
             specs = self.of(rollout).members.get(container.name)
             spec = container.wanted
-            return specs is not None and spec is not None and applied(spec, specs.wanted) == spec
+            return specs is not None and spec is not None and holds(spec, specs.wanted)
         except FleetError:
             return False
 

@@ -7,6 +7,7 @@ beginning and its end are written to a second file, which stays.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -41,6 +42,8 @@ class Ledger:
         self.wake = asyncio.Event()
         """Set when what is to be done may be something else than before."""
         self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+        """Set while the rollout has ended or is halted."""
         self._blocked_since: float | None = None
         self.waits_for = ""
         """What the rollout waits for at the moment, in words."""
@@ -71,7 +74,8 @@ class Ledger:
             if rollout.status.ended or rollout.status is Status.HALTED:
                 return
             await changed.wait()
-            await asyncio.sleep(FOLLOW_SECONDS)
+            with contextlib.suppress(TimeoutError):  # what comes within a moment is told together; the end waits for nothing
+                await asyncio.wait_for(self._over.wait(), FOLLOW_SECONDS)
 
     def keep(self, rollout: Rollout) -> None:
         """Have it on disk, and then in mind. Raises HostError."""
@@ -84,6 +88,10 @@ class Ledger:
         except OSError as error:
             raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
         self._rollout = rollout
+        if rollout.status.ended or rollout.status is Status.HALTED:
+            self._over.set()
+        else:
+            self._over.clear()
         self.wake.set()
         self._tell()
 

@@ -48,18 +48,21 @@ LONGEST_KEY = 1000
 _PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 
 
+_WORDS: dict[object, str] = {None: "null", True: "true", False: "false", "": '""'}
+"""Most values of most specs."""
+
+
 def inline(value: object) -> str:
     """``value`` (texts, numbers, lists, mappings) as YAML on one line, with any characters in its texts.
 
     JSON is almost YAML. There are two exceptions: characters beyond 16 bits, which JSON writes as two surrogates and YAML
     as one number, and numbers with an exponent.
     """
-
-    def whole(pair: re.Match[str]) -> str:
-        high, low = (int(half, 16) for half in pair.groups())
-        return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
-
     match value:
+        case None | bool() | "":
+            return _WORDS[value]
+        case int():
+            return repr(int(value))
         case dict():
             return "{" + ", ".join(f"{_key(name)}: {inline(inner)}" for name, inner in value.items()) + "}"
         case list() | tuple():
@@ -69,7 +72,12 @@ def inline(value: object) -> str:
             text = repr(value)
             return text if "." in text else text.replace("e", ".0e")
         case _:
-            return _PAIR.sub(whole, json.dumps(value))
+            return _PAIR.sub(_whole, json.dumps(value))
+
+
+def _whole(pair: re.Match[str]) -> str:
+    high, low = (int(half, 16) for half in pair.groups())
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
 
 def _key(name: object) -> str:
