@@ -106,7 +106,8 @@ class Bridge:
             joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6)
             await self._context.ask(JOIN, joining)
         else:
-            ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6)
+            behind = name_server.behind(subnet.gateway.ip)
+            ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6, behind=behind)
             await self._context.ask(NETWORK, ask)
         records.record(self._context.paths, settings)
         self._route6, self._ports = route6, ports

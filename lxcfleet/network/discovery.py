@@ -92,7 +92,10 @@ class Discovery:
         try:
             self.publish(container)
         except OSError as error:
-            log.error("%s is not found by all of its names, as they can't be written: %s", container.name, error)
+            self._complain(container, error)
+
+    def _complain(self, container: Container, error: OSError) -> None:
+        log.error("%s is not found by all of its names, as they can't be written: %s", container.name, error)
 
     def _look_at_ports(self, container: Container) -> bool:
         """Nobody is led to ports of the host's that no program listens behind yet. Whether that changed."""
@@ -159,10 +162,13 @@ class Discovery:
         self._membership.forget(name)
 
     def write_all(self) -> None:
-        """Other settings are in force: so may the names be. Raises OSError."""
+        """Other settings are in force: so may the names be. A name that can't be written keeps no other from that."""
         for container in self._context.registry:
             if self._membership.is_found(container.name):
-                self._write(container)
+                try:
+                    self._write(container)
+                except OSError as error:
+                    self._complain(container, error)
 
     def _tell_ports(self, name: str) -> None:
         registry = self._context.registry

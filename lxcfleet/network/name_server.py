@@ -11,6 +11,7 @@ from lxcfleet.host.net import dnsmasq
 from lxcfleet.host.net.stand_in import StandIn
 from lxcfleet.host.process import proc
 from lxcfleet.host.process.standing import Standing
+from lxcfleet.network.rules.rules import Behind
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files.settings import NetworkSettings
 
@@ -97,6 +98,15 @@ def programs(paths: Paths) -> dict[str, int]:
     files = {DNSMASQ: paths.dnsmasq_pid, RESPONDER: paths.responder_pid}
     found = {name: Standing(name, (), pid_file).present() for name, pid_file in files.items()}
     return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def behind(gateway: IPv4Address) -> Behind | None:
+    """The programs that the fleet's name server asks; None: the host has no user for that server. ``gateway``: the bridge's
+    address."""
+    user = dnsmasq.user()
+    if user is None:
+        return None
+    return Behind(dnsmasq.responder_address(gateway), (dnsmasq.RESPONDER_PORT, dnsmasq.STAND_IN_PORT), user)
 
 
 def stop(paths: Paths) -> None:

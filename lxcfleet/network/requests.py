@@ -9,7 +9,7 @@ from lxcfleet.network.addresses.ranges import Subnet
 from lxcfleet.network.rules import guard, rules
 from lxcfleet.network.rules import lan as other_bridge
 from lxcfleet.network.rules.guard import AnyGuest
-from lxcfleet.network.rules.rules import Published
+from lxcfleet.network.rules.rules import Behind, Published
 from lxcfleet.spec.container.addresses import OFF, hardware_address
 from lxcfleet.spec.files.settings import NetworkSettings
 
@@ -22,15 +22,16 @@ def own(
     guests: Collection[AnyGuest],
     *,
     route6: bool,
+    behind: Behind | None,
 ) -> NetworkItem:
-    """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render.
+    """For a bridge that we make, on which containers have addresses of ours. ``route6``, ``behind``: see rules.render.
 
     ``ports``: by further bridge, None: those of the fleet's own.
     """
     bridge = settings.bridge
     ruleset = rules.resume_names(bridge) + rules.render(
         subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access,
-        dns=settings.dns,
+        dns=settings.dns, behind=behind,
     )  # fmt: skip
     ruleset += guard.render(subnet, bridge, guard=settings.guard)
     return {

@@ -77,6 +77,9 @@ class Served:
     def __init__(self, port: int) -> None:
         self.port = port
         self.asked = 0
+        self.go_on = asyncio.Event()
+        """Until then nobody gets an answer."""
+        self.go_on.set()
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -96,6 +99,7 @@ async def served(bounds: Bounds, size: int = 10) -> AsyncIterator[Served]:
 
     async def answer(_: web.Request) -> web.Response:
         made.asked += 1
+        await made.go_on.wait()
         return web.Response(body=bytes(size))
 
     application.router.add_get("/", answer)
@@ -120,21 +124,60 @@ async def until_closed(reader: asyncio.StreamReader) -> None:
         pass
 
 
-@pytest.mark.parametrize("bounds", [Bounds(each=4, total=100), Bounds(each=100, total=4)])
+FULL = [Bounds(each=4, total=100), Bounds(each=100, total=4)]
+
+
+@pytest.mark.parametrize("bounds", FULL)
 def test_there_are_so_many_connections_and_no_more(bounds: Bounds) -> None:
     async def run() -> None:
         async with served(bounds) as server:
-            held = [await server.open() for _ in range(4)]
+            server.go_on.clear()
+            held = [asyncio.create_task(server.ask()) for _ in range(4)]
+            while server.asked < 4:
+                await asyncio.sleep(0.01)
             assert (await server.ask()).startswith(b"HTTP/1.1 409")
-            held[0][1].close()
-            for _ in range(1000):
-                answer = await server.ask()
-                if answer.startswith(b"HTTP/1.1 200"):
-                    break
-                await asyncio.sleep(0.05)
-            assert answer.startswith(b"HTTP/1.1 200")
+            server.go_on.set()
+            assert all(answer.startswith(b"HTTP/1.1 200") for answer in await asyncio.gather(*held))
+            assert (await server.ask()).startswith(b"HTTP/1.1 200")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("bounds", FULL)
+def test_connections_that_ask_for_nothing_keep_nobody_away(bounds: Bounds) -> None:
+    """Whoever held all of them at the metrics' port kept Prometheus away, and 16 did where that is on the same host."""
+
+    async def run() -> None:
+        async with served(bounds) as server:
+            held = [await server.open() for _ in range(40)]
+            held[-1][1].write(b"GET / HT")  # the youngest, whose head has come by half, is the last to go
+            for _ in range(3):
+                assert (await server.ask()).startswith(b"HTTP/1.1 200")
+            held[-1][1].write(b"TP/1.1\r\nHost: x\r\n\r\n")
+            assert (await held[-1][0].read()).startswith(b"HTTP/1.1 200")
             for _, writer in held:
                 writer.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("bounds", FULL)
+def test_of_a_crowd_that_comes_at_once_each_with_a_question_gets_an_answer(bounds: Bounds) -> None:
+    """The loop takes many connections before it reads of the first one."""
+
+    async def run() -> None:
+        async with served(bounds) as server:
+            loop, crowd = asyncio.get_running_loop(), []
+            for number in range(60):
+                sock = socket.socket()
+                sock.connect(("127.0.0.1", server.port))
+                if number == 20:
+                    sock.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                sock.setblocking(False)
+                crowd.append(sock)
+            assert (await loop.sock_recv(crowd[20], 100)).startswith(b"HTTP/1.1 200")
+            for sock in crowd:
+                sock.close()
 
     asyncio.run(run())
 

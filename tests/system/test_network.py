@@ -66,6 +66,12 @@ def name_server(fleet: Fleet) -> str:
     return lines.stdout.split()[2].partition("/")[0]
 
 
+def link_local(fleet: Fleet) -> str:
+    """The bridge's address that the kernel gave it."""
+    asked = ["ip", "-br", "-6", "addr", "show", fleet.bridge, "scope", "link"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[2].partition("/")[0]
+
+
 def services(server: str, name: str) -> set[str]:
     """The SRV records of a name, as ``PORT TARGET``."""
     labels = b"".join(bytes((len(label),)) + label.encode() for label in name.split("."))
@@ -335,12 +341,12 @@ def _hold_streams(address: str, who: str) -> None:
     import os
     import socket
 
-    if who == "user":
-        os.setgroups([])
-        os.setgid(60001)
-        os.setuid(60001)
     held = []
-    for _ in range(40):
+    for number in range(40):
+        # users: of a container that has the host's network, where it can be thousands of users.
+        user = {"guest": 0, "user": 60001, "users": 200001 + number}[who]
+        os.seteuid(0)
+        os.seteuid(user)
         with contextlib.suppress(OSError):
             held.append(socket.create_connection((address, 53), 3))
             held[-1].send(b"\xff\xff")
@@ -368,7 +374,9 @@ def test_nobody_takes_the_name_server_over_tcp_from_others(fleet: Fleet) -> None
     ask = ("--", "python3", "-c", source(_ask_over_tcp, (server, f"{two}.{fleet.tag}.test")))
     code = f"{inspect.getsource(_hold_streams)}\nimport sys\n_hold_streams(*sys.argv[1:])"
     hold = ["/usr/bin/python3", "-c", code, server]
-    for command in ([CLIENT, "exec", one, "--", *hold, "guest"], [*hold, "user"]):
+    near = [part if part != server else f"{link_local(fleet)}%{fleet.bridge}" for part in hold]
+    guest = [CLIENT, "exec", one, "--", *hold, "guest"]
+    for command in (guest, [*hold, "user"], [*hold, "users"], [*near, "user"], [*near, "users"]):
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=fleet.environment()
         ) as crowd:
@@ -378,6 +386,34 @@ def test_nobody_takes_the_name_server_over_tcp_from_others(fleet: Fleet) -> None
             crowd.communicate("\n", timeout=30)
     # The places are free again once their clients have gone.
     until(lambda: fleet.run("exec", one, *ask).status == 0, 10, "it is answered")
+
+
+def _ask_as_a_user(address: str, port: int) -> None:
+    """Ask as a user of the host, over UDP and TCP; fails if either is taken."""
+    import os
+    import socket
+
+    os.setgroups([])
+    os.setgid(60001)
+    os.setuid(60001)
+    for kind, refusal in ((socket.SOCK_DGRAM, PermissionError), (socket.SOCK_STREAM, ConnectionRefusedError)):
+        with socket.socket(socket.AF_INET, kind) as asks:
+            try:
+                asks.connect((address, port))
+                asks.send(b"x")
+            except refusal:
+                continue
+            raise SystemExit(f"{kind} is taken")
+
+
+def test_users_of_the_host_do_not_reach_what_the_name_server_asks(fleet: Fleet) -> None:
+    """2,000 datagrams a second of one user took single answers from others."""
+    fleet.create(fleet.name(1))
+    address = str(dnsmasq.responder_address(IPv4Address(name_server(fleet))))
+    for port in (dnsmasq.RESPONDER_PORT, dnsmasq.STAND_IN_PORT):
+        subprocess.run(["/usr/bin/python3", "-c", source(_ask_as_a_user, (address, port))], check=True)
+    # The name server itself reaches it: it knows no records of that kind.
+    assert services(name_server(fleet), f"_none._tcp.x.y.{fleet.tag}.test") == set()
 
 
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:

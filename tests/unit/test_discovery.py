@@ -243,3 +243,24 @@ def test_a_name_that_cannot_be_written_keeps_neither_the_daemon_nor_others_from_
     monkeypatch.setattr(os, "rename", full)
     parts(paths, running("web1"), running("web2"))[0].settle()
     assert (names(paths, "web1"), names(paths, "web2")) == ([], ["web2.fleet", "web.role.fleet"])
+
+
+def test_other_settings_reach_all_names_but_those_that_can_not_be_written(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one ended a reload."""
+    context = context_of(paths, *(running(name) for name in ("web1", "web2", "web3")))
+    own = Names(context)
+    own.discovery.settle()
+    context.settings = replace(context.settings, domain="other")
+    rename = os.rename
+
+    def full(old: Path, new: Path) -> None:
+        if new.name == "web2":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", full)
+    own.discovery.write_all()
+    found = [names(paths, name)[0] for name in ("web1", "web2", "web3")]
+    assert found == ["web1.other", "web2.fleet", "web3.other"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -113,6 +114,17 @@ def test_a_container_that_is_gone_is_not_settled(fleet: Fleet, monkeypatch: pyte
 def test_a_container_whose_spec_can_not_be_read_just_now_remains(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     with failing(monkeypatch, Path, "read_bytes", errno.ENOMEM):
         assert fleet.lifecycle.remains(fleet.container)
+
+
+def test_a_container_without_a_directory_does_not_remain_whatever_can_be_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose creation had failed was told as broken, until the daemon was started again."""
+    shutil.rmtree(fleet.own.directory)
+    with failing(monkeypatch, Path, "read_bytes", errno.ENOMEM):
+        assert not fleet.lifecycle.remains(fleet.container)
+        with failing(monkeypatch, os, "lstat", errno.EIO):  # nobody knows
+            assert fleet.lifecycle.remains(fleet.container)
 
 
 def test_a_container_that_is_removed_by_half_is_broken_and_says_so(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from lxcfleet.network.addresses import static
 from lxcfleet.network.addresses.ranges import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative, numbers
 from lxcfleet.network.names import aliases
 from lxcfleet.network.names.hosts import group_names, hosts_lines
-from lxcfleet.network.rules.rules import removal, render
+from lxcfleet.network.rules.rules import Behind, removal, render
 from lxcfleet.spec.container.addresses import check_addresses, hardware_address, interface_name, parse_address
 from lxcfleet.spec.container.ports import Port
 from lxcfleet.spec.container.spec import Spec
@@ -247,9 +247,20 @@ def test_only_the_fleets_own_name_server_has_a_limit_of_connections() -> None:
     assert [line.split(" add ")[0].split() for line in limits] == [
         ["ip", "daddr", "10.201.0.1", "tcp", "dport", "53"], ["ip6", "daddr", "fd00:1:2:3::1", "tcp", "dport", "53"],
         ["ip6", "daddr", "fe80::/10", "tcp", "dport", "53"],
-        ["ip", "daddr", "10.201.0.1"], ["ip6", "daddr", "fd00:1:2:3::1"],
+        ["ip", "daddr", "10.201.0.1", "meta", "skuid", "<", "65536"],
+        ["ip6", "daddr", "fd00:1:2:3::1", "meta", "skuid", "<", "65536"],
+        ["ip6", "daddr", "fe80::/10", "fib", "daddr", "type", "local", "meta", "skuid", "<", "65536"],
     ]  # fmt: skip
     assert "@asking" not in render(SUBNET, "br-1", nat=True, dns=False)
+
+
+def test_what_the_name_server_asks_is_for_it_alone() -> None:
+    """Over UDP a connection counts as established for a while after its end: the state lets nobody in."""
+    behind = Behind(IPv4Address("127.201.0.1"), (953, 954), 105)
+    chain = render(SUBNET, "br-1", nat=True, behind=behind).partition("chain from_users")[2]
+    refusal = "ip daddr 127.201.0.1 meta l4proto { tcp, udp } th dport { 953, 954 } meta skuid != 105 drop"
+    assert chain.index("meta skuid 0 accept") < chain.index(refusal) < chain.index("ct state")
+    assert "953" not in render(SUBNET, "br-1", nat=True)
 
 
 def test_labels_become_names_of_groups() -> None:

@@ -156,15 +156,22 @@ class Lifecycle:
         This counts even if it has lost its name: its files still belong to the ids, and its disk limit still exists.
         """
         if container.spec is None:
-            there = os.path.lexists(self._paths.container(container.name).directory)
-        else:  # what can't be read just now is there all the same
+            there = not self.has_lost_its_name(container.name)
+        else:  # what can't be read just now is there all the same, if there is any directory
             found = store.load(self._paths, container.name)
-            there = found == container.wanted or isinstance(found, Broken)
+            unread = isinstance(found, Broken) and not self.has_lost_its_name(container.name)
+            there = found == container.wanted or unread
         return there or bool(self._leftovers(container.name))
 
     def has_lost_its_name(self, name: str) -> bool:
-        """Whether no directory has the container's name any more."""
-        return not os.path.lexists(self._paths.container(name).directory)
+        """Whether no directory has the container's name any more. If the disk does not tell, one has."""
+        try:
+            os.lstat(self._paths.container(name).directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            pass
+        return False
 
     async def remove_leftovers(self, name: str) -> None:
         """Remove all directories of the container, whatever their present name. Raises FleetError."""

@@ -3,13 +3,19 @@
 aiohttp reads all that a client sends ahead, and keeps each answer until the client reads it. So whoever may only ask could
 take all of the daemon's memory, or its descriptors. Here a connection carries one request: its head within some seconds, a
 body of the length that the head gives, and nothing after that. Root, and who may do everything, have no limits.
+
+Where all places are taken, a new connection gets that of one that has asked for nothing, or reads no answer: who holds many
+keeps nobody else away, not even from the same address, as Prometheus is often one of several programs on this host.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import re
+import termios
+from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -26,6 +32,8 @@ _HEAD = 1 << 15
 _AHEAD = 1 << 16
 """Bytes that a client may send after its request; they are dropped."""
 _SWEEP_SECONDS = 1.0
+_STALLED_SECONDS = 2.0
+"""A client that has read nothing of an answer for so long can lose its place to another one."""
 _END = re.compile(rb"\r?\n\r?\n")
 _LINE = re.compile(rb"[A-Z]{1,16} [^\r\n]+ HTTP/1\.[01]\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)
@@ -77,8 +85,10 @@ class Gate:
         owner = self._owner(transport)
         connection.limited = owner is not None
         if owner is not None:
-            if self._counts[owner] >= self.bounds.each or self._counts.total() >= self.bounds.total:
-                raise Busy("too many connections", hint="close some, or try again in a moment")
+            if self._counts[owner] >= self.bounds.each:
+                self._make_room({each for each in self._connections if each.owner == owner})
+            elif self._counts.total() >= self.bounds.total:
+                self._make_room(self._connections)
             self._counts[owner] += 1
             connection.owner = owner
             self._connections.add(connection)
@@ -87,6 +97,14 @@ class Gate:
         if self._runner.server is None:
             raise Busy("the daemon ends", hint="the same command again asks the next daemon")
         return cast(asyncio.Protocol, self._runner.server())
+
+    def _make_room(self, among: set[_Connection]) -> None:
+        """End the oldest connection that is of no use. Raises Busy if all of them are at work."""
+        useless = next((each for each in sorted(among, key=lambda each: each.began) if each.is_useless), None)
+        if useless is None:
+            raise Busy("too many connections", hint="close some, or try again in a moment")
+        self.gone(useless)
+        useless.end()
 
     def gone(self, connection: _Connection) -> None:
         """A connection has ended."""
@@ -118,8 +136,10 @@ class _Connection(asyncio.Protocol):
         self._left = 0
         """Bytes of the body that are still to come."""
         self._ahead = 0
-        self._began = self._moved = asyncio.get_running_loop().time()
+        self.began = self._moved = asyncio.get_running_loop().time()
+        """When it began, and when the client last read something, or had nothing to read."""
         self._unread = 0
+        self._stalled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol; likewise the others."""
@@ -204,10 +224,32 @@ class _Connection(asyncio.Protocol):
         if not unread or unread < self._unread:
             self._moved = moment
         self._unread = unread
-        age = moment - self._began
+        self._stalled = moment - self._moved > _STALLED_SECONDS
+        age = moment - self.began
         slow = age > bounds.head if self._head is not None else self._left > 0 and age > bounds.body
         if slow or moment - self._moved > bounds.unread:
-            self._transport.abort()
+            self.end()
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether it has not asked for anything yet, or reads nothing of its answer."""
+        return self._stalled or ((self._head is not None or self._left > 0) and not self._has_sent())
+
+    def _has_sent(self) -> bool:
+        """Whether the client has sent something that nobody has read yet. Of many who come at once all are let in first."""
+        if self._transport is None:
+            return False
+        waiting = array("i", [0])
+        try:
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        except OSError:
+            return False
+        return waiting[0] > 0
+
+    def end(self) -> None:
+        """End it, whatever is under way."""
+        assert self._transport is not None
+        self._transport.abort()
 
 
 async def _close(_: web.Request, response: web.StreamResponse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pwd
 import socket
 import sys
 from ipaddress import IPv4Address
@@ -26,6 +27,14 @@ STAND_IN_PORT = 954
 
 _NOBODYS = IPv4Address("127.53.53.53")
 """An address of the host on which nobody listens."""
+
+
+def user() -> int | None:
+    """The name server's user; None: the host has none, as it has no dnsmasq."""
+    try:
+        return pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        return None
 
 
 def responder_address(gateway: IPv4Address) -> IPv4Address:

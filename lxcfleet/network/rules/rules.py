@@ -29,10 +29,25 @@ class Published:
     affinity: Affinity = Affinity.NONE
 
 
+@dataclass(frozen=True)
+class Behind:
+    """The programs that the fleet's name server asks. Nobody else has a reason to, and who asks them much takes their time
+    from it."""
+
+    address: IPv4Address
+    """In the loopback network."""
+    ports: tuple[int, ...]
+    user: int
+    """Of the host: the name server's. It and root may ask."""
+
+
 _TABLE = "lxcfleet_"
 MOST_STREAMS = 6
 """So many TCP connections to the name server may one container have, and one user of the host. dnsmasq has a process for
 each, 20 of them for all, and waits for minutes for what a client does not send."""
+MAPPED = 65536
+"""Users from here on are mostly those of containers (subuid(5)): one that has the host's network can be 65,536 of them, so
+all of them together have what one other user has."""
 PUBLISHED = ("published", "published6")
 """The chains that say where the host's ports lead."""
 
@@ -61,12 +76,14 @@ def render(
     route6: bool = False,
     host_access: bool = True,
     dns: bool = True,
+    behind: Behind | None = None,
 ) -> str:
     """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
 
     ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
     ``host_access``: whether containers that are not isolated may connect to the host itself.
     ``dns``: whether the fleet's name server is at the bridge's addresses. Then no published port 53 takes its place.
+    ``behind``: what that asks, if it is known.
     """
     own = table(bridge)
     name_server = list(_name_server(subnet)) if dns else []
@@ -104,7 +121,7 @@ def render(
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
         "  }",
         *_to_the_host(subnet if dns else None, bridge, host_access=host_access),
-        *(_users_of_the_host(subnet) if dns else ()),
+        *(_users_of_the_host(subnet, behind) if dns else ()),
         *_translation(subnet, bridge, nat=nat),
         "}",
         "",
@@ -144,16 +161,24 @@ def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> li
     ]
 
 
-def _users_of_the_host(subnet: Subnet) -> Iterator[str]:
+def _users_of_the_host(subnet: Subnet, behind: Behind | None) -> Iterator[str]:
     """The chain that says how much of the fleet's name server a user of the host may have."""
     yield "  chain from_users {"
     yield "    type filter hook output priority filter; policy accept;"
+    yield "    meta skuid 0 accept"
+    if behind is not None:
+        # Not by the state of a connection: over UDP, one that the name server began would admit whoever has its port next.
+        ports = ", ".join(map(str, behind.ports))
+        others = f"ip daddr {behind.address} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} meta skuid != {behind.user}"
+        yield f"    {others} meta l4proto tcp reject with tcp reset"
+        yield f"    {others} drop"
     yield "    tcp dport != 53 accept"
     yield "    ct state != new accept"
-    yield "    meta skuid 0 accept"
     limit = f"add @asking_users {{ meta skuid ct count over {MOST_STREAMS} }} reject with tcp reset"
-    for there in _to_name_server(subnet):
-        yield f"    {there} {limit}"
+    # The host's own address of that kind leads to it, too, if it is the bridge's: no rule can tell by which interface.
+    for there in (*_to_name_server(subnet), "ip6 daddr fe80::/10 fib daddr type local"):
+        yield f"    {there} meta skuid >= {MAPPED} ct count over {MOST_STREAMS} reject with tcp reset"
+        yield f"    {there} meta skuid < {MAPPED} {limit}"
     yield "  }"
 
 
