@@ -52,7 +52,7 @@ def spec(number: int) -> Spec:
 def test_the_launcher_is_told_which_port_belongs_where() -> None:
     subnet = Subnet(IPv4Network("10.201.0.0/16"), None)
     ports: dict[str | None, list[str]] = {None: ["lf0ac90002"], "lg0ac90000-1": ["lf0ac903e8"]}
-    found = requests.own(NetworkSettings(), subnet, ports, [], [], route6=False)
+    found = requests.own(NetworkSettings(), subnet, ports, [], [], route6=False, behind=None)
     assert (found["ports"], found["further"]) == (["lf0ac90002"], {"lg0ac90000-1": ["lf0ac903e8"]})
 
 
