@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
@@ -19,6 +21,9 @@ ENTERED_AT_ONCE = 8
 ASKED_AGAIN_AT_ONCE = 4
 """How many systemds that did not answer in time are asked at the same moment, besides. Such a question waits longer, and so
 takes no turn of the other commands: a container that answers none makes no other wait."""
+SLOW_SECONDS, SLOW_AT_ONCE = 2.0, 8
+"""Commands of containers whose last ones took longer than that have as many turns of their own: where they hang, they make
+no other wait."""
 CONNECTED_AT_ONCE = 128
 _ASK_SYSTEMD = """
 word=$(systemctl is-system-running --wait)
@@ -42,14 +47,18 @@ class Checks:
         self._launcher = launcher
         self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
         self._asked_again = asyncio.Semaphore(ASKED_AGAIN_AT_ONCE)
+        self._slow = asyncio.Semaphore(SLOW_AT_ONCE)
         self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
 
-    async def check(self, container: Container, running: Running, check: HealthCheck) -> CheckResult:
-        """Do the check once. Whatever keeps it from passing is its result."""
+    async def check(self, container: Container, running: Running, check: HealthCheck, *, slow: bool) -> CheckResult:
+        """Do the check once. Whatever keeps it from passing is its result. ``slow``: its last ones took long."""
         if running.payload.frozen:
             return CheckResult(False, "it is frozen")
         if check.kind is CheckKind.EXEC:
-            return await self._run(container, check)
+            async with self._slow if slow else self._entered:
+                began = time.monotonic()
+                result = await self._run(container, check)
+            return replace(result, slow=time.monotonic() - began > SLOW_SECONDS)
         if not container.addresses:
             return CheckResult(False, "it has no address")
         address = str(container.addresses[0])
@@ -73,8 +82,7 @@ class Checks:
 
     async def _run(self, container: Container, check: HealthCheck) -> CheckResult:
         try:
-            async with self._entered:
-                answer = await self._enter(container, check.command, check.timeout)
+            answer = await self._enter(container, check.command, check.timeout)
         except FleetError as error:
             return CheckResult(False, error.message)
         except OSError as error:  # as where the daemon has no file descriptor left

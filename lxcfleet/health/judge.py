@@ -50,6 +50,8 @@ class CheckResult:
     passed: bool
     reason: str = ""
     """Why it failed, in a few words."""
+    slow: bool = False
+    """Whether it kept a process of the launcher for long."""
 
 
 @dataclass(frozen=True)

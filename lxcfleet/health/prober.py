@@ -35,6 +35,8 @@ STILL_SECONDS = 0.1
 """The pause after a check of a container that was frozen for a copy meanwhile."""
 _SHORT = 0.1
 """So many seconds short of what is demanded, health is known until the question that is due is answered."""
+_SLOW_FOR = 10
+"""So many checks after one that took long."""
 _PROCESSORS = len(os.sched_getaffinity(0))
 
 
@@ -58,6 +60,8 @@ class _Watch:
     """Whether a check of its own has to pass as well when it was well for ``wanted``."""
     boots: bool = False
     """Whether that begins with the boot of a systemd."""
+    slow: int = 0
+    """For so many more checks, its own take turns of their own: one that hangs now and then makes no other wait."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -251,7 +255,8 @@ class Prober:
         watch.inherited = False
         while container.running is running:
             asked, stills = proc.uptime(), container.stills
-            result = await self._checks.check(container, running, check)
+            result = await self._checks.check(container, running, check, slow=watch.slow > 0)
+            watch.slow = _SLOW_FOR if result.slow else max(0, watch.slow - 1)
             if container.running is not running:
                 return
             if not result.passed and (container.still or container.stills != stills):

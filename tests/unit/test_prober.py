@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.health import checks as asking
@@ -31,6 +34,8 @@ class Checks:
     def __init__(self, *answers: CheckResult | Exception | Systemd) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.slow: list[bool] = []
+        """Of each check, whether it was known that the last ones took long."""
 
     def _answer(self) -> Any:
         self.asked += 1
@@ -39,7 +44,8 @@ class Checks:
             raise answer
         return answer
 
-    async def check(self, *_: object) -> CheckResult:
+    async def check(self, *_: object, slow: bool) -> CheckResult:
+        self.slow.append(slow)
         return cast(CheckResult, self._answer())
 
     async def systemd(self, _: Container, _course: Course) -> Systemd:
@@ -234,6 +240,41 @@ class Asked:
         if item["name"] in self.silent:
             await asyncio.Event().wait()
         return {"error": None, "status": 0, "output": "systemd is running\n"}
+
+
+def test_commands_that_hang_make_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight containers whose checks hung took the turns of all others."""
+    monkeypatch.setattr(asking, "SLOW_SECONDS", -1.0)  # each took longer than that
+    silent = [f"silent{number}" for number in range(20)]
+    launcher, check = Asked(*silent), HealthCheck(CheckKind.EXEC, command=("true",))
+    here: Any = SimpleNamespace(payload=SimpleNamespace(frozen=False))
+
+    async def test() -> None:
+        them = asking.Checks(cast(Any, launcher))
+        hang = [asyncio.create_task(them.check(Container(name, Spec(name)), here, check, slow=True)) for name in silent]
+        await asyncio.sleep(0)
+        result = await asyncio.wait_for(them.check(Container("web", Spec("web")), here, check, slow=False), 60)
+        assert (result.passed, result.slow) == (True, True)
+        for each in hang:
+            each.cancel()
+        await asyncio.gather(*hang, return_exceptions=True)
+
+    asyncio.run(test())
+    assert [name for name, _ in launcher.asked] == [*silent[: asking.SLOW_AT_ONCE], "web"]
+
+
+def test_a_container_with_a_check_that_took_long_has_other_turns_for_a_while(tmp_path: Path) -> None:
+    checks = Checks(CheckResult(True), CheckResult(False, slow=True), CheckResult(True), CheckResult(True))
+    world = World(tmp_path, checks, Spec("web", health=HealthCheck(CheckKind.EXEC, command=("true",), interval=0.01)))
+
+    async def test() -> None:
+        while checks.asked < 14:
+            await asyncio.sleep(0.01)
+        assert checks.slow[:2] == [False, False]
+        assert checks.slow[2:12] == [True] * 10
+        assert checks.slow[12] is False
+
+    run(world, test)
 
 
 def test_systemds_that_do_not_answer_make_no_other_wait() -> None:

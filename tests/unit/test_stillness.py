@@ -319,7 +319,7 @@ def test_a_check_that_fails_because_of_the_freeze_does_not_count(tmp_path: Path,
     seen: list[Health | None] = []
 
     class Fails:
-        async def check(self, *_: Any) -> CheckResult:
+        async def check(self, *_: Any, slow: bool) -> CheckResult:
             container.stills += 1
             if len(seen) > 3:
                 container.running = None
