@@ -344,6 +344,7 @@ class Parts:
         subscribe("log of events", Event, self.events.hear)
         subscribe("host's log", Event, self._tell)
         subscribe("consoles", Began, lambda event: self.consoles.began(event.container))
+        subscribe("consoles", SpecChanged, lambda event: self.consoles.respecified(event.container))
         subscribe("consoles", Exited, lambda event: self.consoles.ended(event.container, event.running))
         subscribe("consoles", Gone, lambda event: self.consoles.forget(event.container))
         subscribe("consoles", ActionDone, self._acted)

@@ -385,8 +385,8 @@ class _Planner:
         values, moved = {}, set()
         for key, row in askable().items():
             has, wants = getattr(spec, key), getattr(like, key)
-            if key == "profile" or (last is None and key not in said and row.setting):
-                continue  # what the settings say now holds for new containers alone
+            if key == "profile" or (last is None and key not in said and (row.setting or row.stays)):
+                continue  # what the settings say now holds for new containers alone, and what stays was not the file's
             if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
                 if key in said and has != wants:
                     is_now, in_file = _words(row, has, wants)

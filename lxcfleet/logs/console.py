@@ -48,6 +48,13 @@ class Limits:
 
     rate: int
     burst: int
+    wanted: bool = True
+    """Whether any are: otherwise all is read, and nothing passed on."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether there are more lines than may be passed on."""
+        return self.wanted and self.rate > 0
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,12 @@ class Console:
         """Whether lines were left out of which nobody was told yet."""
         return self._position is not None and bool(self._position.lost or self._position.jumps)
 
-    def follow(self, run: Run, *, over: bool) -> None:
-        """The container runs anew, or has other fields. What is read until the begin of the run is the former one's."""
+    def follow(self, run: Run, limits: Limits, *, over: bool) -> None:
+        """The container runs anew, or has other fields or limits. What is read until the begin of the run is the former
+        one's."""
+        if limits != self._limits:
+            self._limits = limits
+            self._allowance = Allowance(limits.rate, limits.burst, float(limits.burst), time.monotonic())
         self._over = over
         if run.mark is None or self._position is None:
             self._run, self._next = run, None
@@ -117,6 +128,7 @@ class Console:
 
     def step(self, send: Send) -> Outcome:
         """Pass on what stands in the file, up to ``CHUNK`` bytes. Raises OSError if it can't be read."""
+        send = send if self._limits.wanted else _drop
         if self._descriptor < 0 and not self._open():
             self.adrift = not self._over
             return Outcome.REST
@@ -165,7 +177,7 @@ class Console:
         return None if renamed else 0
 
     def _pass_on(self, pieces: Iterator[Line], send: Send, position: Position) -> Outcome:
-        allowed = self._allowance.refill(time.monotonic()) if self._limits.rate else CHUNK
+        allowed = self._allowance.refill(time.monotonic()) if self._limits.counts else CHUNK
         base, line, sent, self._slow = position.offset, self._run.head.line, 0, False
         for piece in islice(pieces, allowed):
             if not send(line(clean(piece.text), partial=piece.partial)):
@@ -264,6 +276,11 @@ class Console:
             return False
         self._descriptor = descriptor
         return True
+
+
+def _drop(_: bytes) -> bool:
+    """Take an entry that nobody is to have."""
+    return True
 
 
 def _inode(path: str) -> int | None:

@@ -20,6 +20,7 @@ from lxcfleet.host.process.servant import Servant, readable, send_datagram
 from lxcfleet.logs import messages
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Told
+from lxcfleet.spec.container.logs import USUAL_LOGS
 from lxcfleet.spec.files.settings import LogsSettings, LogTarget
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,10 @@ class Keeper:
         """A container ended. Its last line may have no end."""
         self._tell(self._follow(container, running, over=True))
 
+    def respecified(self, container: Container) -> None:
+        """A container that runs has another spec: its fields or its limits may be others."""
+        self._tell(self._follow(container, container.running))
+
     def acted(self, container: Container) -> None:
         """An action on a container is over: it may have run for so short that nobody saw it."""
         if container.running is None:
@@ -171,8 +176,7 @@ class Keeper:
         """Leave everything behind that a new process has to know."""
         to, path = target(self._settings)
         self._to = to
-        limits = {"rate": self._settings.rate, "burst": self._settings.burst}
-        self._tell({"do": "settings", "to": to, "socket": path, **limits})
+        self._tell({"do": "settings", "to": to, "socket": path})
         first = not self._paths.logs_begun.exists()
         for container in self._containers:
             # What stood in files before there was any passing on is old.
@@ -233,4 +237,12 @@ class Keeper:
             "mark": mark,
             "over": over,
             "skip": skip,
+            **self._limits(container),
         }
+
+    def _limits(self, container: Container) -> dict[str, Any]:
+        """What of its lines is passed on: as its spec says, or else the settings."""
+        spec = container.spec or container.wanted
+        own = spec.logs if spec is not None else USUAL_LOGS
+        rate = self._settings.rate if own.rate is None else own.rate
+        return {"journal": own.journal, "rate": rate, "burst": own.burst or self._settings.burst}

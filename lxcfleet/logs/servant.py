@@ -43,7 +43,6 @@ class Follower:
         self._host = host
         self._form: Form | None = None
         self._log: LogSocket | None = None
-        self._limits = Limits(0, 0)
         self._consoles: dict[str, Console] = {}
         self._watched: dict[int, str] = {}
         self._watch_of: dict[str, tuple[int, int]] = {}
@@ -77,7 +76,6 @@ class Follower:
 
     def _settle(self, order: Mapping[str, Any]) -> None:
         """Settings come first, and at most once: other ones are for another process."""
-        self._limits = Limits(order["rate"], order["burst"])
         self._form = None if order["to"] == "none" else Form(order["to"])
         self._log = None if self._form is None else LogSocket(order["socket"])
 
@@ -85,13 +83,14 @@ class Follower:
         name, form = order["name"], self._form or Form.JOURNAL
         mark = order["mark"]
         run = Run(Head(form, order["fields"], self._host), None if mark is None else (mark[0], mark[1]))
+        limits = Limits(order["rate"], order["burst"], wanted=order["journal"])
         console = self._consoles.get(name)
         if console is None:
             self._consoles[name] = Console(
-                order["directory"], run, form, self._limits, over=order["over"], skip=order["skip"]
+                order["directory"], run, form, limits, over=order["over"], skip=order["skip"]
             )
         else:
-            console.follow(run, over=order["over"])
+            console.follow(run, limits, over=order["over"])
         self._dirty[name] = None
 
     def _forget(self, name: str) -> None:

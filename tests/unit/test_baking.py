@@ -96,6 +96,15 @@ def test_the_time_begins_once_its_tests_are_good() -> None:
     assert isinstance(look(plan, world(701.0, trials=(bad,)))[1], Stop)
 
 
+def test_a_group_may_have_a_time_of_its_own() -> None:
+    plan = begun()
+    plan = plan.update(replace(plan.members["a"], bake=30.0))
+    plan, _ = look(plan, world(8.0))
+    assert look(plan, world(30.0))[1] == Wait(1.0, "a: baking, 8 s left")
+    assert look(plan, world(38.0))[1] == Prove(("a",))
+    assert look(begun().update(replace(begun().members["a"], bake=0.0)), world(8.0))[1] == Restart(("b",))
+
+
 def test_only_canaries_are_baked() -> None:
     members = {name: Member(name, OLD) for name in NAMES}
     plan = Rollout("r1", RolloutKind.RESTART, replace(POLICY, canaries=Share(0)), "now", members)

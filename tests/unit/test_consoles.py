@@ -264,6 +264,18 @@ def test_lines_that_were_left_out_are_counted_also_across_a_kill(world: World) -
     assert [entry["LXCFLEET_LOST"] for entry in world.log.entries if "LXCFLEET_LOST" in entry] == [b"95"]
 
 
+def test_other_limits_hold_from_then_on(world: World) -> None:
+    """A container's own limits may change while it runs: at the line where its console is."""
+    world.work()
+    for limits, texts in ((Limits(1, 2), ["0", "1"]), (Limits(1, 1, wanted=False), []), (Limits(1, 1), ["0"])):
+        world.console.follow(run("1"), limits, over=False)
+        world.log.entries.clear()
+        world.print("0\n1\n2\n")
+        world.work()
+        assert [entry["MESSAGE"].decode() for entry in world.log.entries if "LXCFLEET_LOST" not in entry] == texts
+    assert not world.console.step(world.log.send).value
+
+
 def test_files_that_were_overwritten_unread_are_told(world: World) -> None:
     world.print("one\n")
     world.work()
@@ -281,7 +293,7 @@ def test_a_line_without_an_end_waits_for_it_and_comes_when_the_container_has_end
     world.print("login: ")
     world.work()
     assert world.log.texts == []
-    world.console.follow(run("1"), over=True)
+    world.console.follow(run("1"), world.limits, over=True)
     world.work()
     assert world.log.texts == ["login: "]
     assert world.console.over
@@ -292,7 +304,7 @@ def test_lines_belong_to_the_run_that_printed_them(world: World) -> None:
     mark = (world.file.stat().st_ino, world.file.stat().st_size)
     world.console.step(lambda _: False)
     world.print("second\n")
-    world.console.follow(run("2", mark), over=False)
+    world.console.follow(run("2", mark), world.limits, over=False)
     world.work()
     assert [(entry["LXCFLEET_RUN"], entry["MESSAGE"]) for entry in world.log.entries] == [
         (b"1", b"first"), (b"1", b"unfinished"), (b"2", b"second"),
@@ -356,10 +368,10 @@ def test_lines_go_to_journald_where_it_runs(tmp_path: Path) -> None:
 
 def test_orders_are_carried_out_and_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
     follower = Follower("host")
-    follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "none"), "rate": 0, "burst": 1})
+    follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "none")})
     (tmp_path / "console.log").write_text("line\n")
     order = {"do": "follow", "name": "a", "directory": str(tmp_path), "fields": {"CONTAINER_NAME": "a"}, "mark": None,
-             "over": False, "skip": False}  # fmt: skip
+             "over": False, "skip": False, "journal": True, "rate": 0, "burst": 1}  # fmt: skip
     follower.obey(order)
     follower.obey({"do": "tell", "fields": {"SYSLOG_IDENTIFIER": "lxcfleet"}, "message": "event", "priority": 6})
     follower.round()

@@ -166,7 +166,7 @@ def test_values_that_contradict_each_other_can_t_be_set() -> None:
 
 def test_a_key_that_the_fleet_assigns_can_t_be_requested() -> None:
     assert set(stored()) - set(askable()) == {
-        "first_id", "address", "address6", "hardware", "fleet", "group", "created", "generation"
+        "first_id", "address", "address6", "hardware", "fleet", "group", "created"
     }
     assert set(askable()) - set(askable(profile=True)) == {"profile"}
 

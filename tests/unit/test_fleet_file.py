@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.container.logs import Logs
 from lxcfleet.spec.files import env_file, fleet_file, fleet_groups, fleet_layers, fleet_sources
 from lxcfleet.spec.files import settings as all_settings
 from lxcfleet.spec.files.fleet_file import FleetFile
 from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.policies.rollout import Share
 from lxcfleet.spec.reading import marked_yaml
 
 MOST_SECONDS = 5.0
@@ -115,14 +118,31 @@ groups:
         "f:14: groups: web: health: takes exactly one of exec, tcp, http and ignore_units",
         "f:15: groups: web: members: api1: is no member of the group web",
         "f:15: groups: web: members: web1: pids: expected a whole number, found text",
-        "f:15: groups: web: members: web1: logs: not known to this version of lxcfleet",
-        "f:15: groups: web: members: web1: stop: not known to this version of lxcfleet: write stop_",
+        "f:15: groups: web: members: web1: stop: there is no such key: write `stop_signal` and `sto",
+        "f:15: groups: web: members: web1: logs: expected a mapping, found a list",
         "f:15: groups: web: members: web1: rollout is for the group as a whole",
         "f:17: groups: x1: disk: a privileged container's disk space can't be limited: its root is ",
         "f:17: groups: x1: x1 is in the group x, too (f:16)",
         "f:18: groups: -a: '-a' can't be a container's name: a name has 1 to 63 lower-case letters,",
         "f:19: groups: y: expected a mapping, found a list",
     ]
+
+
+def test_every_key_that_a_file_may_have_is_carried_out_or_refused_with_what_to_write() -> None:
+    text = (Path(__file__).parent / "every_key.yaml").read_text()
+    file = fleet_file.parse(Sources(text, "f", {"common.env": "MODE=test\nTZ=UTC\n", "web.env": "MODE=x\n"}), Config())
+    web = file.groups["web"]
+    keys = re.findall(r"(?m)^    ([a-z_]+):", text)
+    assert {*keys} - {*web.said} == {"count", "profiles", "env_files", "members", "rollout"}
+    assert (web.said["generation"], web.said["logs"]) == (41, Logs(True, 500, 5000))
+    assert (web.rollout.canaries, web.rollout.bake) == (Share(2), 600.0)
+    assert web.said["environment"] == {"MODE": "prod", "TZ": "UTC"}
+    others = "    base: live\n    stop: {signal: TERM, timeout: 10}\n    autoscale: {min: 2, max: 40}\n"
+    with pytest.raises(InvalidInput) as caught:
+        fleet_file.parse(Sources(text + others, "f", {"common.env": "", "web.env": ""}), Config())
+    told = [line.split(": ", 4) for line in caught.value.why.splitlines()]
+    assert [(place, key) for place, _, _, key, _ in told] == [("f:54", "base"), ("f:55", "stop"), ("f:56", "autoscale")]
+    assert [words for *_, words in told] == [f"there is no such key: {fleet_layers.OTHERWISE[key]}" for *_, key, _ in told]
 
 
 def test_members_of_two_groups_may_not_be_the_same_unless_hosts_tell_them_apart() -> None:

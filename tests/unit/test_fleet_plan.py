@@ -130,6 +130,24 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     assert not plan(file, None, (), after, DECLARING).changed
 
 
+def test_the_base_that_a_container_was_given_stays_until_the_file_names_another_one() -> None:
+    """`rollback`, or a way back from a bad patch, puts containers on a generation: no file takes that back unasked."""
+    text = "  web: {count: 1, memory: 64M%s}\n"
+    first = planned(text % "", {})
+    now = carry_out(first, {})["web1"].spec
+    assert now is not None
+    back = replace(now, generation=3)
+    stranger = replace(back, fleet=None, group=None)
+    for spec, before in ((back, first.after), (stranger, None)):
+        adopted = planned(text % "", {"web1": Current(spec, spec)}, before, adopt=True)
+        assert all(each.spec is not None and each.spec.generation == 3 for each in adopted.changes)
+    moved = planned(text % ", generation: 4", {"web1": Current(back, back)}, first.after)
+    assert [(each.kind, each.differs) for each in moved.changes] == [(Kind.RESTART, {"generation": ("3", "4")})]
+    on = replace(back, generation=4)
+    gone = planned(text % "", {"web1": Current(on, on)}, moved.after)
+    assert [(each.kind, each.differs) for each in gone.changes] == [(Kind.RESTART, {"generation": ("4", "0")})]
+
+
 def test_what_others_changed_stays_until_the_file_moves() -> None:
     text = "  web: {count: 2, command: [a], memory: 1G}\n"
     made = planned(text, {})

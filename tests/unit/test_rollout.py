@@ -70,6 +70,25 @@ def test_canaries_go_first_and_are_healthy_ones() -> None:
     assert len(planner.preview(replace(plan, policy=more), well(10))[0]) == 4  # no more than may be down at once
 
 
+def test_a_group_has_canaries_of_its_own_and_all_others_wait_for_them() -> None:
+    web = [Member(name, OLD, crew="shop/web") for name in ("c4", "c5", "c6", "c7")]
+    late = Member("c8", OLD, crew="shop/late", priority=1)
+    crews = {"shop/web": Share(50, percent=True), "shop/late": Share(1)}
+    plan = rollout(*many(3), *web, late, crews=crews, policy=policy(canaries=Share(1), max_unavailable=Share(8)))
+    assert planner.preview(plan, well(8)) == [("c1", "c4", "c5"), ("c2", "c3", "c6", "c7"), ("c8",)]
+    assert planner.preview(replace(plan, crews={**crews, "shop/web": Share(0)}), well(8))[:2] == [
+        ("c1",), ("c2", "c3", "c4", "c5", "c6", "c7"),
+    ]  # fmt: skip
+    begun = planner.begin_wave(plan, ("c1", "c4", "c5"))
+    assert [member.canary for member in begun.members.values()] == [True, False, False, True, True, False, False, False]
+    assert [member.canary for member in planner.begin_wave(begun, ("c6", "c8")).members.values()][5:] == [False, False, True]
+    assert [begun.tried(crew) for crew in (None, *crews)] == [True, True, False]
+    alone = planner.begin_wave(plan, ("c4",))
+    assert not alone.tried(None)
+    assert planner.begin_wave(alone, ("c1", "c2")).members["c2"].canary
+    assert not planner.patched(begun).tried("shop/web")
+
+
 def test_a_patch_on_the_way_has_canaries_of_its_own() -> None:
     plan = rollout(*many(8), kind=RolloutKind.PATCH, policy=policy(canaries=Share(1)), patch=1, scanned=1)
     plan = planner.begin_wave(plan, ("c1",))
@@ -508,6 +527,7 @@ def test_a_rollout_is_read_as_it_was_written(data: st.DataObject) -> None:
     plan = rollout(
         *members.values(),
         pools={"db": Share(50, percent=True)},
+        crews={"web": Share(2)},
         status=data.draw(st.sampled_from(Status)),
         halted=data.draw(st.none() | st.builds(Halt, st.none() | text, text, text)),
         selections=({"patterns": ["a*"], "labels": {}, "everything": False},),

@@ -99,7 +99,10 @@ class World:
             0.0, 8.0, data.draw(st.sampled_from([("*",), ("a",), ()])), bake=data.draw(st.sampled_from([0.0, 3.0])),
         )  # fmt: skip
         self.priorities = {name: data.draw(st.integers(0, 1)) for name in self.boxes}
-        begun = Rollout(id="r1", kind=RolloutKind.PATCH, created="now", policy=self.policy, members={})
+        begun = Rollout(
+            id="r1", kind=RolloutKind.PATCH, created="now", policy=self.policy, members={}, crews={"own": Share(1)}
+        )
+        self.crew = {name for name in self.boxes if data.draw(st.booleans(), "crew")}
         self.file = state.to_json(planner.merge(planner.patched(begun), self.stale(), 1))
         self.blocked = 0
         self.kills = 0
@@ -123,7 +126,8 @@ class World:
         return {
             name: Member(
                 name, box.identity, self.priorities[name], min_healthy_time=self.data.draw(st.sampled_from([0.0, 2.0])),
-                healthy_deadline=8.0,
+                healthy_deadline=8.0, crew="own" if name in self.crew else None,
+                bake=3.0 if name in self.crew else None,
             )
             for name, box in self.boxes.items()
             if box.stale_since and box.runs and not box.owed
@@ -192,7 +196,7 @@ class World:
             case Restart(chosen):
                 self.check_wave(plan, chosen)
                 done = [m for m in plan.members.values() if m.canary and m.phase is MemberPhase.DONE and m.restarted_for]
-                assert all(m.baked_from is not None or not self.policy.bake or not m.expected for m in done)
+                assert all(m.baked_from is not None or not plan.bake(m) or not m.expected for m in done)
                 self.write(planner.begin_wave(plan, chosen))
                 for name in chosen:
                     if self.killed():
@@ -206,7 +210,7 @@ class World:
         """Check that the time under watch was not cut short."""
         for name in chosen:
             assert plan.members[name].canary
-            assert self.boxes[name].age >= (plan.members[name].baked_from or 0.0) + self.policy.bake
+            assert self.boxes[name].age >= (plan.members[name].baked_from or 0.0) + plan.bake(plan.members[name])
 
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
         """Check that no container goes down which has to stay up."""

@@ -222,6 +222,12 @@ options:
       - >-
         The release of an app that it has, read-only: at /opt/NAME, unless another path is named.
     type: str
+  generation:
+    description:
+      - >-
+        The generation that it stands on, a frozen base, by its number; 0: the host's root, as it is at each
+        start. C(lxcfleet generation list) has the numbers, which are this host's own.
+    type: int
   secrets:
     description:
       - >-
@@ -316,6 +322,11 @@ options:
     description:
       - >-
         How often a snapshot of it is made by itself, and how many of these are kept: every, keep.
+    type: str
+  logs:
+    description:
+      - >-
+        Whether its lines go to the host's log, and how many: journal, rate, burst.
     type: str
   # end of the documentation of fields
   options:
@@ -416,6 +427,7 @@ FIELDS = dict(
     pids=dict(type="int"),
     volumes=dict(type="list", elements="str"),
     app=dict(type="str"),
+    generation=dict(type="int"),
     secrets=dict(type="list", elements="str", no_log=False),
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
@@ -432,6 +444,7 @@ FIELDS = dict(
     restart=dict(type="str"),
     hooks=dict(type="str"),
     snapshots=dict(type="str"),
+    logs=dict(type="str"),
 )
 OPTIONS = dict(
     init=("--init", ""),
@@ -461,6 +474,7 @@ OPTIONS = dict(
     pids=("--pids", ""),
     volumes=("--volume", ""),
     app=("--app", ""),
+    generation=("--generation", ""),
     secrets=("--secret", ""),
     no_new_privs=("--no-new-privs", ""),
     user=("--user", ""),
@@ -477,6 +491,7 @@ OPTIONS = dict(
     restart=("--restart", ""),
     hooks=("--hooks", ""),
     snapshots=("--snapshots", ""),
+    logs=("--logs", ""),
 )
 # end of the arguments of fields
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lxcfleet.api.requests import CreateRequest
+from lxcfleet.base.generations import store as generations
 from lxcfleet.containers import store
 from lxcfleet.containers.apps import check_use
 from lxcfleet.containers.container import Container
@@ -233,6 +234,8 @@ class Creation:
         if room:
             await self._room.check_new(len(wanted.new), wanted.like)
         self._specs.check_limits(wanted.like)
+        if wanted.new and wanted.like.generation:
+            generations.load(self._paths, wanted.like.generation)
         if wanted.new and wanted.like.app is not None:
             await check_use(self._paths, wanted.like.app)
         if wanted.like.command and wanted.new:

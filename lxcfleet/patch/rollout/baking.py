@@ -32,19 +32,19 @@ class Proof:
 
 def bakes(rollout: Rollout, member: Member) -> bool:
     """Whether a member is to stay under watch once it is healthy."""
-    return member.canary and rollout.policy.bake > 0
+    return member.canary and rollout.bake(member) > 0
 
 
-def seconds_between_tests(rollout: Rollout) -> float:
+def seconds_between_tests(rollout: Rollout, member: Member) -> float:
     """How often the tests of a canary are run meanwhile."""
-    return min(max(rollout.policy.bake / 10, 1.0), 60.0)
+    return min(max(rollout.bake(member) / 10, 1.0), 60.0)
 
 
 def left(rollout: Rollout, member: Member, now: LiveState | None) -> float | None:
     """For how many seconds it still has to stay well; 0: the time is over; None: that has not begun, or is through."""
     if member.phase is not MemberPhase.GATED or member.baked_from is None or now is None:
         return None
-    return max(0.0, rollout.policy.bake - (now.running_for - member.baked_from))
+    return max(0.0, rollout.bake(member) - (now.running_for - member.baked_from))
 
 
 def words(seconds: float) -> str:
@@ -83,7 +83,7 @@ def settle_well(rollout: Rollout, through: Member, now: LiveState) -> Member:
     # A younger run than before: somebody restarted it, and the time begins anew.
     if since is None or now.running_for < since:
         since = now.running_for
-    baked = now.running_for - since >= rollout.policy.bake
+    baked = now.running_for - since >= rollout.bake(through)
     return replace(through, phase=MemberPhase.GATED, baked_from=since, baked=baked)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lxcfleet.containers.reconciling.changes import risky
 from lxcfleet.containers.requests.changing import Planned
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.policies.rollout import GateLive, ProfileRollout, RolloutSettings
+from lxcfleet.spec.policies.rollout import GateLive, ProfileRollout, RolloutSettings, Share
 
 Own = Callable[[Spec | None], ProfileRollout]
 """What its group or profile says of a container in rollouts."""
@@ -22,8 +22,17 @@ def choose(planned: Sequence[Planned], policy: RolloutSettings, own: Own) -> lis
     """Those of these changes that are made in waves. As many as canaries are nobody's canaries, unless what halts is taken
     back by itself."""
     found = [each for each in planned if _is_gated(each, policy.gate_live, own)]
-    few = len(found) <= policy.canaries.of(len(found))
-    return [each for each in found if not few or own(each.spec).auto_revert]
+    crews: dict[Share, int] = {}
+    for each in found:
+        share = _canaries(each, policy, own)
+        crews[share] = crews.get(share, 0) + 1
+    many = {share for share, size in crews.items() if size > share.of(size)}
+    return [each for each in found if own(each.spec).auto_revert or _canaries(each, policy, own) in many]
+
+
+def _canaries(each: Planned, policy: RolloutSettings, own: Own) -> Share:
+    share = own(each.spec).canaries
+    return policy.canaries if share is None else share
 
 
 def _is_gated(each: Planned, which: GateLive, own: Own) -> bool:

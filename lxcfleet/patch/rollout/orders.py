@@ -187,8 +187,8 @@ class Orders:
 
     def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
         settings = policies.overridden(self._fleet.config.rollout, policy)
-        pools = self._sight.pools()
-        return Rollout(secrets.token_hex(6), kind, settings, now(), members, pools)
+        pools, crews = self._sight.pools(), self._sight.crews()
+        return Rollout(secrets.token_hex(6), kind, settings, now(), members, pools, crews)
 
     async def _start(self, rollout: Rollout, *, dry_run: bool) -> RolloutRecord:
         if dry_run:

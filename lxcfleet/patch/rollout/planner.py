@@ -288,7 +288,10 @@ def _settle_tests(member: Member, now: LiveState, deadline: float) -> Member:
 def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] = {}) -> Rollout:
     """Written down before the first of them is touched. ``bases``: names of the host's packages at their last starts."""
     wave = rollout.wave + 1
-    canaries = rollout.canaried < rollout.patch and rollout.policy.canaries.amount > 0
+    first = {
+        crew: not rollout.tried(crew) and rollout.canaries(crew).amount > 0
+        for crew in {rollout.members[name].crew for name in names}
+    }
     members = [
         replace(
             rollout.members[name],
@@ -298,7 +301,7 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
             attempts=rollout.members[name].attempts + rollout.members[name].fallen,
             note="",
             trials=(),
-            canary=canaries,
+            canary=first[rollout.members[name].crew],
             baked_from=None,
             baked=False,
             changed_at=None,
@@ -307,7 +310,8 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
         for name in names
     ]
     confirmed = rollout.patch == 0
-    return replace(rollout, wave=wave, canaried=rollout.patch, confirmed=confirmed).update(*members)
+    canaried = rollout.patch if None in first else rollout.canaried
+    return replace(rollout, wave=wave, canaried=canaried, confirmed=confirmed).update(*members)
 
 
 def note_failures(rollout: Rollout, failures: Mapping[str, str]) -> Rollout:

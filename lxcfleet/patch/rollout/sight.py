@@ -91,7 +91,7 @@ class Sight:
                 continue
             container, now = self._fleet.registry[member.name], seen[member.name]
             if member.phase is MemberPhase.GATED and now.healthy:
-                every = None if member.baked_from is None else baking.seconds_between_tests(rollout)
+                every = None if member.baked_from is None else baking.seconds_between_tests(rollout, member)
                 self._trials.demand(container, tests, member.excused or (), every=every)
             bad = self._trials.known.bad(member.name)
             found[member.name] = replace(now, trials=self._trials.of(container, tests), bad_before=bad)
@@ -182,6 +182,8 @@ class Sight:
             identity="" if container.running is None else container.running.identity,
             priority=boot_order if own.priority is None else own.priority,
             pool=pool if own.max_unavailable is not None else None,
+            crew=pool if own.canaries is not None else None,
+            bake=own.bake,
             min_healthy_time=own.min_healthy_time,
             healthy_deadline=own.healthy_deadline,
             expected=self._fleet.prober.of(container) is not Health.UNHEALTHY or self._before.was_well(container),
@@ -199,9 +201,15 @@ class Sight:
 
     def pools(self) -> dict[str, policies.Share]:
         """How many containers of a profile or of a fleet's group may be down, where that is limited."""
-        limits = {name: profile.rollout for name, profile in self._fleet.config.profiles.items()}
-        every = {**limits, **self._groups.rollouts()}
-        return {name: own.max_unavailable for name, own in every.items() if own.max_unavailable is not None}
+        return {name: own.max_unavailable for name, own in self._every().items() if own.max_unavailable is not None}
+
+    def crews(self) -> dict[str, policies.Share]:
+        """How many containers of a profile or of a fleet's group go first, where it says so."""
+        return {name: own.canaries for name, own in self._every().items() if own.canaries is not None}
+
+    def _every(self) -> Mapping[str, policies.ProfileRollout]:
+        """What all profiles and groups say, by name."""
+        return {**{name: each.rollout for name, each in self._fleet.config.profiles.items()}, **self._groups.rollouts()}
 
     def leave_alone(self, rollout: Rollout, failures: Iterable[str]) -> None:
         """What could not be restarted is left alone for a while: the disk is full, say, and somebody is mending that."""

@@ -112,6 +112,10 @@ class Member:
     """It gets another spec without a restart."""
     changed_at: float | None = None
     """The age of its run at which it got that, in seconds; None: it has not, or was restarted since."""
+    crew: str | None = None
+    """Its profile, if that says how many of its containers are canaries."""
+    bake: float | None = None
+    """Its profile's value; None: the policy's."""
 
     @property
     def victim(self) -> bool:
@@ -145,6 +149,8 @@ class Rollout:
     created: str
     members: Mapping[str, Member] = field(default_factory=dict)
     pools: Mapping[str, Share] = field(default_factory=dict)
+    crews: Mapping[str, Share] = field(default_factory=dict)
+    """How many containers of a profile go first, where the profile says it."""
     status: Status = Status.RUNNING
     wave: int = 0
     patch: int = 0
@@ -154,7 +160,7 @@ class Rollout:
     confirmed: bool = True
     """Whether another look for them was made since the last wave began."""
     canaried: int = -1
-    """The last patch for which canaries were restarted first."""
+    """The last patch for which canaries were restarted first, of those that are in no crew."""
     halted: Halt | None = None
     ended: str | None = None
     selections: tuple[Mapping[str, object], ...] = ()
@@ -171,6 +177,21 @@ class Rollout:
     def update(self, *members: Member) -> Rollout:
         """The rollout with these members added or replaced."""
         return replace(self, members={**self.members, **{member.name: member for member in members}})
+
+    def tried(self, crew: str | None) -> bool:
+        """Whether canaries of a crew, or of those in none, were restarted for the last patch: the others may follow."""
+        if crew is None:
+            return self.canaried >= self.patch
+        every = (member.restarted_for for member in self.members.values() if member.crew == crew)
+        return any(patch is not None and patch >= self.patch for patch in every)
+
+    def canaries(self, crew: str | None) -> Share:
+        """How many of a crew go first, or of those that are in none."""
+        return self.policy.canaries if crew is None else self.crews.get(crew, self.policy.canaries)
+
+    def bake(self, member: Member) -> float:
+        """Seconds for which it has to stay well if it is a canary."""
+        return self.policy.bake if member.bake is None else member.bake
 
     def times(self, member: Member) -> tuple[float, float]:
         """Seconds for which it must have been healthy, and seconds within which it must be."""
@@ -233,6 +254,7 @@ def to_json(rollout: Rollout) -> str:
         "halted": None if rollout.halted is None else vars(rollout.halted),
         "policy": rollout.policy.to_json(),
         "pools": {name: str(share) for name, share in rollout.pools.items()},
+        "crews": {name: str(share) for name, share in rollout.crews.items()},
         # asdict takes ten times as long
         "members": [{**vars(each), "trials": trial.to_json(each.trials)} for each in rollout.members.values()],
     }
@@ -251,6 +273,7 @@ def from_json(text: str) -> Rollout:
             "status": Status(data["status"]),
             "policy": policies.overridden(RolloutSettings(), data["policy"]),
             "pools": {name: Share.parse(share) for name, share in data["pools"].items()},
+            "crews": {name: Share.parse(share) for name, share in data.get("crews", {}).items()},
             "members": {member.name: member for member in members},
             "halted": Halt(**data["halted"]) if data["halted"] else None,
             "selections": tuple(data["selections"]),

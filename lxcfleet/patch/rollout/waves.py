@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,17 +34,23 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     if not ready:
         now = seen[level[0].name]
         return Blocked(level[0].name, f"it is busy: {now.busy}" if now.busy else f"it could not start again: {now.lack}")
+    if chosen := _canaries(rollout, seen, ready):
+        return chosen
     limits = _Limits(rollout, seen)
-    canaries = rollout.policy.canaries.of(limits.total) if rollout.canaried < rollout.patch else 0
-    if canaries:
-        expected = [member for member in ready if limits.counts(member)]
+    return limits.take(ready) or limits.blocked
+
+
+def _canaries(rollout: Rollout, seen: Fleet, ready: Sequence[Member]) -> tuple[str, ...]:
+    """Those of these that go first: so many of each crew that was not tried yet, and of those that are in none. Whoever else
+    is in the wave's turn waits for them."""
+    limits, chosen = _Limits(rollout, seen), list[str]()
+    for crew in dict.fromkeys(member.crew for member in ready):
+        most = 0 if rollout.tried(crew) else rollout.canaries(crew).of(limits.size(crew))
+        expected = [member for member in ready if member.crew == crew and limits.counts(member)]
         well = [member for member in expected if seen[member.name].healthy]
         victims = [member for member in expected if member.victim and not seen[member.name].healthy]
-        if chosen := limits.take(victims or well or expected)[:canaries]:
-            return chosen
-        limits = _Limits(rollout, seen)
-    chosen = limits.take(ready)
-    return chosen or limits.blocked
+        chosen += limits.take(victims or well or expected, most)
+    return tuple(chosen)
 
 
 class _Limits:
@@ -57,9 +64,10 @@ class _Limits:
         # If all are ill, all count, so that they don't go down all at once either.
         counted = [m for m in left if m.expected] or left
         self._counted = {m.name for m in counted}
-        self.total = len(counted)
+        self._crews = [m.crew for m in counted]
+        total = len(counted)
         self._down = [m.name for m in counted if not seen[m.name].healthy]
-        self._places = rollout.policy.max_unavailable.of(self.total)
+        self._places = rollout.policy.max_unavailable.of(total)
         self._budget = self._places - len(self._down)
         self._pools = {
             pool: share.of(sum(m.pool == pool for m in counted))
@@ -82,9 +90,13 @@ class _Limits:
         """Whether the member counts against the limits."""
         return member.name in self._counted
 
-    def take(self, candidates: Sequence[Member]) -> tuple[str, ...]:
-        """As many of them as may go down together, in their order."""
-        return tuple(member.name for member in candidates if self._may(member))
+    def size(self, crew: str | None) -> int:
+        """How many members of a crew count, or of those in none."""
+        return self._crews.count(crew)
+
+    def take(self, candidates: Sequence[Member], most: int | None = None) -> tuple[str, ...]:
+        """As many of them as may go down together, in their order, and no more than ``most``."""
+        return tuple(itertools.islice((member.name for member in candidates if self._may(member)), most))
 
     def _may(self, member: Member) -> bool:
         now, counts = self._seen[member.name], self.counts(member)

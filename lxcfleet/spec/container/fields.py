@@ -19,6 +19,7 @@ from lxcfleet.spec.container.devices import check_devices, parse_device
 from lxcfleet.spec.container.health import HealthCheck, HealthType
 from lxcfleet.spec.container.hooks import HOOKS, NO_HOOKS, Hooks
 from lxcfleet.spec.container.io import IoLimit, IoType
+from lxcfleet.spec.container.logs import LOGS, USUAL_LOGS, Logs
 from lxcfleet.spec.container.ports import (
     Port,
     Publication,
@@ -225,7 +226,8 @@ class SpecFields:
     )
     generation: int = row(
         Whole(0, MAX_GENERATION), "The generation that it stands on, a frozen base, by its number; 0: the host's root, as"
-        " it is at each start.", default=0, create=False, profile=False,
+        " it is at each start. `lxcfleet generation list` has the numbers, which are this host's own.", default=0, stays=True,
+        option=("--generation",), metavar="N",
     )
     secrets: tuple[SecretUse, ...] = row(
         SecretsType(), "Secrets that it has as files in /run/secrets: by name, with what differs of the file's name, owner,"
@@ -302,6 +304,10 @@ class SpecFields:
     snapshots: Schedule = row(
         SCHEDULE, "How often a snapshot of it is made by itself, and how many of these are kept: every, keep.",
         default=NO_SCHEDULE, change=Change.LIVE, option=("--snapshots",), metavar="'every=SPAN keep=N'",
+    )
+    logs: Logs = row(
+        LOGS, "Whether its lines go to the host's log, and how many: journal, rate, burst.", default=USUAL_LOGS,
+        change=Change.LIVE, option=("--logs",), metavar="'journal=no rate=N burst=N'",
     )
     fleet: str | None = row(
         Text(check_name), "The fleet that owns it, if `lxcfleet apply` made it or took it over.", create=False, profile=False,

@@ -68,8 +68,10 @@ def usual(row: Row, settings: object) -> Any:
 
 
 def left_to_settings(request: Mapping[str, Any], profile: Mapping[str, Any]) -> frozenset[str]:
-    """The keys that neither request nor profile has: their values come from the settings."""
-    return frozenset(key for key, row in table().items() if row.setting and key not in request and key not in profile)
+    """The keys that neither request nor profile has, and whose values then come from the settings, or stay as they are."""
+    return frozenset(
+        key for key, row in table().items() if (row.setting or row.stays) and key not in request and key not in profile
+    )
 
 
 def differences(has: Spec, wanted: Spec, left: frozenset[str] = frozenset()) -> dict[str, tuple[str, str]]:

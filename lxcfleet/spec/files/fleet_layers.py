@@ -37,10 +37,13 @@ MAX_MERGED = 300_000
 thousands of members, each of which has all of it then."""
 _SUGGESTED = 20
 """So many unknown keys get the name of one that is like them, as to find it takes long."""
-LATER: Mapping[str, str] = {
-    "autoscale": "", "base": "generation: N", "logs": "", "stop": "stop_signal and stop_timeout",
+OTHERWISE: Mapping[str, str] = {
+    "autoscale": "lxcfleet scales nothing by itself: `lxcfleet scale GROUP N` does it, by hand or from a timer, and the count"
+    " that it gives stays until the file has another one",
+    "base": "write `generation: N`, or leave it out for the host's root; `lxcfleet generation hold` says until when",
+    "stop": "write `stop_signal` and `stop_timeout`",
 }  # fmt: skip
-"""Keys that the format has, and this version does not carry out, with the key that does something like it."""
+"""Keys that people may look for here, and that there are not, with what does it or something like it."""
 
 
 def container_rows() -> Mapping[str, Row]:
@@ -110,9 +113,8 @@ class Layers:
         for number, key in enumerate(fields.keys()):
             if number > MOST:
                 return
-            if key in LATER:
-                instead = f": write {LATER[key]}" if LATER[key] else ""
-                fields.complain(key, f"not known to this version of lxcfleet{instead}")
+            if key in OTHERWISE:
+                fields.complain(key, f"there is no such key: {OTHERWISE[key]}")
             else:
                 fields.complain(key, "unknown key" + (did_you_mean(key, known) if number < _SUGGESTED else ""))
 

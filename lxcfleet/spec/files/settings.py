@@ -13,6 +13,7 @@ from typing import Any
 
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec.container.addresses import AUTO, OFF, parse4, parse6
+from lxcfleet.spec.container.logs import MAX_BURST, MAX_RATE
 from lxcfleet.spec.container.secrets import SecretSource, SourcesType
 from lxcfleet.spec.files.profiles import Profile, ProfilesType, load_directory, with_places
 from lxcfleet.spec.policies.cves import CveSettings
@@ -177,10 +178,10 @@ class LogsSettings(Checked):
         Text(), "The datagram socket of journald or syslog; empty: /run/systemd/journal/socket, or /dev/log.", default=""
     )
     rate: int = row(
-        Whole(0, 1_000_000), "Lines a second that one container may print before some are left out, which is told; 0: any"
+        Whole(0, MAX_RATE), "Lines a second that one container may print before some are left out, which is told; 0: any"
         " number.", default=1000,
     )
-    burst: int = row(Whole(1, 10_000_000), "Lines that it may print at once beyond that.", default=10_000)
+    burst: int = row(Whole(1, MAX_BURST), "Lines that it may print at once beyond that.", default=10_000)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """See Checked."""

@@ -151,6 +151,11 @@ class ProfileRollout(Checked):
     max_unavailable: Share | None = row(
         ShareType(), "How many of this profile's may be down at the same moment, besides what holds for all."
     )
+    canaries: Share | None = row(
+        ShareType(), "How many of this profile's go first, on their own, instead of what holds for all: a number or a"
+        " percentage; 0: none do.",
+    )
+    bake: float | None = row(Duration(MAX_SECONDS), "Instead of what `rollout:` says.")
     min_healthy_time: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
     healthy_deadline: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
     auto_revert: bool | None = row(

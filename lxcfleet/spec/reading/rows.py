@@ -57,6 +57,8 @@ class Row:
     taken_over: bool = True
     """Whether a new container takes the setting's value over. Otherwise it has none, and the setting is read each time that
     the value is used."""
+    stays: bool = False
+    """Whether a container that exists keeps its value where nobody says one, as others than its operator give it, too."""
     option: tuple[str, ...] = ()
     """The names of the key's option of ``create``."""
     metavar: str = ""
