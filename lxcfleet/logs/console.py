@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from lxcfleet.logs.entries import Form, Head
@@ -177,19 +177,24 @@ class Console:
         return None if renamed else 0
 
     def _pass_on(self, pieces: Iterator[Line], send: Send, position: Position) -> Outcome:
-        allowed = self._allowance.refill(time.monotonic()) if self._limits.counts else CHUNK
-        base, line, sent, self._slow = position.offset, self._run.head.line, 0, False
-        for piece in islice(pieces, allowed):
-            if not send(line(clean(piece.text), partial=piece.partial)):
+        allowed = self._allowance.refill(time.monotonic()) if self._limits.counts else None
+        base, line, spent, self._slow = position.offset, self._run.head.line, 0, False
+        rest: list[Line] = []
+        for piece in pieces:
+            text = clean(piece.text)
+            cost = self._allowance.cost(len(text))
+            if allowed is not None and spent + cost > allowed:
+                rest = [piece, *pieces]
+                break
+            if not send(line(text, partial=piece.partial)):
                 self._slow = True
                 break
             position.offset = base + piece.end
             self._record.save(position)
-            sent += 1
-        self._allowance.left -= sent
+            spent += cost
+        self._allowance.left -= spent
         if self._slow:
             return Outcome.BLOCKED
-        rest = list(pieces)
         if rest:
             position.lost += len(rest)
             position.offset = base + rest[-1].end

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+KIB = 1024
+"""A line counts once for each KiB of it that was begun: the host's log has room for so many bytes, whatever their lines."""
+
+
 @dataclass
 class Allowance:
     """So many lines a second, and a number of lines at once.
@@ -27,6 +31,10 @@ class Allowance:
             self.left += (now - self.at) * self.rate
         self.at = now
         return int(self.left)
+
+    def cost(self, size: int) -> int:
+        """For how many lines one of so many bytes counts. It never counts for more than may be passed on at once."""
+        return min(max(1, -(-size // KIB)), max(1, self.burst))
 
     def rest(self) -> None:
         """All was read: what the container did not use does not add up any further."""

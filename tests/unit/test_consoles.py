@@ -249,6 +249,21 @@ def test_what_a_full_log_does_not_take_waits_in_the_file(world: World) -> None:
     assert world.log.texts == [str(number) for number in range(20_000)]
 
 
+def test_long_lines_count_for_as_many_as_they_take_room(world: World) -> None:
+    """A container with lines of 16 KiB wrote 16 MiB a second to the host's journal, where others' entries made room for them."""
+    world.limits = Limits(1, 20)
+    world.anew()
+    world.print("x" * 10_000 + "\n" + "\a" * 2000 + "\n" + "short\n" + "y" * 3000 + "\nlost\n")
+    world.work()
+    assert [len(text) for text in world.log.texts[:3]] == [10_000, 8000, 5]  # they count for 10, 8 and 1 of 20
+    assert world.log.texts[3].startswith("2 lines of its console were left out")
+    world.limits = Limits(1, 2)
+    world.anew()
+    world.print("z" * 9000 + "\n")
+    world.work()
+    assert world.log.texts[4:] == ["z" * 9000]  # one that is longer than all that may be printed at once does come
+
+
 def test_lines_that_were_left_out_are_counted_also_across_a_kill(world: World) -> None:
     world.limits = Limits(1, 5)
     world.anew()
