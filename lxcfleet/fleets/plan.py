@@ -70,6 +70,10 @@ class Prune(StrEnum):
     """Also if these are more than half of them, or a whole group."""
 
 
+_OPEN = {key: row.default for key, row in askable().items() if row.secret}
+"""By each key whose value not everybody may see, one that tells nothing."""
+
+
 @dataclass(frozen=True)
 class Current:
     """A container as it is."""
@@ -79,6 +83,11 @@ class Current:
     in_force: Spec | None = None
     """The spec of its run; None: it does not run."""
     state: State = State.STOPPED
+
+    def without_secrets(self) -> Current:
+        """The same without the values that not everybody may see."""
+        specs = [None if each is None else replace(each, **_OPEN) for each in (self.spec, self.in_force)]
+        return Current(specs[0], specs[1], self.state)
 
 
 @dataclass(frozen=True)
@@ -177,14 +186,21 @@ def plan(
     time: str = "",
     volumes: Mapping[str, Volume | FleetError] | None = None,
     apps: Present | None = None,
+    blind: bool = False,
 ) -> Plan:
     """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
     ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the releases of each app that the
-    host has; None: that is not looked at. Raises Conflict and InvalidInput with all that is in the way."""
+    host has; None: that is not looked at.
+
+    ``blind``: whoever asks may not see secret values, so nothing of the plan depends on those that containers have: else each
+    value could be found by guesses. Raises Conflict and InvalidInput with all that is in the way.
+    """
     _refuse_shared(file, others)
     of_volumes = plan_volumes(file.volumes, applied, others, volumes or {})
     of_apps = () if apps is None else plan_apps(file, applied, apps)
-    planner = _Planner(file, applied, containers, settings, adopt=adopt)
+    if blind:
+        containers = {name: each.without_secrets() for name, each in containers.items()}
+    planner = _Planner(file, applied, containers, settings, adopt=adopt, blind=blind)
     changes = [*planner.groups()]
     planner.refuse()
     planner.refuse_dependencies({name for other in others for name in other.groups}, prune)
@@ -237,9 +253,11 @@ class _Planner:
     """Compares one file with what there is."""
 
     def __init__(
-        self, file: FleetFile, applied: Applied | None, containers: Mapping[str, Current], settings: Any, *, adopt: bool
-    ) -> None:
+        self, file: FleetFile, applied: Applied | None, containers: Mapping[str, Current], settings: Any, *, adopt: bool,
+        blind: bool,
+    ) -> None:  # fmt: skip
         self._file, self._containers, self._settings, self._adopt = file, containers, settings, adopt
+        self._passed_over = {"profile", *(_OPEN if blind else ())}
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
         self._news: dict[int, Spec] = {}
         self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
@@ -385,7 +403,7 @@ class _Planner:
         values, moved = {}, set()
         for key, row in askable().items():
             has, wants = getattr(spec, key), getattr(like, key)
-            if key == "profile" or (last is None and key not in said and (row.setting or row.stays)):
+            if key in self._passed_over or (last is None and key not in said and (row.setting or row.stays)):
                 continue  # what the settings say now holds for new containers alone, and what stays was not the file's
             if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
                 if key in said and has != wants:

@@ -48,23 +48,23 @@ class Fleets:
 
     # -- planning --------------------------------------------------------------------------------------------
 
-    async def plan(self, ask: FleetRequest) -> PlanRecord:
-        """What the file would change, and whether `apply` would be refused. Raises FleetError."""
-        made = await self._plan(ask)
+    async def plan(self, ask: FleetRequest, *, blind: bool = False) -> PlanRecord:
+        """What the file would change, and whether `apply` would be refused. ``blind``: see fleets.plan. Raises FleetError."""
+        made = await self._plan(ask, blind=blind)
         try:
             await check(self._core, self._orders, made, ask.policy)
         except FleetError as error:
             return await self._record(made, error.body())
         return await self._record(made)
 
-    async def _plan(self, ask: FleetRequest) -> Plan:
+    async def _plan(self, ask: FleetRequest, *, blind: bool = False) -> Plan:
         sources = Sources(ask.text, ask.where, ask.files, ask.missing)
         file = await asyncio.to_thread(parse, sources, self._core.config)
         file = file.on(os.uname().nodename)
         applied = self._store.find(file.fleet)
         named = {*file.apps, *(applied.apps if applied is not None else ())}
         apps = await asyncio.to_thread(self._apps.present, sorted(named))
-        made = await self._compare(file, applied, Prune(ask.prune), adopt=ask.adopt, apps=apps)
+        made = await self._compare(file, applied, Prune(ask.prune), adopt=ask.adopt, apps=apps, blind=blind)
         if ask.plan is not None and ask.plan != made.id:
             raise Conflict(
                 f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
@@ -74,7 +74,7 @@ class Fleets:
 
     async def _compare(
         self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False,
-        apps: Present | None = None,
+        apps: Present | None = None, blind: bool = False,
     ) -> Plan:  # fmt: skip
         await self._core.registry.observe()
         containers = {each.name: _current(each) for each in self._core.registry}
@@ -84,8 +84,9 @@ class Fleets:
 
         def compare() -> Plan:
             return plan(
-                file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes, apps=apps
-            )
+                file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes, apps=apps,
+                blind=blind,
+            )  # fmt: skip
 
         return await asyncio.to_thread(compare)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 KIB = 1024
 """A line counts once for each KiB of it that was begun: the host's log has room for so many bytes, whatever their lines."""
 

@@ -250,7 +250,7 @@ def test_what_a_full_log_does_not_take_waits_in_the_file(world: World) -> None:
 
 
 def test_long_lines_count_for_as_many_as_they_take_room(world: World) -> None:
-    """A container with lines of 16 KiB wrote 16 MiB a second to the host's journal, where others' entries made room for them."""
+    """A container with lines of 16 KiB wrote 16 MiB a second to the host's journal, which drops others' entries for them."""
     world.limits = Limits(1, 20)
     world.anew()
     world.print("x" * 10_000 + "\n" + "\a" * 2000 + "\n" + "short\n" + "y" * 3000 + "\nlost\n")

@@ -289,3 +289,15 @@ def test_a_circle_through_containers_that_are_not_in_the_file_is_refused() -> No
         planned("  web: {count: 1, depends_on: {other: started}}\n", fleet)
     assert told.value.why.startswith("f:4: groups: web: depends_on.other: a circle: ")
     assert planned("  web: {count: 1}\n", fleet).changed
+
+
+def test_who_may_not_see_values_of_variables_can_not_find_them_by_guesses() -> None:
+    """A member of lxcfleet-ro could: a plan told whether a variable in a file was the one that the container has."""
+    groups = "  web: {command: [sleep, '1'], environment: {PASSWORD: %s}}\n"
+    fleet = carry_out(planned(groups % "s3cret", {}), {})
+    guesses = [planned(groups % guess, fleet, blind=True) for guess in ("s3cret", "other")]
+    assert [(made.changed, made.changes, made.kept) for made in guesses] == [(False, (), ())] * 2
+    others = planned("  web: {command: [sleep, '2'], environment: {PASSWORD: other}}\n", fleet, blind=True)
+    assert [[*each.differs] for each in others.changes] == [["command"]]
+    also = carry_out(planned(groups % "another", {}), {})
+    assert planned("  web: {command: [sleep, '2'], environment: {PASSWORD: other}}\n", also, blind=True).id == others.id

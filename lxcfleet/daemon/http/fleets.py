@@ -26,7 +26,7 @@ class OfFleets:
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
         routes.json(calls.FLEETS, self.fleets)
-        routes.json(calls.FLEET_PLAN, self.plan)
+        routes.json(calls.FLEET_PLAN, self.plan, for_readers=self.plan_blindly)
         routes.json(calls.FLEET_APPLY, self.apply)
         routes.json(calls.SCALE, self.scale)
         routes.json(calls.FLEET_EXPORT, self.export)
@@ -38,6 +38,10 @@ class OfFleets:
 
     async def plan(self, ask: FleetRequest) -> PlanRecord:
         return await self._fleets.plan(ask)
+
+    async def plan_blindly(self, ask: FleetRequest) -> PlanRecord:
+        """The plan as who may only read may have it."""
+        return await self._fleets.plan(ask, blind=True)
 
     async def apply(self, ask: FleetRequest) -> ApplyRecord:
         return await self._fleets.apply(ask)

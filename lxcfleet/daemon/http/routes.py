@@ -38,11 +38,14 @@ class Routes:
     def __init__(self) -> None:
         self._bound: dict[str, Handler] = {}
 
-    def json(self, call: Call[Q, R], handler: Callable[[Q], Awaitable[R]]) -> None:
-        """Bind a call that is answered with one JSON value."""
+    def json(
+        self, call: Call[Q, R], handler: Callable[[Q], Awaitable[R]], for_readers: Callable[[Q], Awaitable[R]] | None = None
+    ) -> None:
+        """Bind a call that is answered with one JSON value. ``for_readers``: what answers those who may only read."""
 
         async def answer(request: web.Request) -> web.Response:
-            work = handler(await _read(call, request))
+            chosen = handler if for_readers is None or request["role"] is Role.ALL else for_readers
+            work = chosen(await _read(call, request))
             reply = await (_while_there(request, work) if call.waits else work)
             if call.hides and request["role"] is not Role.ALL:
                 reply = _hidden(reply, call.hides)
