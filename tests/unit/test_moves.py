@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.cli.ui import ssh
 from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.containers import moving
 from lxcfleet.daemon.uses import findings
-from lxcfleet.errors import InvalidInput, WrongState
+from lxcfleet.errors import FleetError, InvalidInput, WrongState
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Next, Step
@@ -221,3 +222,21 @@ def test_hosts(host: str) -> None:
 def test_what_is_no_host(host: str) -> None:
     with pytest.raises(InvalidInput):
         Way(host).arguments(["lxcfleet"])
+
+
+ODD_ANSWERS = {
+    "no end": "while :; do printf '%065536d' 0; done", "deep": "head -c 200000 /dev/zero | tr '\\0' '['",
+    "no result": "echo '{}'", "another result": """echo '{"result": [1]}'""", "no error": """echo '{"error": [1]}'""",
+    "half an error": """echo '{"error": {"code": 7}}'""", "messages without end": "while :; do printf '%065536d' 0 >&2; done",
+}  # fmt: skip
+
+
+@pytest.mark.reaches("processes", reason="what ssh says comes from a process")
+@pytest.mark.parametrize("script", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_another_host_that_talks_nonsense_is_refused(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client waited for ever for an answer without end, and others ended it with a traceback."""
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(FleetError, match=r"makes no sense|lxcfleet on other failed"):
+        ssh.ask(Way("other"), ["lxcfleet", "receive", "status", "web"])

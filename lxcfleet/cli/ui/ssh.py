@@ -9,15 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shlex
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from lxcfleet.errors import FleetError, HostError, InvalidInput, NotFound, Unreachable, Unsupported, from_body
+from lxcfleet.errors import (
+    ErrorBody,
+    FleetError,
+    HostError,
+    InvalidInput,
+    NotFound,
+    Unreachable,
+    Unsupported,
+    from_body,
+)
 from lxcfleet.spec.moves import check_host
 
 _OPTIONS = (
@@ -29,6 +39,8 @@ _OPTIONS = (
 _OWN_FAILURE, _NO_PROGRAM, _USAGE = 255, 127, 2
 _MOST_ANSWER = 1 << 22
 _MOST_SAID = 1 << 14
+_MOST_ERRORS = 1 << 20
+"""Bytes of messages: ssh ends where the other host sends more of them, as they are in a file of ours."""
 _PIECE = 1 << 16
 
 
@@ -52,7 +64,7 @@ class Running:
     """A command line that runs there. ``stdin`` is what it reads, until that is closed."""
 
     def __init__(self, way: Way, pid: int, stdin: int, output: int, errors: IO[bytes]) -> None:
-        self._way = way
+        self.way = way
         self._pid = pid
         self.stdin = stdin
         self._output = output
@@ -71,10 +83,12 @@ class Running:
         self.close_stdin()
         self.answered = True
         text = b""
-        while len(text) < _MOST_ANSWER and (piece := os.read(self._output, _PIECE)):
+        while piece := os.read(self._output, _PIECE):
             text += piece
+            if len(text) > _MOST_ANSWER:  # nobody waits for its end: that may never come
+                raise no_sense(self.way, "it is longer than any answer")
         status = self._wait()
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(text)
             if isinstance(found, dict):
                 return found
@@ -86,7 +100,7 @@ class Running:
         return self._status
 
     def _failure(self, status: int) -> FleetError:
-        host = self._way.host
+        host = self.way.host
         self._errors.seek(0)
         said = self._errors.read(_MOST_SAID).decode("utf-8", "replace").strip().splitlines()
         why = "".join(c if c.isprintable() else "?" for c in (said or [f"exit status {status}"])[-1])[:500]
@@ -127,7 +141,10 @@ def running(way: Way, words: Sequence[str]) -> Iterator[Running]:
         actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(streams)]
         try:
             # A group of its own: what is typed at the terminal ends us, and we end it in our own order.
-            pid = os.posix_spawnp("ssh", way.arguments(words), os.environ, file_actions=actions, setpgroup=0)
+            # SIGXFSZ, which Python ignores, ends it if it says too much.
+            pid = os.posix_spawnp(
+                "ssh", way.arguments(words), os.environ, file_actions=actions, setpgroup=0, setsigdef=[signal.SIGXFSZ]
+            )
         except OSError as error:
             for each in (ours, output):
                 os.close(each)
@@ -136,6 +153,8 @@ def running(way: Way, words: Sequence[str]) -> Iterator[Running]:
         opened.close()
         found = Running(way, pid, ours, output, errors)
     try:
+        with contextlib.suppress(OSError):  # it has ended already
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (_MOST_ERRORS, _MOST_ERRORS))
         yield found
     finally:
         found.end()
@@ -149,10 +168,23 @@ def ask(way: Way, words: Sequence[str], data: object = None) -> Any:
                 _write(program.stdin, json.dumps(data).encode())
         found = program.answer()
     if found.get("error"):
-        raise from_body(found["error"])
-    if "result" not in found:
-        raise InvalidInput(f"lxcfleet on {way.host} gave an answer that makes no sense")
+        raise error_of(way, found["error"])
+    if not isinstance(found.get("result", ""), dict | None):
+        raise no_sense(way, "it has no result")
     return found["result"]
+
+
+def error_of(way: Way, body: object) -> FleetError:
+    """The error that the other host tells of, whatever it says."""
+    keys = ("code", "message", "why", "hint")
+    if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in keys):
+        return no_sense(way, "its error is none")
+    return from_body(cast(ErrorBody, body))
+
+
+def no_sense(way: Way, why: str) -> FleetError:
+    """An error about an answer that lxcfleet does not give."""
+    return InvalidInput(f"lxcfleet on {way.host} gave an answer that makes no sense", why=why)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,9 +212,9 @@ class _Move:
         CheckArrivalRequest.from_json(question)
         for last in (False, True):
             answer = ssh.ask(self._how.way, ["lxcfleet", "receive", "check"], question)
-            left = str(answer.get("left") or "")
+            left = str((answer or {}).get("left") or "")
             if not left:
-                self._notes += [str(each) for each in answer.get("notes", [])]
+                self._notes += [str(each) for each in _list_in(answer or {}, "notes")]
                 return
             if self._how.dry_run:
                 self._notes.append("what a move that was broken off left there would be removed first")
@@ -234,7 +234,7 @@ class _Move:
             other.close_stdin()
             try:
                 self._until_sent(connection)
-                self._notes += _imported(other.answer())
+                self._notes += _imported(other)
                 there = self._status()
                 if there is None or there.step is not Step.RECEIVED:
                     raise WrongState(f"{self._name} did not arrive", why="the other host does not know it")
@@ -373,13 +373,20 @@ class _Move:
         return Outcome(self._name, "back", None, stays)
 
 
-def _imported(result: Any) -> list[str]:
+def _imported(other: ssh.Running) -> list[str]:
     """The notes of an import on the other host. Raises FleetError if it failed."""
-    found = [each for each in result.get("results", []) if isinstance(each, dict)]
+    result = other.answer()
+    found = [each for each in _list_in(result, "results") if isinstance(each, dict)]
     for body in [result.get("error"), *(each.get("error") for each in found)]:
         if body:
-            raise from_body(body)
-    return [str(note) for each in found for note in each.get("notes", [])]
+            raise ssh.error_of(other.way, body)
+    return [str(note) for each in found for note in _list_in(each, "notes")]
+
+
+def _list_in(said: Mapping[str, Any], key: str) -> list[Any]:
+    """A list in what the other host says; empty where it has something else there."""
+    found = said.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _reason(other: ssh.Running, error: BaseException) -> FleetError | None:
@@ -387,7 +394,7 @@ def _reason(other: ssh.Running, error: BaseException) -> FleetError | None:
     if not isinstance(error, FleetError) or isinstance(error, Unreachable) or other.answered:
         return None
     try:
-        _imported(other.answer())
+        _imported(other)
     except FleetError as found:
         return found
     return None
