@@ -37,6 +37,13 @@ def test_files_are_put_into_containers(cli: Cli, daemon: Daemon, site: Path, tmp
     assert json.loads(cli("push", "web1", "-f", "json", "--", str(site), str(target)).out)["changed"] is True
 
 
+@pytest.mark.parametrize("words", [["push", "site", "web1:/srv"], ["pull", "web1:/srv", "."], ["push", "web1", "--", "/srv"]])
+def test_what_is_written_as_for_scp_is_answered_with_an_example(cli: Cli, words: list[str]) -> None:
+    ran = cli(*words)
+    assert ran.status == 2
+    assert f"for example: lxcfleet {words[0]} web1 -- " in ran.err
+
+
 def test_files_are_taken_from_containers(cli: Cli, daemon: Daemon, site: Path, tmp_path: Path) -> None:
     for name in ("web1", "web2"):
         daemon.fleet.add(name)
@@ -75,8 +82,8 @@ def test_what_gives_too_much_or_no_archive_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("push", "web1"), "what is copied where"),
-        (("push", "web1", "--", "only"), "what is copied where"),
+        (("push", "web1"), "what is copied is not said"),
+        (("push", "web1", "--", "only"), "what is copied is not said"),
         (("push", "web1", "--", "/missing", "/srv"), "No such file"),
         (("push", "web1", "--", "/dev/null", "/srv"), "a device"),
         (("push", "web1", "--", "/", "/srv"), "whole root"),

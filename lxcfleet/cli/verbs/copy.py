@@ -46,8 +46,17 @@ class _Takes(options.TakesCommand):
 def _paths(ctx: click.Context) -> tuple[tuple[str, ...], str]:
     *sources, target = options.command_after_dashes(ctx) or ("",)
     if not sources:
-        raise click.UsageError("say what is copied where: -- FROM... TO", ctx)
+        raise _misused(ctx)
     return tuple(sources), target
+
+
+def _misused(ctx: click.Context) -> FleetError:
+    """The complaint that paths are missing after ``--``; written as for scp and `docker cp`, paths are among the names."""
+    usual = "web1 -- index.html /srv/www" if ctx.info_name == "push" else "web1 -- /var/log/nginx ."
+    return InvalidInput(
+        "what is copied is not said", why="containers' names come first, then --, the paths to copy, and where to",
+        hint=f"for example: lxcfleet {ctx.info_name} {usual}",
+    )  # fmt: skip
 
 
 def _inside(path: str) -> str:

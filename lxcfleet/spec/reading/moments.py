@@ -7,8 +7,11 @@ from datetime import date, datetime, timedelta
 
 from lxcfleet.errors import InvalidInput
 
-_AGO = re.compile(r"([0-9]{1,9})\s*(s|m|min|h|d|w)")
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGO = re.compile(
+    r"([0-9]{1,9})\s*(?:(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:ours?)?|(d)(?:ays?)?|(w)(?:eeks?)?)(?:\s+ago)?"
+)
+"""As journalctl and date take them, too: "2h", "2 hours ago"."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HINT = "write it as 10m, 2h, today, yesterday, 18:30 or 2026-02-28 18:30"
@@ -46,7 +49,7 @@ def parse_since(text: str, now: datetime) -> float:
     word = text.strip().lower()
     found = _AGO.fullmatch(word)
     if found:
-        return now.timestamp() - int(found[1]) * _UNITS[found[2]]
+        return now.timestamp() - int(found[1]) * _UNITS[next(filter(None, found.groups()[1:]))]
     if word in ("today", "yesterday"):
         day = now if word == "today" else now - timedelta(days=1)
         return day.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
