@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.process import proc
+from lxcfleet.host.process import entering, proc
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -99,27 +99,19 @@ class Client:
         ``daemon``: a process in the host's mount namespace, as the launcher has one of its own. Does nothing if the container
         has ended. Raises HostError.
         """
-        try:
-            container = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
         mounts = os.open(f"/proc/{daemon}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if proc.began(pid) != began or self.running() is not None:
-                return
-            syscalls.enter_network(container, pids=not privileged)
-            self._spawn(mounts)
+            with entering.process(pid, began) as container:
+                if self.running() is not None:
+                    return
+                with entering.network(container, pids=not privileged):
+                    self._spawn(mounts)
         except ProcessLookupError:
             return
         except OSError as error:
             raise HostError.from_os_error(f"{self.name}: its DHCP client can't be started", error) from error
         finally:
-            syscalls.enter_network(network)
-            syscalls.leave_pids(pids)
-            for descriptor in (container, mounts, network, pids):
-                os.close(descriptor)
+            os.close(mounts)
 
     def _spawn(self, mounts: int) -> None:
         """Start the client once its pid is written down, as a later daemon must find it."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import struct
 import time
 
 from lxcfleet.errors import HostError
-from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.net.dnsmasq import PORT
-from lxcfleet.host.process import proc
+from lxcfleet.host.process import entering
 
 TRIES = 3
 """So many datagrams are sent, as one may get lost."""
@@ -48,20 +46,12 @@ def answered(server: str, name: str, seconds: float, port: int = PORT) -> bool:
 def answered_inside(pid: int, began: float, server: str, name: str, seconds: float) -> bool | None:
     """The same from the network of the container whose process 1 is ``pid``, begun at ``began``; None: it has ended.
 
-    The calling process stays in that network. Raises HostError.
+    Raises HostError.
     """
     try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    try:
-        if proc.began(pid) != began:
-            return None
-        syscalls.enter_network(process)
+        with entering.process(pid, began) as container, entering.network(container):
+            return answered(server, name, seconds)
     except ProcessLookupError:
         return None
     except OSError as error:
         raise HostError.from_os_error("a container's network can't be entered", error) from error
-    finally:
-        os.close(process)
-    return answered(server, name, seconds)

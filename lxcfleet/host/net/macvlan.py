@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.kernel import locks, syscalls
+from lxcfleet.host.kernel import locks
 from lxcfleet.host.net import sysctl, uplink
 from lxcfleet.host.net.netlink import index_of, session
-from lxcfleet.host.process import proc
+from lxcfleet.host.process import entering
 
 _INSIDE = "eth0"
 _PROBE = "lt"
@@ -160,28 +160,20 @@ def rejoin(card: Card) -> None:
     """Give a container that runs its interface again, as the host's own was away and took it along. Does nothing if it has
     one, or has ended. Raises HostError."""
     try:
-        container = os.pidfd_open(card.pid)
-    except ProcessLookupError:
-        return
-    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if proc.began(card.pid) != card.began or uplink.has_card(card.pid):
-            return
-        with session(f"connecting {card.name}") as netlink:
-            netlink.link(
-                "add", ifname=_INSIDE, kind="macvlan", link=index_of(netlink, card.device), address=card.hardware,
-                macvlan_mode="private" if card.isolated else "bridge", net_ns_pid=card.pid,
-            )  # fmt: skip
-        syscalls.enter_network(container)
-        _set_up(card)
+        with entering.process(card.pid, card.began) as container:
+            if uplink.has_card(card.pid):
+                return
+            with session(f"connecting {card.name}") as netlink:
+                netlink.link(
+                    "add", ifname=_INSIDE, kind="macvlan", link=index_of(netlink, card.device), address=card.hardware,
+                    macvlan_mode="private" if card.isolated else "bridge", net_ns_pid=card.pid,
+                )  # fmt: skip
+            with entering.network(container):
+                _set_up(card)
     except ProcessLookupError:
         return
     except OSError as error:
         raise HostError.from_os_error(f"{card.name} can't be connected", error) from error
-    finally:
-        syscalls.enter_network(own)
-        os.close(own)
-        os.close(container)
 
 
 def _set_up(card: Card) -> None:
