@@ -88,12 +88,39 @@ def test_limits_of_disks_change_at_once(fleet: Fleet) -> None:
     fleet.ok("set", name, "io.delta=read=64K")
     assert reads() == [str(64 << 10)]
     assert "delta" in fleet.ok("info", name)
+    fleet.ok("restart", name)
+    assert reads() == [str(64 << 10)]
+    pid = fleet.pid(name)
     fleet.ok("set", name, "io=")
     assert reads() in ([], ["max"])
     done = fleet.run("set", name, "io.lfnone=read=1M")
     assert (done.status, "no disk lfnone" in done.err) == (1, True), done.err
     assert fleet.pid(name) == pid
     fleet.inside(name, "dd if=/dev/zero of=/srv/x bs=64k count=4 oflag=direct,sync")
+
+
+def test_all_figures_of_a_disk_are_in_one_line_on_cgroup_v2(fleet: Fleet) -> None:
+    if not cgroup.unified():
+        pytest.skip("this host has cgroup v1: a file for each figure")
+    name, disk = fleet.name("a"), disks.of_directory(fleet.paths.lxc)
+    fleet.create(name, options=("--io", "read=8M,write=4M,read_ops=200,write_ops=100"))
+    before = limit(fleet, name, "blkio", "", cgroup.IO_MAX)
+    assert before.split() == [disk, f"rbps={8 << 20}", f"wbps={4 << 20}", "riops=200", "wiops=100"]
+    fleet.ok("restart", name)
+    assert limit(fleet, name, "blkio", "", cgroup.IO_MAX) == before
+    fleet.ok("set", name, "io.delta=write=1M")
+    assert limit(fleet, name, "blkio", "", cgroup.IO_MAX).split() == [disk, "rbps=max", f"wbps={1 << 20}", "riops=max", "wiops=max"]
+
+
+def test_info_tells_for_how_long_limits_held_a_container_up(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name, command=("--", "sh", "-c", "while :; do :; done"), options=("--cpus", "0.01"))
+    until(lambda: fleet.record(name)["throttled_seconds"] > 0, what="its limit has kept it from processors")
+    assert "throttled" in fleet.ok("info", name)
+    if cgroup.unified() and Path("/proc/pressure").exists():
+        until(lambda: fleet.record(name)["pressure"]["cpu"] > 0, what="it has waited for processors")
+        assert set(fleet.record(name)["pressure"]) == {"cpu", "memory", "io"}
+        assert "cpu" in next(line for line in fleet.ok("info", name).splitlines() if "waited for" in line)
 
 
 def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:
