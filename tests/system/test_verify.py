@@ -310,3 +310,15 @@ def test_system_containers_have_no_shadows(fleet: Fleet) -> None:
     (record,) = json.loads(fleet.ok("verify", "-f", "json"))["containers"]
     assert record["proven"]
     assert record["processes"] >= 2
+
+
+PACK = """set -e; cd $(mktemp -d); mkdir -p p/DEBIAN p/etc; echo /etc/lft.conf >p/DEBIAN/conffiles; echo packed >p/etc/lft.conf
+printf 'Package: lft\\nVersion: 1\\nArchitecture: all\\nMaintainer: n <n@localhost>\\nDescription: x\\n' >p/DEBIAN/control
+dpkg-deb --build p p.deb; dpkg -i p.deb; rm /etc/lft.conf; dpkg -i p.deb; cat /etc/lft.conf"""
+
+
+def test_a_package_in_a_container_brings_settings_again_that_are_missing(fleet: Fleet) -> None:
+    """The mask hides the host's private ones, and dpkg would take that for the will of an administrator."""
+    name = fleet.name("settings")
+    fleet.create(name)
+    assert fleet.inside(name, PACK).splitlines()[-1] == "packed"

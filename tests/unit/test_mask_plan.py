@@ -324,6 +324,15 @@ def test_empty_and_replace(base: Path) -> None:
     assert issue.content == b""
 
 
+def test_dpkg_is_told_that_nobody_removed_the_settings_that_are_hidden(base: Path) -> None:
+    path = "/etc/dpkg/dpkg.cfg.d/lxcfleet"
+    assert path not in plan(base), "a host without dpkg"
+    put(base, "etc/dpkg/dpkg.cfg.d/local", "no-debsig\n")
+    entry = plan(base)[path]
+    assert isinstance(entry, File)
+    assert b"force-confmiss\n" in entry.content
+
+
 def test_replace_makes_the_directories_it_needs(base: Path) -> None:
     entries = plan(base, replace=(("/etc/new/deep/file", "x", "a.yaml"),))
     assert entries["/etc/new/deep"] == Directory(Owner(0o755))

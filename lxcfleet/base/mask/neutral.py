@@ -24,6 +24,10 @@ root\tALL=(ALL:ALL) ALL
 %sudo\tALL=(ALL:ALL) ALL
 @includedir /etc/sudoers.d
 """
+_DPKG = b"""\
+# The host's private settings are hidden. dpkg would take that for your will, and never bring a package's own again.
+force-confmiss
+"""
 _READABLE = Owner(0o644)
 
 _ACCOUNTS = {"/etc/shadow": 9, "/etc/shadow-": 9, "/etc/gshadow": 4, "/etc/gshadow-": 4}
@@ -48,6 +52,8 @@ def files(tree: Tree, resolv: bytes | None = None) -> dict[str, Entry]:
     if tree.exists("/etc/sudoers"):
         # The host's file is private, so the sweep would hide it, and sudo refuses to work without it.
         result["/etc/sudoers"] = File(_SUDOERS, Owner(0o440), why)
+    if tree.is_directory("/etc/dpkg/dpkg.cfg.d"):
+        result["/etc/dpkg/dpkg.cfg.d/lxcfleet"] = File(_DPKG, _READABLE, why)
     for path, fields in _ACCOUNTS.items():
         content = tree.read(path)
         if content is not None:
