@@ -109,7 +109,8 @@ def test_all_figures_of_a_disk_are_in_one_line_on_cgroup_v2(fleet: Fleet) -> Non
     fleet.ok("restart", name)
     assert limit(fleet, name, "blkio", "", cgroup.IO_MAX) == before
     fleet.ok("set", name, "io.delta=write=1M")
-    assert limit(fleet, name, "blkio", "", cgroup.IO_MAX).split() == [disk, "rbps=max", f"wbps={1 << 20}", "riops=max", "wiops=max"]
+    after = limit(fleet, name, "blkio", "", cgroup.IO_MAX)
+    assert after.split() == [disk, "rbps=max", f"wbps={1 << 20}", "riops=max", "wiops=max"]
 
 
 def test_info_tells_for_how_long_limits_held_a_container_up(fleet: Fleet) -> None:

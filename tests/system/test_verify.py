@@ -312,8 +312,9 @@ def test_system_containers_have_no_shadows(fleet: Fleet) -> None:
     assert record["processes"] >= 2
 
 
-PACK = """set -e; cd $(mktemp -d); mkdir -p p/DEBIAN p/etc; echo /etc/lft.conf >p/DEBIAN/conffiles; echo packed >p/etc/lft.conf
-printf 'Package: lft\\nVersion: 1\\nArchitecture: all\\nMaintainer: n <n@localhost>\\nDescription: x\\n' >p/DEBIAN/control
+PACK = """set -e; cd $(mktemp -d); mkdir -p p/DEBIAN p/etc
+echo /etc/lft.conf >p/DEBIAN/conffiles; echo packed >p/etc/lft.conf
+printf 'Package: lft\\nVersion: 1\\nArchitecture: all\\nMaintainer: n <n@n>\\nDescription: x\\n' >p/DEBIAN/control
 dpkg-deb --build p p.deb; dpkg -i p.deb; rm /etc/lft.conf; dpkg -i p.deb; cat /etc/lft.conf"""
 
 
