@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Platform:
     """The program that mounts the layers for plain lxc-start."""
     limit_files: frozenset[str] = frozenset()
     """Those of ``host.process.cgroup.OPTIONAL`` that the cgroups of containers have on this host."""
-    disk: Callable[[str], str] = field(default=lambda _: "", compare=False)
-    """The number of a disk, MAJOR:MINOR, by its name in specs; empty: there is none."""
+    disks: Callable[[str], Sequence[str]] = field(default=lambda _: (), compare=False)
+    """The numbers of disks, MAJOR:MINOR, by their name in specs: several for a file system on several; none: no such one."""
     ipv6: bool = True
     """Whether the kernel has IPv6. Containers that had IPv6 addresses still start without it."""
 
@@ -213,8 +213,8 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
 
 
 def _io_limits(spec: Spec, platform: Platform, former: Spec | None = None) -> list[CgroupLimit]:
-    limits = weights.io_limits(spec, platform.disk)
-    had = () if former is None else weights.io_limits(former, platform.disk)
+    limits = weights.io_limits(spec, platform.disks)
+    had = () if former is None else weights.io_limits(former, platform.disks)
     lines = weights.io_lines(limits, had, cgroup2=platform.cgroup2)
     return [CgroupLimit(file.partition(".")[0], file, value, limits) for file, value, limits in lines]
 
@@ -224,10 +224,16 @@ def changed_limits(former: Spec, spec: Spec, platform: Platform) -> list[CgroupL
     memory above the one of memory and swap, so what rises of these two rises before, and falls after it."""
     before = cgroup_limits(former, platform)
     ours = [*cgroup_limits(spec, platform), *_io_limits(spec, platform, former)]
-    found = [each for each in dict.fromkeys(ours) if each not in before]
+    found = [each for each in dict.fromkeys(ours) if each not in before and _is_there(each, platform)]
     old = {each.file: int(each.value) for each in before if each.file == SWAP_LEGACY}
     rising = [each for each in found if each.file in old and (each.value == "-1" or -1 < old[each.file] < int(each.value))]
     return rising + [each for each in found if each not in rising]
+
+
+def _is_there(limit: CgroupLimit, platform: Platform) -> bool:
+    """Whether a cgroup has the file. With cgroup v1 the limit of swap space follows that of memory, and must not be in its
+    way if the kernel counts no swap space any more."""
+    return limit.file not in (SWAP, SWAP_LEGACY) or limit.file in platform.limit_files
 
 
 def ends_whole(spec: Spec) -> bool:

@@ -37,12 +37,13 @@ def io_weight(file: str, weight: int | None) -> int:
     return WEIGHT + (weight - WEIGHT) * 900 // 9900  # bfq's weights end at 1000
 
 
-def io_limits(spec: Spec, disk: Callable[[str], str]) -> dict[str, IoLimit]:
-    """The limits by the numbers of disks, MAJOR:MINOR. ``disk``: gives the number of one with a name; empty: there is none,
-    so nothing can be read from it either."""
+def io_limits(spec: Spec, disks: Callable[[str], Iterable[str]]) -> dict[str, IoLimit]:
+    """The limits by the numbers of disks, MAJOR:MINOR. ``disks``: gives the numbers of those with a name: several, if a file
+    system is on several, each of which has the limit then; none, if there is no such disk, so that nothing can be read from
+    it either."""
     found: dict[str, IoLimit] = {}
     for name, limit in spec.io.items():
-        if (number := disk(name)) != "":
+        for number in disks(name):
             found[number] = _stricter(found.get(number, IoLimit()), limit)
     return found
 
@@ -71,16 +72,16 @@ def io_lines(limits: Mapping[str, IoLimit], former: Iterable[str], *, cgroup2: b
             yield file, f"{number} {value}", bool(value)
 
 
-def missing(spec: Spec, files: frozenset[str], *, cgroup2: bool) -> str:
-    """Why a host with these files can't keep the spec's limit of swap space or its weights; empty: it can."""
-    limited = swap(spec) is not None
+def missing(asked: Spec, spec: Spec, files: frozenset[str], *, cgroup2: bool) -> str:
+    """Why a host with these files can't keep limits of swap space, or weights; empty: it can. ``asked``: ``spec`` with those
+    limits alone that the container does not have yet."""
     file = SWAP if cgroup2 else SWAP_LEGACY
-    if limited and file not in files:
+    if swap(asked) is not None and file not in files:
         return f"swap: this kernel does not count swap space for cgroups, as it has no {file}"
-    if limited and not cgroup2 and not spec.memory:
+    if swap(spec) is not None and file in files and not cgroup2 and not spec.memory:
         return "swap: with cgroup v1 the kernel limits memory and swap space together, so it takes a limit of memory, too"
-    if spec.io_weight is not None and not io_files(files):
+    if asked.io_weight is not None and not io_files(files):
         return "io_weight: this kernel has no weights for block devices: neither io.cost nor the scheduler bfq is there"
-    if spec.io and (IO_MAX if cgroup2 else IO_MAX_LEGACY["read"]) not in files:
+    if asked.io and (IO_MAX if cgroup2 else IO_MAX_LEGACY["read"]) not in files:
         return "io: this kernel does not limit what a cgroup reads from disks and writes to them"
     return ""

@@ -452,7 +452,7 @@ def _platform(bridge: str, paths: Paths) -> lxc_config.Platform:
         cgroup2=cgroup.unified(),
         controllers=cgroup.controllers(),
         limit_files=cgroup.optional(),
-        disk=lambda name: disks.of_directory(paths.lxc) if name == DELTA else disks.number(name),
+        disks=lambda name: disks.of_directory(paths.lxc) if name == DELTA else disks.named(name),
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,

@@ -76,7 +76,7 @@ def test_limits_of_disks_change_at_once(fleet: Fleet) -> None:
         done = fleet.run("create", name, "--io", "read=64K", "--", "sleep", "infinity")
         assert (done.status, "does not limit what a cgroup reads" in done.err) == (1, True), done.err
         return
-    disk = disks.of_directory(fleet.paths.lxc)
+    disk, *_ = disks.of_directory(fleet.paths.lxc) or ("",)
     fleet.create(name, options=("--io", "read=8M,write_ops=100"))
     pid = fleet.pid(name)
 

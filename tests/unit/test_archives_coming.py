@@ -63,8 +63,8 @@ def test_limits_of_disks_that_this_host_has_not_are_left_out_and_told(tmp_path: 
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     files = frozenset({"io.max"})
-    disk = {"vda": "254:0"}
-    platform = Platform(True, frozenset({"io"}), False, False, "", "", tmp_path, files, lambda name: disk.get(name, ""))
+    disk = {"vda": ["254:0"]}
+    platform = Platform(True, frozenset({"io"}), False, False, "", "", tmp_path, files, lambda name: disk.get(name, ()))
     specs = Specs(paths, platform, nobody, nobody, Bus(), 4)
 
     async def taken(_: object) -> None:

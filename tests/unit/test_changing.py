@@ -20,13 +20,14 @@ from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.changing import Changing, Planned, like, to_restart
-from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, WrongState
-from lxcfleet.host.kernel import tree
+from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, Unsupported, WrongState
+from lxcfleet.host.kernel import quota, tree
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.assignments import parse_all
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.reading.swap import NO_LIMIT
 from lxcfleet.spec.reading.terms import Init
 
 NAMES = [f"web{number}" for number in range(1, 6)]
@@ -110,11 +111,11 @@ def test_limits_that_this_kernel_can_t_keep_are_refused(world: World) -> None:
 
 
 def test_a_disk_that_has_gone_is_in_the_way_of_no_other_change(world: World) -> None:
-    disks = {"sda": "8:0", "sdb": "8:16"}
+    disks = {"sda": ["8:0"], "sdb": ["8:16"]}
     platform = world.specs._platform
     world.specs._platform = replace(
         platform, controllers=platform.controllers | {"io"}, limit_files=frozenset({"io.max"}),
-        disk=lambda name: disks.get(name, ""),
+        disks=lambda name: disks.get(name, ()),
     )  # fmt: skip
     world.set("io.sdb=read=1M", "io.sda=read=1M")
     del disks["sdb"]
@@ -123,6 +124,31 @@ def test_a_disk_that_has_gone_is_in_the_way_of_no_other_change(world: World) -> 
     assert "no disk sdc" in str(world.refused("io.sdc=read=1M").why)
     assert [[*each.spec.io] for each in world.set("io.sdb=")] == [["sda"]] * 5
     assert "no disk sdb" in str(world.refused("io.sdb=read=1M").why)
+
+
+def test_a_limit_that_the_kernel_does_not_keep_any_more_is_in_the_way_of_no_other_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host has booted another kernel, or its file system is mounted without quotas."""
+    platform = world.specs._platform
+    files = frozenset({"memory.swap.max", "io.weight", "io.max"})
+    world.specs._platform = replace(
+        platform, controllers=platform.controllers | {"io"}, limit_files=files, disks=lambda _: ["8:0"]
+    )  # fmt: skip
+    monkeypatch.setattr(quota, "check", lambda _: None)
+    world.set("memory=1G", "swap=1G", "io_weight=50", "io.sda=read=1M", "disk=1G", "cpus=1")
+
+    def refuse(_: object) -> None:
+        raise Unsupported("no quotas")
+
+    monkeypatch.setattr(quota, "check", refuse)
+    world.specs._platform = replace(platform, controllers=frozenset({"pids"}), limit_files=frozenset(), disks=lambda _: ())
+    assert {each.spec.pids for each in world.set("pids=77")} == {77}
+    for asked, why in (("swap=2G", "no memory.swap.max"), ("io_weight=7", "no weights"), ("memory=2G", "controller memory"),
+                       ("cpus=2", "controller cpu"), ("io.sda=read=2M", "does not limit")):  # fmt: skip
+        assert why in str(world.refused(asked).why)
+    assert "no quotas" in world.refused("disk=2G").why
+    assert {each.spec.swap for each in world.set("swap=max", "io_weight=", "disk=0")} == {NO_LIMIT}
 
 
 def test_all_containers_get_the_assigned_values(world: World) -> None:

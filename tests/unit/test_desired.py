@@ -184,12 +184,16 @@ def test_a_write_that_fails_puts_memory_and_swap_back_in_the_kernel_s_order(path
 
 def test_what_a_kernel_can_t_keep_is_told() -> None:
     both = replace(SPEC, memory=1 << 29, swap=0, io_weight=200)
-    assert weights.missing(both, MODERN_FILES, cgroup2=True) == weights.missing(both, LEGACY_FILES, cgroup2=False) == ""
-    assert "memory.swap.max" in weights.missing(both, frozenset(), cgroup2=True)
-    assert "memory.memsw" in weights.missing(both, frozenset(), cgroup2=False)
-    assert "limit of memory, too" in weights.missing(replace(both, memory=0), LEGACY_FILES, cgroup2=False)
-    assert "bfq" in weights.missing(replace(both, swap=None), frozenset({SWAP}), cgroup2=True)
-    assert weights.missing(replace(SPEC, swap=NO_LIMIT, cpu_weight=5), frozenset(), cgroup2=True) == ""
+
+    def missing(spec: Spec, files: frozenset[str], *, cgroup2: bool) -> str:
+        return weights.missing(spec, spec, files, cgroup2=cgroup2)
+
+    assert missing(both, MODERN_FILES, cgroup2=True) == missing(both, LEGACY_FILES, cgroup2=False) == ""
+    assert "memory.swap.max" in missing(both, frozenset(), cgroup2=True)
+    assert "memory.memsw" in missing(both, frozenset(), cgroup2=False)
+    assert "limit of memory, too" in missing(replace(both, memory=0), LEGACY_FILES, cgroup2=False)
+    assert "bfq" in missing(replace(both, swap=None), frozenset({SWAP}), cgroup2=True)
+    assert missing(replace(SPEC, swap=NO_LIMIT, cpu_weight=5), frozenset(), cgroup2=True) == ""
 
 
 def test_the_files_of_this_kernel_are_found(tmp_path: Path) -> None:
@@ -217,12 +221,12 @@ def test_the_files_of_this_kernel_are_found(tmp_path: Path) -> None:
     assert cgroup.optional(new, tmp_path) == MODERN_FILES
 
 
-DISKS = {"sda": "8:0", "delta": "8:16", "/dev/disk/by-id/two": "8:16"}
+DISKS = {"sda": ["8:0"], "delta": ["8:16"], "/dev/disk/by-id/two": ["8:16"]}
 
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_limits_of_disks_in_the_files_of_both_versions(unified: bool) -> None:
-    platform = replace(MODERN, cgroup2=unified, disk=lambda name: DISKS.get(name, ""))
+    platform = replace(MODERN, cgroup2=unified, disks=lambda name: DISKS.get(name, ()))
     both = {"sda": IoLimit(read=1 << 20, write_ops=7), "delta": IoLimit(write=5), "gone": IoLimit(read=1)}
     former = replace(SPEC, io=both)
     wanted = replace(SPEC, io={"delta": IoLimit(write=9), "/dev/disk/by-id/two": IoLimit(write=4)})
@@ -273,6 +277,21 @@ def test_disks_are_found_by_name_partition_and_directory(tmp_path: Path) -> None
     assert disks._whole(os.makedev(8, 1), tmp_path) == disks._whole(os.makedev(8, 0), tmp_path) == "8:0"
     assert disks._whole(os.makedev(9, 1), tmp_path) == ""
     assert disks.number("/dev/null") == ""
+
+
+def test_a_file_system_on_several_disks_has_the_limit_on_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disks.mounts, "source_of", lambda _: "/dev/lfone")
+    monkeypatch.setattr(disks.os, "major", lambda _: 0)
+    for name, number in (("lfone", "8:0"), ("lftwo", "8:16"), ("lfother", "8:32")):
+        (tmp_path / f"class/block/{name}").mkdir(parents=True)
+        (tmp_path / f"class/block/{name}/dev").write_text(f"{number}\n")
+    for fs, names in (("a", ["lfother"]), ("b", ["lfone", "lftwo"])):
+        for name in names:
+            (tmp_path / f"fs/btrfs/{fs}/devices/{name}").mkdir(parents=True)
+    monkeypatch.setattr(disks, "number", lambda name, system: disks._number(system / "class/block" / name))
+    assert disks.of_directory(tmp_path, tmp_path) == ("8:0", "8:16")
+    limit = IoLimit(read=1 << 20)
+    assert weights.io_limits(replace(SPEC, io={"delta": limit}), lambda _: ("8:0", "8:16")) == {"8:0": limit, "8:16": limit}
 
 
 def test_less_swap_may_harm_and_weights_may_not() -> None:

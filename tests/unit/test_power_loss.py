@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +51,8 @@ class Trace:
 
     moves: list[Move] = field(default_factory=list)
     names_durable: list[Path] = field(default_factory=list)
+    content_durable: list[Path] = field(default_factory=list)
+    """Files whose content was forced to disk."""
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trace]:
             trace.names_durable.append(path)
         else:
             synced[path] = path.read_bytes()
+            trace.content_durable.append(path)
 
     def note(source: Path, target: Path) -> None:
         files = [path for path in (source.rglob("*") if source.is_dir() else [source]) if path.is_file()]
@@ -168,6 +171,31 @@ def test_specs_that_change_together_are_each_the_old_or_the_new_one_and_new_for_
     old, new = OLD.pids, NEW.pids
     trace = check(tmp_path, monkeypatch, lambda: asyncio.run(change()), load, [old, old], [new, old], [new, new])
     assert {*trace.names_durable} == {paths.container(container.name).directory for container in containers}
+
+
+def test_specs_that_were_put_back_are_the_former_ones_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = own_paths(tmp_path / "fleet")
+    old = {name: replace(OLD, name=name) for name in ("web", "db")}
+    containers = [Container(name, spec) for name, spec in old.items()]
+    for name, spec in old.items():
+        paths.container(name).directory.mkdir()
+        paths.container(name).spec.write_text(store.render(spec))
+    specs = Specs(paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
+    cast(Any, specs).config = lambda *_: ""
+
+    async def put_back() -> None:
+        for container in containers:
+            specs.put_back(container, old[container.name])
+        await specs.have_put_back(containers)
+
+    for container in containers:
+        specs.write(container, replace(NEW, name=container.name))
+    with recorded(monkeypatch) as trace:
+        asyncio.run(put_back())
+    own = [paths.container(container.name) for container in containers]
+    assert [store.load(paths, name) for name in old] == [*old.values()]
+    assert {*trace.names_durable} == {each.directory for each in own}
+    assert {*trace.content_durable} >= {each.spec for each in own}
 
 
 def test_a_new_container_is_there_with_its_spec_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

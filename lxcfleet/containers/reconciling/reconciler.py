@@ -252,6 +252,7 @@ class Reconciler:
             except BaseException:
                 for work, _ in reversed(works):
                     await work.undo()
+                await self._specs.have_put_back(container for container, _ in wanted)
                 raise
             finally:
                 self._specs.unstage(container for container, _ in wanted)

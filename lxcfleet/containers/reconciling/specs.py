@@ -31,8 +31,12 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container import raw_lxc
 from lxcfleet.spec.container.io import DELTA
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading.terms import LIMITS
 
 log = logging.getLogger(__name__)
+
+NO_LIMITS = Spec("", pids=0)
+"""Every limit as if nobody had asked for one."""
 
 
 class Specs:
@@ -73,26 +77,27 @@ class Specs:
     def check_limits(self, spec: Spec, former: Spec | None = None) -> None:
         """Raise Unsupported if this host can't enforce the requested limits.
 
-        ``former``: the spec that the container has. A disk that it names may have gone since: it limits nothing, and is no
-        reason against another change.
+        ``former``: the spec that the container has. What of it can't be kept any more, as a disk has gone or there is
+        another kernel, limits nothing, and is no reason against another change.
         """
-        missing = lxc_config.needed_controllers(spec) - self._platform.controllers
+        asked = spec if former is None else _changed(spec, former)
+        missing = lxc_config.needed_controllers(asked) - self._platform.controllers
         if missing:
             raise Unsupported(
                 "the limits that were asked for can't be kept",
                 why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
                 hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
             )
-        why = weights.missing(spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
+        why = weights.missing(asked, spec, self._platform.limit_files, cgroup2=self._platform.cgroup2)
         if why:
             raise Unsupported("the limits that were asked for can't be kept", why=why, hint="leave it out")
         named = former.io if former is not None else ()
-        if unknown := [name for name in self._missing_disks(spec) if name not in named]:
+        if unknown := [name for name in self._missing_disks(asked) if name not in named]:
             raise Unsupported(
                 "the limits that were asked for can't be kept", why=f"io: {_no_disk(unknown[0])}",
                 hint="`lsblk` shows the disks that there are",
             )  # fmt: skip
-        if spec.disk:
+        if asked.disk:
             quota.check(self._paths.lxc)
 
     def on_present_disks(self, spec: Spec) -> tuple[Spec, list[str]]:
@@ -104,7 +109,7 @@ class Specs:
         return replace(spec, io=there), [f"its limits of the disk {name} are left out: {_no_disk(name)}" for name in missing]
 
     def _missing_disks(self, spec: Spec) -> list[str]:
-        return [name for name in spec.io if not self._platform.disk(name)]
+        return [name for name in spec.io if not self._platform.disks(name)]
 
     async def check_keys(self, spec: Spec) -> tuple[str, ...]:
         """Raise FleetError if LXC or this host's cgroups can't do what the spec's own keys say; gives what has no effect."""
@@ -173,7 +178,7 @@ class Specs:
         """Have the names of staged specs on disk. Raises HostError."""
         directories = [self._paths.container(container.name).directory for container in containers]
         try:
-            await asyncio.to_thread(tree.sync_directories, directories)
+            await asyncio.to_thread(tree.sync_all, directories)
         except OSError as error:
             raise HostError.from_os_error("the specs can't be written", error) from error
 
@@ -220,7 +225,8 @@ class Specs:
         container.want(spec)
 
     def put_back(self, container: Container, former: Spec) -> None:
-        """Write the former spec back to disk. That needs no free space. If it fails, the spec on disk counts."""
+        """Give the former spec its name back. That needs no free space. If it fails, the spec on disk counts. A loss of power
+        may undo it until ``have_put_back``."""
         own = self._paths.container(container.name)
         try:
             # One that an earlier change left, as it could not be removed, is an older one.
@@ -236,6 +242,14 @@ class Specs:
             tree.write(own.config, self.config(container.wanted or former, container.foreground))
         except OSError as error:
             log.warning("%s is as it was to be, until the next start: %s", own.config, error)
+
+    async def have_put_back(self, containers: Iterable[Container]) -> None:
+        """Have on disk what ``put_back`` wrote, or else tell in the log that a loss of power may bring the others back."""
+        own = [self._paths.container(container.name) for container in containers]
+        try:
+            await asyncio.to_thread(tree.sync_all, [path for each in own for path in (each.spec, each.directory)])
+        except OSError as error:
+            log.error("former specs are put back, and may not be after a loss of power: %s", error)
 
     async def forget_former(self, containers: Iterable[Container]) -> None:
         """Remove the former specs, as the change is complete."""
@@ -293,6 +307,11 @@ def _no_disk(name: str) -> str:
     if name == DELTA:
         return "the file system of containers is on no disk that the kernel could limit"
     return f"this host has no disk {name}"
+
+
+def _changed(spec: Spec, former: Spec) -> Spec:
+    """The spec without the limits that it has in common with the former one."""
+    return replace(spec, **{key: getattr(NO_LIMITS, key) for key in LIMITS if getattr(spec, key) == getattr(former, key)})
 
 
 def lowers_memory(former: Spec, spec: Spec) -> bool:

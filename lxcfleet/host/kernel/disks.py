@@ -24,16 +24,34 @@ def number(name: str, system: Path = _SYSTEM) -> str:
     return _whole(found.st_rdev, system) if stat.S_ISBLK(found.st_mode) else ""
 
 
-def of_directory(directory: Path, system: Path = _SYSTEM) -> str:
-    """The number of the disk that a directory's file system is on; empty: it is on none, or on one that can't be told."""
+def named(name: str) -> tuple[str, ...]:
+    """The number of the disk with that name, if there is one."""
+    return tuple(filter(None, (number(name),)))
+
+
+def of_directory(directory: Path, system: Path = _SYSTEM) -> tuple[str, ...]:
+    """The numbers of the disks that a directory's file system is on; none: it is on none, or on some that can't be told."""
     place = directory
     while not place.exists() and place != place.parent:
         place = place.parent
     device = os.stat(place).st_dev
     if os.major(device):
-        return _whole(device, system)
+        return tuple(filter(None, (_whole(device, system),)))
     source = mounts.source_of(place)  # btrfs and others number their file systems by themselves
-    return number(source, system) if source.startswith("/dev/") else ""
+    if not source.startswith("/dev/"):
+        return ()
+    numbers = (number(each, system) for each in _beside(source, system))
+    return tuple(dict.fromkeys(filter(None, numbers)))
+
+
+def _beside(source: str, system: Path) -> list[str]:
+    """All block devices of the file system that is on ``source`` among others: btrfs lists them."""
+    own = Path(source).resolve().name.replace("/", "!")
+    for devices in system.glob("fs/btrfs/*/devices"):
+        names = sorted(each.name for each in devices.iterdir())
+        if own in names:
+            return names
+    return [source]
 
 
 def _whole(device: int, system: Path) -> str:

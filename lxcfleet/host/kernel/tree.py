@@ -77,7 +77,7 @@ def stage(texts: Mapping[Path, str], durable: Iterable[Path]) -> None:
                 file.flush()
                 # Linux begins to write it, and does not wait (mm/fadvise.c): then the disk works on all of them at once.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _sync_all(map(_beside, durable))
+        sync_all(map(_beside, durable))
     except OSError:
         for path in texts:
             unstage(path)
@@ -105,11 +105,6 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def sync_directories(directories: Iterable[Path]) -> None:
-    """Have the names in many directories on disk. Raises OSError."""
-    _sync_all(directories)
-
-
 def unlink_all(files: Sequence[Path]) -> None:
     """Remove files, as far as that is possible. On a busy disk each waits; side by side they wait together."""
 
@@ -125,8 +120,9 @@ def unlink_all(files: Sequence[Path]) -> None:
             pass
 
 
-def _sync_all(paths: Iterable[Path]) -> None:
-    """Force many files or directories to the disk at the same time: the file system does them together."""
+def sync_all(paths: Iterable[Path]) -> None:
+    """Force many files, and the names in many directories, to the disk at the same time: the file system does them together.
+    Raises OSError."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for _ in pool.map(_sync, paths):
             pass
