@@ -84,6 +84,8 @@ class ArchiveMessage(TypedDict, total=False):
     """How many there are of those."""
     notes: list[str]
     started: bool
+    unstarted: NotRequired[ErrorBody]
+    """Why it was made and could not be started; missing: it could, or nobody asked, or it waits for something."""
     volumes: list[str]
     """Volumes that were made with it."""
     error: ErrorBody

@@ -15,6 +15,7 @@ import pytest
 
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.containers import store
+from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.errors import HostError
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
@@ -385,7 +386,9 @@ def test_some_of_several_archives(cli: Cli, daemon: Daemon, tmp_path: Path) -> N
     assert (ran.status, [each["status"] for each in json.loads(ran.out)["results"]]) == (3, ["imported", "failed"])
 
 
-def test_a_container_that_does_not_start_is_there_and_that_is_told(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+def test_a_container_that_does_not_start_is_there_and_that_is_told(
+    cli: Cli, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cli("create", "db", *SLEEP).status == 0
     assert cli("create", "web", "--depends-on", "db=started", *SLEEP).status == 0
     file = tmp_path / "web.zst"
@@ -400,6 +403,22 @@ def test_a_container_that_does_not_start_is_there_and_that_is_told(cli: Cli, dae
     assert ran.status == 0
     ran = cli("import", str(_changed(file, ("db", "again"))), "--name", "again")
     assert (ran.status, "circle" in ran.err) == (2, True), ran
+    assert cli("create", "bad", *SLEEP).status == 0
+    assert cli("export", "bad", "-o", str(file)).status == 0
+    assert cli("destroy", "bad", "--force").status == 0
+
+    async def act(*_: object) -> None:
+        raise HostError("it can't be mounted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Actions, "act", act)
+        ran = cli("import", str(file), "-f", "json")
+    body = json.loads(ran.out)
+    assert (ran.status, body["changed"], body["results"][0]["status"]) == (1, True, "not started"), ran
+    assert "it is not started: it can't be mounted" in ran.err
+    assert daemon.fleet["bad"].state is State.STOPPED
+    ran = cli("import", str(file), "--name", "bad2")
+    assert ran.status == 0, ran
 
 
 def test_a_check_tells_each_difference_and_leaves_nothing(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:

@@ -70,3 +70,42 @@ def test_set_refuses_a_base_on_which_own_packages_would_break(cli: Cli, daemon: 
     assert cli("set", "web2", "generation=3", "--ignore-depends").status == 0
     assert cli("set", "web2", "generation=0").status == 1, "the way to the host's root is one as well"
     assert bases(cli) == {"web1": generation, "web2": generation}
+
+
+def test_an_undo_to_a_generation_that_is_gone_is_refused_before_it_begins(
+    cli: Cli, daemon: Daemon, generation: int
+) -> None:
+    daemon.fleet.add("web1")
+    quick = ("--min-healthy-time", "0", "--healthy-deadline", "10")
+    for to in (str(generation), "host"):
+        assert cli("rollback", "web1", "--to", to, *quick).status == 0
+    before = daemon.client.rollout()
+    Path(daemon.paths.generation_record(generation)).unlink()
+    ran = cli("rollout", "undo")
+    assert ran.status == 1
+    assert "web1 can't get its former spec back; nothing is changed" in ran.err
+    assert "there is no generation 3" in ran.err
+    assert daemon.client.rollout() == before
+
+
+def test_a_file_names_a_generation_for_new_and_for_existing_containers(
+    cli: Cli, daemon: Daemon, generation: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "fleet.yaml"
+
+    def apply(more: str) -> tuple[int, str]:
+        file.write_text(f"lxcfleet: 1\nfleet: shop\ngroups:\n  web: {{count: 2{more}}}\n")
+        ran = cli("apply", "-f", str(file), "--min-healthy-time", "0", "--max-unavailable", "2")
+        return ran.status, ran.err
+
+    assert apply(", generation: 4")[0] == 1, "there is no such one"
+    assert cli("list", "-q").out == ""
+    assert apply(f", generation: {generation}")[0] == 0
+    assert bases(cli) == {"web1": generation, "web2": generation}
+    daemon.launcher.model.unfit["web2"] = [NEEDS]
+    status, err = apply("")
+    assert (status, "packages of web2 would break on the host's root" in err) == (1, True), err
+    daemon.launcher.model.unfit.clear()
+    assert apply("")[0] == 0
+    assert bases(cli) == {"web1": 0, "web2": 0}
+    assert cli("diff", "-f", str(file)).status == 0

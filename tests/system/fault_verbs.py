@@ -96,7 +96,7 @@ def _have_archive(stage: Stage) -> None:
 
 
 def _import(stage: Stage) -> list[str]:
-    """A container that is there and could not be started is no failure of the import, which tells it."""
+    """A container that is there and could not be started is told, and its status says so."""
     ran = stage.fleet.run("import", str(_archive(stage)))
     return [] if ran.status == 0 and "it is not started" not in ran.err else [ran.err]
 

@@ -19,13 +19,17 @@ from lxcfleet.containers.order.dependencies import Dependencies
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.requests import vain
 from lxcfleet.containers.requests.changing import Changing, Planned, like, to_restart
+from lxcfleet.containers.requests.commands import check_user
 from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.container.apps import parse_app
 from lxcfleet.spec.container.assignments import parse_all
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.swap import NO_LIMIT
 from lxcfleet.spec.reading.terms import Init
@@ -149,6 +153,39 @@ def test_a_limit_that_the_kernel_does_not_keep_any_more_is_in_the_way_of_no_othe
         assert why in str(world.refused(asked).why)
     assert "no quotas" in world.refused("disk=2G").why
     assert {each.spec.swap for each in world.set("swap=max", "io_weight=", "disk=0")} == {NO_LIMIT}
+
+
+def test_a_limit_that_the_host_is_too_small_for_is_told_and_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = vain.HostSize(23 << 30, 2, 100 << 30)
+    monkeypatch.setattr(vain, "host", lambda _: small)
+    platform = world.specs._platform
+    world.specs._platform = replace(platform, controllers=platform.controllers | {"cpu"})
+    told = {note for each in world.set("memory=900G", "cpus=64") for note in each.notes}
+    assert told == {
+        "its limit memory=900G has no effect: the host has 23.0 GiB of memory",
+        "its limit cpus=64 has no effect: the host has 2 processors",
+    }
+    assert [each.notes for each in world.set("pids=7")] == [()] * 5, "it was told before"
+    specs = [Spec("web", memory=24 << 30), Spec("db", memory=24 << 30, cpus=2), Spec("ok", memory=23 << 30)]
+    assert vain.of_all(specs, small) == ["web, db: limit memory=24G has no effect: the host has 23.0 GiB of memory"]
+    profiles = {"big": Profile({"disk": 1 << 40})}
+    assert vain.of_all(vain.asked_for(Config(profiles=profiles)), small) == [
+        "the profile big: limit disk=1T has no effect: the file system with the deltas has 100.0 GiB"
+    ]
+    assert vain.notes(specs[0], vain.HostSize(0, 0, 0)) == ()
+
+
+def test_the_user_of_a_new_container_is_one_that_it_has(tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n")
+    (tmp_path / "group").write_text("adm:x:4:\n")
+    spec = Spec("web", init=Init.APP, command=("x",))
+    for user in ("www-data", "www-data:adm", "7", "7:8", "root:4", None):
+        check_user(replace(spec, user=user), tmp_path)
+    for user, why in (("nosuch", "no user nosuch"), ("root:nosuch", "no group nosuch")):
+        with pytest.raises(InvalidInput) as caught:
+            check_user(replace(spec, user=user), tmp_path)
+        assert why in caught.value.why
+        check_user(replace(spec, user=user, app=parse_app("shop@1:/")), tmp_path)
 
 
 def test_all_containers_get_the_assigned_values(world: World) -> None:

@@ -56,11 +56,14 @@ class Outcome:
     status: str
     error: FleetError | None = None
     more: dict[str, Any] = field(default_factory=dict)
+    made: bool = False
+    """Whether it was made all the same."""
 
     def to_json(self) -> dict[str, Any]:
         """As ``-f json`` has it."""
         error: ErrorBody | None = None if self.error is None else self.error.body()
-        return {"name": self.name, "status": self.status, "changed": self.error is None, "error": error, **self.more}
+        changed = self.error is None or self.made
+        return {"name": self.name, "status": self.status, "changed": changed, "error": error, **self.more}
 
 
 # -- export -------------------------------------------------------------------------------------------------------
@@ -407,7 +410,9 @@ def _take(
         message = _answers(connection, file, lambda size: meter.show(file, size))
     keys = ("bytes", "entries", "notes", "started", "volumes", "differences", "differing")
     told: dict[str, Any] = {**message}
-    return Outcome(message["name"], word, None, {"file": file, **{key: told[key] for key in keys if key in told}})
+    error = from_body(message["unstarted"]) if "unstarted" in message and "moved" not in request else None
+    more = {"file": file, **{key: told[key] for key in keys if key in told}}
+    return Outcome(message["name"], word if error is None else "not started", error, more, made=error is not None)
 
 
 @contextlib.contextmanager
@@ -456,8 +461,12 @@ def _show(outcomes: Sequence[Outcome], style: str, quiet: bool, say: Callable[[O
     if quiet:
         output.write("".join(f"{each.name}\n" for each in done))
         return _status(outcomes, done)
-    rows = [["name", "status", "what"], *([each.name, each.status, say(each) if each in done else ""] for each in outcomes)]
-    data = {"changed": bool(done), "results": [each.to_json() for each in outcomes]}
+    rows = [
+        ["name", "status", "what"],
+        *([each.name, each.status, say(each) if each.error is None or each.made else ""] for each in outcomes),
+    ]
+    results = [each.to_json() for each in outcomes]
+    data = {"changed": any(each["changed"] for each in results), "results": results}
     output.show(style, data, lines=lambda: output.columns(rows[1:]) if outcomes else [], rows=lambda: rows)
     return _status(outcomes, done)
 

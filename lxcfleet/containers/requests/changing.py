@@ -15,7 +15,7 @@ from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciling import changes, steps
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs, lowers_memory
-from lxcfleet.containers.requests import services
+from lxcfleet.containers.requests import services, vain
 from lxcfleet.containers.requests.commands import check_command
 from lxcfleet.errors import Broken, Busy, FleetError, WrongState
 from lxcfleet.host.kernel import quota
@@ -139,7 +139,7 @@ class Changing:
                 if spec.units != former.units and spec.units not in checked:
                     checked.add(spec.units)
                     await services.check(spec)
-                if any(getattr(former, key) != getattr(spec, key) for key in LIMITS):
+                if _limits_differ(former, spec):
                     self._specs.check_limits(spec, former)
                     self._check_running(container, spec)
                 if spec.mounted != former.mounted and spec.mounted not in mounted:
@@ -147,7 +147,10 @@ class Changing:
                 asked_for = tuple(sorted(spec.lxc.items()))
                 if spec.lxc != former.lxc and asked_for not in keyed:
                     keyed[asked_for] = await self._specs.check_keys(spec)
-                notes = (*mounted.get(spec.mounted, ()), *keyed.get(asked_for, ()))
+                notes = (
+                    *mounted.get(spec.mounted, ()), *keyed.get(asked_for, ()),
+                    *(vain.notes(spec, vain.host(self._paths), former) if _limits_differ(former, spec) else ()),
+                )  # fmt: skip
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
                 planned.append(Planned(container, former, spec, restart, notes))
@@ -157,6 +160,15 @@ class Changing:
             await self._network.check_new(len(joining))
         await self._network.check_changed([(each.former, each.spec) for each in planned if each.changed])
         return planned
+
+    async def check_there(self, former: Spec, spec: Spec) -> None:
+        """Raise FleetError if what the spec stands on, or mounts, and the former one does not, is not there."""
+        if spec.app != former.app and spec.app is not None:
+            await check_use(self._paths, spec.app)
+        if spec.generation not in (former.generation, 0):
+            store.load(self._paths, spec.generation)
+        if spec.mounted != former.mounted:
+            await self._specs.check_mounts(spec)
 
     async def refuse_unfit(self, planned: Iterable[Planned]) -> None:
         """Refuse another base for containers whose own packages would break on it. Raises WrongState, HostError."""
@@ -231,6 +243,10 @@ class Changing:
                 keys = changes.different(each.former, each.spec)
                 self._bus.publish(ActionDone(each.container.name, "changed", ", ".join(keys)))
         return [each.result("changed") for each in planned]
+
+
+def _limits_differ(former: Spec, spec: Spec) -> bool:
+    return any(getattr(former, key) != getattr(spec, key) for key in LIMITS)
 
 
 def _moves(former: Spec, spec: Spec) -> bool:

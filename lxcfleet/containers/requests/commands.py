@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 from lxcfleet.base.mask import build
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.requests import request
-from lxcfleet.errors import NoProgram
+from lxcfleet.errors import InvalidInput, NoProgram
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.apps import AppUse, Form
 from lxcfleet.spec.container.spec import Spec
@@ -38,6 +39,28 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
     except NoProgram as error:
         error.missing = not there
         raise
+
+
+def check_user(spec: Spec, etc: Path = Path("/etc")) -> None:
+    """Raise InvalidInput unless a new container has the user that its command is to run as. It has the host's accounts,
+    unless an app layer brings others."""
+    if spec.user is None or (spec.app is not None and spec.app.form is Form.LAYER):
+        return
+    user, _, group = spec.user.partition(":")
+    for what, name, file in (("user", user, "passwd"), ("group", group, "group")):
+        if name and not name.isdigit() and name not in _names(etc / file):
+            raise InvalidInput(
+                f"its command can't run as {spec.user}", why=f"the host has no {what} {name}, and so no new container has",
+                hint=f"make a system account of the host for it (adduser --system {name}), or write it as UID:GID",
+            )  # fmt: skip
+
+
+def _names(file: Path) -> set[str]:
+    try:
+        lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return set()
+    return {line.partition(":")[0] for line in lines}
 
 
 def _in_app(paths: Paths, app: AppUse, path: str) -> bool:

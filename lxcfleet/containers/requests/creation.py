@@ -22,10 +22,10 @@ from lxcfleet.containers.reconciling import plan, steps
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.requests import request, services
+from lxcfleet.containers.requests import request, services, vain
 from lxcfleet.containers.requests.actions import AT_ONCE, Actions
 from lxcfleet.containers.requests.changing import BEGUN, Changing, Planned, like, restart_lines, turn_lines
-from lxcfleet.containers.requests.commands import check_command
+from lxcfleet.containers.requests.commands import check_command, check_user
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
@@ -207,9 +207,11 @@ class Creation:
         try:
             with self._room.building():
                 made: list[Spec] = []
+                notes: dict[str, tuple[str, ...]] = {}
                 try:
                     # Those with addresses of the operator's choice come first, so that no other one gets such an address.
                     for names, shared in sorted(_alike(wanted), key=lambda each: not each[1].static_addresses):
+                        notes |= dict.fromkeys(names, vain.notes(shared, vain.host(self._paths)))
                         for spec in self._room.take(names, shared):
                             made.append(spec)
                             self._registry.add(Container(spec.name, spec, busy="create"))
@@ -220,7 +222,7 @@ class Creation:
                 self._room.expect(made)
                 new = {spec.name: spec for spec in made}
                 turns = self._dependencies.graph().turns_to_start(new)
-                jobs = [self._creation(new[name], start=start) for turn in turns for name in turn]
+                jobs = [self._creation(new[name], notes[name], start=start) for turn in turns for name in turn]
                 return self._operations.begin("create", jobs, AT_ONCE)
         finally:
             await self._room.release_unused()
@@ -240,6 +242,7 @@ class Creation:
             await check_use(self._paths, wanted.like.app)
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)
+            check_user(wanted.like)
         if wanted.new:
             await services.check(wanted.like)
         if room:
@@ -251,7 +254,8 @@ class Creation:
             await self._room.check_found(wanted.like, wanted.new)
         if not wanted.new:
             return ()
-        return (*await self._specs.check_mounts(wanted.like, coming), *await self._specs.check_keys(wanted.like))
+        notes = (*await self._specs.check_mounts(wanted.like, coming), *await self._specs.check_keys(wanted.like))
+        return (*notes, *vain.notes(wanted.like, vain.host(self._paths)))
 
     def _creation(self, spec: Spec, notes: tuple[str, ...] = (), *, start: bool) -> Job:
         container = self._registry[spec.name]

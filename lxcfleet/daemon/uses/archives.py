@@ -186,7 +186,7 @@ class Archives:
                 else:
                     outcome = await self._make(head, spec, ask, conversation, connection)
         if ask.start and not ask.check and not ask.dry_run:
-            outcome["started"] = await self._start(spec.name, outcome["notes"])
+            outcome["started"] = await self._start(spec.name, outcome)
         _say(connection, outcome)
 
     async def _check(
@@ -327,13 +327,15 @@ class Archives:
         await fleet.room.check_found(spec, [spec.name])
         return (*await self._specs.check_mounts(spec, coming), *await self._specs.check_keys(spec))
 
-    async def _start(self, name: str, notes: list[str]) -> bool:
-        """Start it; whether it runs. What keeps it from that is among the notes, as it is there all the same."""
+    async def _start(self, name: str, outcome: ArchiveMessage) -> bool:
+        """Start it; whether it runs. What keeps it from that is in the outcome, as it is there all the same."""
+        notes = outcome["notes"]
         container = self._fleet.registry[name]
         try:
             await self._fleet.actions.act(container, Action.START, 0)
         except FleetError as error:
             notes.append(f"it is not started: {error.message}{': ' if error.why else ''}{error.why}")
+            outcome["unstarted"] = error.body()
         if container.running is None and container.lack is not None and moving.load(self._paths, name) is None:
             notes.append(f"it waits: {container.lack.reason}")
         return container.running is not None

@@ -89,5 +89,11 @@ def _by_hold(names: Iterable[str], holds: Mapping[str, tuple[str, bool]]) -> dic
     return found
 
 
+def of_limits(told: Iterable[str]) -> list[Finding]:
+    """Limits of containers without effect, each with those that have it."""
+    hint = "a lower one by `lxcfleet set`, or 0 for none"
+    return [Finding("limits", "warning", each, hint=hint) for each in told]
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"

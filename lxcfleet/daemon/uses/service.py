@@ -34,7 +34,7 @@ from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.requests import services
+from lxcfleet.containers.requests import services, vain
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.requests.creation import Creation
@@ -250,6 +250,9 @@ class Fleet:
         own += findings.of_moves(moving.all_of(self.paths, [each.name for each in self.registry]))
         own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
+        wanted = [each.wanted for each in self.registry if each.wanted is not None]
+        wanted += vain.asked_for(self.config)
+        own += findings.of_limits(vain.of_all(wanted, vain.host(self.paths)))
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -163,6 +163,20 @@ class ChangeSets:
         if wanted:
             chosen = [container for container in containers if container.name in wanted]
             await self._changing.carry_out(await self._changing.check(chosen, wanted, askable(), anew=False))
+
+    async def check_way_back(self, rollout: str, containers: Iterable[Container]) -> None:
+        """Raise FleetError if a former spec names what is not there any more: a generation, a release of an app, a volume."""
+        members = self.of(rollout).members
+        for container in containers:
+            if (now := container.wanted) is not None:
+                try:
+                    await self._changing.check_there(now, applied(now, members[container.name].former))
+                except FleetError as error:
+                    raise Conflict(
+                        f"{container.name} can't get its former spec back; nothing is changed",
+                        why=f"{error.message}{': ' if error.why else ''}{error.why}",
+                        hint=error.hint or "give it another spec by `lxcfleet set`, or apply a file",
+                    ) from error  # fmt: skip
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""

@@ -249,7 +249,10 @@ class Driver:
         """Have taken back what has halted, where that is asked for."""
         halted = self._ledger.active
         if halted is not None and halted.auto_revert:
-            await self._undo()
+            try:
+                await self._undo()
+            except FleetError as error:
+                self._ledger.say(f"is not taken back: {'; '.join(filter(None, (error.message, error.why)))}")
         elif halted is not None:
             await self._rescue(halted)
 

@@ -117,6 +117,8 @@ class Orders:
             if former is not None:
                 members[name] = self._member(registry[name], spec, later=later)
                 specs[name] = changing_values(former, spec)
+        if policy.get("bake") == NOT_BAKED["bake"]:
+            members = {name: replace(member, bake=0.0) for name, member in members.items()}
         rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert, rejected=rejected)
         specs |= {name: changing_values(former, spec) for name, (former, spec) in resting.items()}
         changes = ChangeSet(rollout.id, specs)
@@ -162,6 +164,7 @@ class Orders:
         changes = self._change_sets.of(last.id)
         registry = self._fleet.registry
         changed = [name for name in changes.members if name in registry and self._change_sets.has(last.id, registry[name])]
+        await self._change_sets.check_way_back(last.id, [registry[name] for name in changed])
         if not last.status.ended:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
@@ -180,7 +183,7 @@ class Orders:
                 if before is None and member.live:  # it got that at once, and can have it back so
                     await self._change_sets.put(rollout.id, container)
                 else:
-                    members[name] = replace(member, expected=expected)
+                    members[name] = replace(member, expected=expected, bake=0.0)
         self.refuse_second()  # another one may have begun meanwhile
         self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}")
         return await self._start(replace(rollout, members=members), dry_run=False)
