@@ -20,7 +20,7 @@ from lxcfleet.containers.reconciling import changes
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
-from lxcfleet.host.kernel import disks, tree
+from lxcfleet.host.kernel import disks, mounts, tree
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY, Payload
 from lxcfleet.launcher.children import containers as children
@@ -280,8 +280,8 @@ def test_disks_are_found_by_name_partition_and_directory(tmp_path: Path) -> None
 
 
 def test_a_file_system_on_several_disks_has_the_limit_on_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disks.mounts, "source_of", lambda _: "/dev/lfone")
-    monkeypatch.setattr(disks.os, "major", lambda _: 0)
+    monkeypatch.setattr(mounts, "source_of", lambda _: "/dev/lfone")
+    monkeypatch.setattr(os, "major", lambda _: 0)
     for name, number in (("lfone", "8:0"), ("lftwo", "8:16"), ("lfother", "8:32")):
         (tmp_path / f"class/block/{name}").mkdir(parents=True)
         (tmp_path / f"class/block/{name}/dev").write_text(f"{number}\n")
