@@ -36,19 +36,31 @@ class Failed(Exception):
 class Fleet:
     """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``."""
 
-    def __init__(self, directory: Path, run: Path, count: int, network: str = "none") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        run: Path,
+        count: int,
+        network: str = "none",
+        *,
+        program: Path = PROGRAM,
+        prefix: str = PREFIX,
+    ) -> None:
+        """``program``: of which version; ``prefix``: of the containers' names, as no two fleets' cgroups may clash."""
         alone.hold()
         self.paths = Paths(lxc=directory / "lxc", run=run, etc=directory / "etc")
         self._directory = directory
         self._count = count
         self._network = network
-        self.names = [f"{PREFIX}{number}" for number in range(1, count + 1)]
+        self._program = program
+        self._prefix = prefix
+        self.names = [f"{prefix}{number}" for number in range(1, count + 1)]
         self._files = {name: self.paths.container(name).delta / "ready" for name in self.names}
         self._environment = {**os.environ, **self.paths.environment()}
 
     def cli(self, *arguments: str) -> str:
         """Run `lxcfleet ARGUMENTS`; returns its output, raises Failed."""
-        argv = [str(PROGRAM), *arguments]
+        argv = [str(self._program), *arguments]
         done = subprocess.run(argv, env=self._environment, text=True, capture_output=True, check=False)
         if done.returncode != 0:
             line = " ".join(arguments[:4])
@@ -70,8 +82,8 @@ class Fleet:
 
     def have_mask(self) -> None:
         """Have the daemon build the mask for the host as it is now. No measurement includes that."""
-        self.cli("create", f"{PREFIX}0", "--", "sleep", "infinity")
-        self.cli("destroy", f"{PREFIX}0", "--force")
+        self.cli("create", f"{self._prefix}0", "--", "sleep", "infinity")
+        self.cli("destroy", f"{self._prefix}0", "--force")
 
     def clear(self) -> None:
         """Remove every directory, including those of a run that was cut short."""
@@ -82,7 +94,7 @@ class Fleet:
         """Create and start all app containers; seconds until each has written its file."""
         script = "echo ready >/ready; exec sleep infinity"
         began, clock = time.time(), time.perf_counter()
-        self.cli("create", PREFIX, "-n", str(self._count), "--", "sh", "-c", script)
+        self.cli("create", self._prefix, "-n", str(self._count), "--", "sh", "-c", script)
         observe.wait_written(self._files, began)
         return time.perf_counter() - clock
 
@@ -102,7 +114,7 @@ class Fleet:
     def boot(self) -> float:
         """Create and start all system containers; seconds until each is up."""
         clock = time.perf_counter()
-        self.cli("create", PREFIX, "-n", str(self._count))
+        self.cli("create", self._prefix, "-n", str(self._count))
         observe.wait_booted({str(c["name"]): int(c["pid"]) for c in self.json("list")})
         return time.perf_counter() - clock
 
@@ -117,7 +129,7 @@ class Fleet:
 
     def json_of_doctor(self) -> Any:
         """The record of doctor, whose exit status is 4 when it finds something."""
-        argv = [str(PROGRAM), "doctor", "-f", "json"]
+        argv = [str(self._program), "doctor", "-f", "json"]
         done = subprocess.run(argv, env=self._environment, text=True, capture_output=True, check=False)
         return json.loads(done.stdout)
 
@@ -135,6 +147,11 @@ class Fleet:
                     found.append(pid)
         return found
 
+    def processes(self) -> list[int]:
+        """The pids of the daemon, which is the first, and of all that it started and that are its children still."""
+        daemon = next(pid for pid in self.daemons() if "daemon" in _line(pid))
+        return [daemon, *(pid for pid, _ in observe.processes() if observe.parent(pid) == daemon)]
+
     def end(self) -> None:
         """Stop the daemon, and wait until it and its launcher have ended; raises Failed."""
         deadline = time.monotonic() + 10
@@ -147,6 +164,10 @@ class Fleet:
             if time.monotonic() > deadline:
                 raise Failed(f"processes {pids} of lxcfleet do not end")
             time.sleep(0.05)
+
+
+def _line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 class Host:

@@ -96,6 +96,14 @@ def processes() -> Iterator[tuple[int, str]]:
             yield int(entry), line.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
+def parent(pid: int) -> int:
+    """The pid of a process's parent; 0 if the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def cgroup_of(pid: int) -> str:
     """The text of /proc/PID/cgroup; empty if the process is gone."""
     try:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable
 
 from lxcfleet.base.mask import build
+from lxcfleet.base.mask.build import Since
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.errors import FleetError, from_body
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.base import MaskItem, SinceItem
 from lxcfleet.launcher.operations import MASK, RELEASE, UNMASK
 from lxcfleet.paths import Paths
 
@@ -73,16 +74,25 @@ class _Mask:
             return None
 
     async def _mount(self, *, look: bool) -> None:
-        if look and self._freshness is not None:
-            self._freshness.looking()
+        since = self._freshness.looking() if look and self._freshness is not None else None
         try:
-            answer = await self._launcher.ask(MASK, MaskItem(generation=self._paths.generation, force=look))
+            item = MaskItem(generation=self._paths.generation, force=look, since=None if since is None else _item(since))
+            answer = await self._launcher.ask(MASK, item)
             if answer["error"]:
                 raise from_body(answer["error"])
+            if look and self._freshness is not None:
+                await asyncio.to_thread(self._freshness.looked)
         except BaseException:
-            if self._freshness is not None:
+            if look and self._freshness is not None:
                 self._freshness.failed()
             raise
+
+
+def _item(since: Since) -> SinceItem:
+    changes = since.changes
+    return SinceItem(
+        record=since.record, inside=sorted(changes.inside), below=sorted(changes.below), itself=sorted(changes.itself)
+    )
 
 
 class MaskKeeper:

@@ -14,12 +14,14 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.base.generations.roots import LIVE, Root, root_of, tree_of
 from lxcfleet.base.mask import compiler, rules, state
-from lxcfleet.base.mask.compiler import Stamps
+from lxcfleet.base.mask.compiler import Look, Stamps
+from lxcfleet.base.mask.sweep import Changes
 from lxcfleet.base.tree import parents, stamp
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
@@ -54,13 +56,24 @@ def is_current(paths: Paths, root: Root | None = None) -> bool:
     if record["parts"] != _parts(root):
         return False
     tree = tree_of(root)
-    return all(stamp(tree.outside(path)) == known for path, known in record["watched"].items())
+    watched = {**record["watched"], **record.get("swept", {})}
+    return all(stamp(tree.outside(path)) == known for path, known in watched.items())
 
 
-def ensure(paths: Paths, *, root: Root | None = None, force: bool = False) -> bool:
+@dataclass(frozen=True)
+class Since:
+    """All that changed in the host's root since the look at it that a record is of."""
+
+    record: list[int] | None
+    """The record's stamp: if there is another one by now, somebody has looked after other changes."""
+    changes: Changes
+
+
+def ensure(paths: Paths, *, root: Root | None = None, force: bool = False, since: Since | None = None) -> bool:
     """Make the image current; returns whether it was built. Takes 1 s per 200,000 files, or none if it fits.
 
-    ``force`` looks through the whole base in any case; the image is only written if something else is to be in it.
+    ``force`` looks through the whole base in any case, or at what changed ``since`` the last look, if that is known. The
+    image is only written if something else is to be in it.
     One process at a time builds; a crash at any instant leaves the old image or the new one. Raises InvalidInput
     for the operator's rules, NoCapacity for a full
     disk, Unsupported for missing tools, HostError for all else; the old image stays then.
@@ -75,7 +88,7 @@ def ensure(paths: Paths, *, root: Root | None = None, force: bool = False) -> bo
             _remove(work)
             work.mkdir(mode=0o700)
             try:
-                return _build(paths, root, work)
+                return _build(paths, root, work, since)
             finally:
                 _remove(work)
     except OSError as error:
@@ -136,7 +149,7 @@ class View:
         return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))
 
 
-def _build(paths: Paths, root: Root, work: Path) -> bool:
+def _build(paths: Paths, root: Root, work: Path, since: Since | None) -> bool:
     # Stamps are taken before the files they stand for are read, so a change in between is seen as a change later.
     began = time.time()
     operator = _operator_stamps(paths)
@@ -144,7 +157,8 @@ def _build(paths: Paths, root: Root, work: Path) -> bool:
     tree = tree_of(root)
     for path in _WATCHED_FILES:
         tree.consult(path)
-    entries, swept = compiler.plan(paths, mask_rules.load(paths.mask_rules), tree, _mounts(root), parts)
+    known = None if since is None else _known(paths, root, since)
+    entries, look = compiler.plan(paths, mask_rules.load(paths.mask_rules), tree, _mounts(root), parts, known)
     new, record = work / "image", work / "record"
     digest = _digest(entries)
     present = _present(paths, digest)
@@ -158,7 +172,10 @@ def _build(paths: Paths, root: Root, work: Path) -> bool:
         "looked": began,
         "operator": operator,
         "parts": parts,
-        "watched": _watched(swept) | tree.consulted,
+        "watched": tree.consulted,
+        "swept": _watched(look.swept),
+        "private": look.private,
+        "settled": look.settled,
         "entries": _dump_entries(entries),
     }
     # The record names the image by its inode. Between the two renames it fits neither image, and so the mask counts as
@@ -170,6 +187,17 @@ def _build(paths: Paths, root: Root, work: Path) -> bool:
         os.replace(new, paths.mask_image)
     os.replace(record, paths.mask_record)
     return present is None
+
+
+def _known(paths: Paths, root: Root, since: Since) -> tuple[Look, Changes] | None:
+    """The look that the present record is of, if all is known that changed since."""
+    record = _read(paths.mask_record)
+    if record is None or record["root"] != _word_of(root) or stamp(str(paths.mask_record)) != since.record:
+        return None
+    swept, private, settled = record.get("swept"), record.get("private"), record.get("settled")
+    if not (isinstance(swept, dict) and isinstance(private, list) and isinstance(settled, str)):
+        return None  # of a former version of lxcfleet
+    return Look(swept, private, settled), since.changes
 
 
 def _digest(entries: Mapping[str, Entry]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from lxcfleet.base.mask import neutral, rules, state, units
-from lxcfleet.base.mask.sweep import Private, sweep
-from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.base.mask.sweep import Changes, Private, settled, sweep, sweep_again
+from lxcfleet.base.tree import Tree, join, parent, parents, stamp
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
@@ -23,17 +24,30 @@ Stamps = dict[str, list[int] | None]
 """The paths that were looked at, each with its stamp at that moment; see ``tree.stamp``."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a look at a whole base found out beside the entries."""
+
+    swept: Stamps
+    """The directories that were looked into."""
+    private: list[str]
+    """The paths that the sweep found."""
+    settled: str
+    """A digest of what was passed over, whatever is there."""
+
+
 def plan(
     paths: Paths,
     operator: Rules,
     tree: Tree,
     mounts: frozenset[str] = frozenset(),
     parts: Mapping[str, str] = _NO_PARTS,
-) -> tuple[dict[str, Entry], Stamps]:
-    """The mask over ``tree``, path to entry in order, and the directories that were swept for it.
+    since: tuple[Look, Changes] | None = None,
+) -> tuple[dict[str, Entry], Look]:
+    """The mask over ``tree``, path to entry in order, and what was seen for it.
 
     Containers see nothing of the ``mounts``, unless they are ``parts`` (see ``host.kernel.mounts``). Parts are treated like
-    the rest of the base, and are marked in the mask.
+    the rest of the base, and are marked in the mask. ``since``: an earlier look at the same base, and what changed since.
     """
     fixed = rules.expand(rules.built_in(paths), tree)
     own = [rule for rule in operator.rules if rule.kind is RuleKind.SHOW]
@@ -43,11 +57,35 @@ def plan(
     placed = _without(built_in, operator.rules)
     placed |= neutral.replacements(tree, operator.replace)
     first = compile_rules(all_rules, placed, tree)
-    visited: Stamps = {}
     exempt = [tree.real(rule.path) for rule in own]
-    found = sweep(tree, first, exempt=exempt, mounts=mounts - parts.keys(), visited=visited)
+    elsewhere = mounts - parts.keys()
+    passed = (sorted(settled(first)), sorted(exempt), sorted(elsewhere.intersection(exempt)), sorted(parts.items()))
+    found, look = _look(tree, first, exempt, elsewhere, hashlib.sha256(repr(passed).encode()).hexdigest(), since)
     entries = compile_rules([*all_rules, *map(_rule, found)], placed, tree) if found else first
-    return mark(entries, parts, tree), visited
+    return mark(entries, parts, tree), look
+
+
+def _look(
+    tree: Tree,
+    first: Mapping[str, Entry],
+    exempt: Collection[str],
+    mounts: Collection[str],
+    passed: str,
+    since: tuple[Look, Changes] | None,
+) -> tuple[list[Private], Look]:
+    """Sweep the base; only what changed, if that passes over the same as before."""
+    visited: Stamps = {}
+    if since is None or since[0].settled != passed:
+        found = sweep(tree, first, exempt=exempt, mounts=mounts, visited=visited)
+    else:
+        former, changes = since
+        present = {path: stamp(tree.outside(path) or "/") for path in former.swept}
+        # The kernel told all that came. What it did not tell and is seen here all the same is looked at as well.
+        other = {path for path, known in former.swept.items() if present[path] != known}
+        changes = replace(changes, inside=changes.inside | other)
+        found = sweep_again(tree, first, former.private, changes, exempt=exempt, mounts=mounts, visited=visited)
+        visited = {path: found_now for path, found_now in present.items() if found_now is not None} | visited
+    return found, Look(visited, sorted(each.path for each in found), passed)
 
 
 def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> dict[str, Entry]:

@@ -29,13 +29,13 @@ def make_mount_points(paths: Paths) -> None:
     paths.user_namespace.touch(mode=0o600)
 
 
-def refresh(paths: Paths, force: bool) -> None:
-    """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it."""
+def refresh(paths: Paths, force: bool, since: build.Since | None = None) -> None:
+    """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it; ``since``: see ``build``."""
     make_mount_points(paths)
     mounted = os.path.ismount(paths.mask_mount) and not _replaced(paths)
     if not force and mounted and build.is_current(paths):
         return
-    rebuilt = build.ensure(paths, force=force)
+    rebuilt = build.ensure(paths, force=force, since=since)
     if not mounted or rebuilt:
         _mount(paths)
 

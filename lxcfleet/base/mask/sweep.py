@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from lxcfleet.base.tree import Tree, join, parents, stamp
+from lxcfleet.base.tree import Tree, join, parent, parents, stamp
 from lxcfleet.host.kernel.entries import Directory, Entry
 
 _FILE_BITS = stat.S_IROTH
@@ -47,10 +47,86 @@ def sweep(
     entries were looked at, with their stamps just before. What vanishes meanwhile is passed over; what can't
     be read at all counts as private.
     """
-    search = _Search(plan, frozenset(exempt), mounts)
-    while search.waiting:
-        directory = search.waiting.pop()
-        places = tree.places(directory)
+    search = _Search(tree, plan, frozenset(exempt), mounts, visited)
+    search.waiting.append("/")
+    search.run()
+    return search.found
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed in a base since a sweep of it. What went is not told, as it can expose nothing."""
+
+    inside: frozenset[str] = frozenset()
+    """Directories into which files came."""
+    below: frozenset[str] = frozenset()
+    """Directories into which a directory came: everything below may be new."""
+    itself: frozenset[str] = frozenset()
+    """Paths of which the owner or mode changed."""
+
+
+def sweep_again(
+    tree: Tree,
+    plan: Mapping[str, Entry],
+    former: Iterable[str],
+    changes: Changes,
+    *,
+    exempt: Iterable[str] = (),
+    mounts: Collection[str] = (),
+    visited: dict[str, list[int] | None] | None = None,
+) -> list[Private]:
+    """The same as ``sweep``, by a look at what changed. ``former``: the paths that a sweep found before these changes.
+
+    That sweep must have had a plan that settles the same paths, and the same exempt ones; mounts may differ.
+    """
+    search = _Search(tree, plan, frozenset(exempt), mounts, visited)
+    before = {*former, *mounts} - {"/"}
+    for path in sorted(changes.itself - before - {"/"}):  # the top is never judged
+        search.judge_at(path)
+    search.waiting.clear()  # these were public before: what is below them did not change
+    for directory in sorted(changes.inside - changes.below):
+        if search.enters(directory):
+            search.scan(directory)
+    search.waiting.clear()
+    for path in sorted(before):
+        search.judge_at(path)  # what was private and is not any more waits now
+    search.waiting += [directory for directory in sorted(changes.below) if search.enters(directory)]
+    search.run()
+    return [*{each.path: each for each in search.found}.values()]
+
+
+_LONGEST = 2000
+"""Bytes of a path. The kernel takes no paths of more than 4095, neither of the base nor of the mask's copy."""
+
+
+class _Search:
+    def __init__(
+        self,
+        tree: Tree,
+        plan: Mapping[str, Entry],
+        exempt: frozenset[str],
+        mounts: Container[str],
+        visited: dict[str, list[int] | None] | None,
+    ) -> None:
+        self.found: list[Private] = []
+        self.waiting: list[str] = []
+        """Directories to look into, with all below them."""
+        self._tree, self._exempt, self._mounts, self._visited = tree, exempt, mounts, visited
+        self._done: set[str] = set()
+        self._ways = {above for path in exempt for above in parents(path)}
+        self._settled = settled(plan)
+
+    def run(self) -> None:
+        """Look into all directories that wait, and those below."""
+        while self.waiting:
+            directory = self.waiting.pop()
+            if directory not in self._done:
+                self._done.add(directory)
+                self.scan(directory)
+
+    def scan(self, directory: str) -> None:
+        """Judge the entries of one directory. Those that are directories wait then."""
+        places = self._tree.places(directory)
         seen: set[str] | None = None if len(places) == 1 else set()
         for place in places:
             try:
@@ -60,30 +136,37 @@ def sweep(
             except FileNotFoundError:
                 continue
             except OSError as error:
-                search.found.append(Private(directory, True, f"unreadable: {error.strerror}"))
+                self.found.append(Private(directory, True, f"unreadable: {error.strerror}"))
                 continue
             try:
-                if visited is not None and place == places[0]:
-                    visited[directory] = stamp(handle)
-                search.look(handle, directory, seen)
+                if self._visited is not None and place == places[0]:
+                    self._visited[directory] = stamp(handle)
+                self.look(handle, directory, seen)
             finally:
                 os.close(handle)
-    return search.found
 
+    def enters(self, directory: str) -> bool:
+        """Whether a search that begins at the top comes to the entries of this directory."""
+        for path in (*parents(directory), directory):
+            mode = self._mode(path)
+            if mode is None or not stat.S_ISDIR(mode):
+                return False
+            if path != "/" and (path in self._settled or not self._open(path, self._why(path, mode))):
+                return False
+        return True
 
-_LONGEST = 2000
-"""Bytes of a path. The kernel takes no paths of more than 4095, neither of the base nor of the mask's copy."""
+    def judge_at(self, path: str) -> None:
+        """Judge what is at a path, if the search comes there."""
+        mode = self._mode(path)
+        if mode is not None and not stat.S_ISLNK(mode) and path not in self._settled and self.enters(parent(path)):
+            self._judge(path, mode)
 
-
-class _Search:
-    def __init__(self, plan: Mapping[str, Entry], exempt: frozenset[str], mounts: Container[str]) -> None:
-        self.found: list[Private] = []
-        self.waiting = ["/"]
-        self._exempt, self._mounts = exempt, mounts
-        self._ways = {above for path in exempt for above in parents(path)}
-        self._settled = {
-            path for path, entry in plan.items() if not (isinstance(entry, Directory) and not entry.opaque)
-        }
+    def _mode(self, path: str) -> int | None:
+        # Not from what the tree remembers: it may have been asked before the change.
+        try:
+            return os.lstat(self._tree.outside(path) or "/").st_mode
+        except OSError:
+            return None
 
     def look(self, handle: int, directory: str, seen: set[str] | None = None) -> None:
         """Judge the entries of one directory. Runs 150,000 times over: the common case comes first.
@@ -109,14 +192,28 @@ class _Search:
                 self._judge(path, mode)
 
     def _judge(self, path: str, mode: int) -> None:
-        mounted = path in self._mounts
-        why = "" if path in self._exempt else _private(mode, mounted)
-        if not why and stat.S_ISDIR(mode) and len(os.fsencode(path)) > _LONGEST:
-            why = "its path is too long to look into it"
+        why = self._why(path, mode)
         if why:
             self.found.append(Private(path, stat.S_ISDIR(mode), why))
-        if stat.S_ISDIR(mode) and not mounted and (not why or path in self._ways):
+        if stat.S_ISDIR(mode) and self._open(path, why):
             self.waiting.append(path)
+
+    def _why(self, path: str, mode: int) -> str:
+        why = "" if path in self._exempt else _private(mode, path in self._mounts)
+        if not why and stat.S_ISDIR(mode) and len(os.fsencode(path)) > _LONGEST:
+            return "its path is too long to look into it"
+        return why
+
+    def _open(self, path: str, why: str) -> bool:
+        """Whether a directory is looked into."""
+        return path not in self._mounts and (not why or path in self._ways)
+
+
+def settled(plan: Mapping[str, Entry]) -> frozenset[str]:
+    """The paths that the sweep passes over with all that is below them, as ``plan`` says what clones see there."""
+    return frozenset(
+        path for path, entry in plan.items() if not (isinstance(entry, Directory) and not entry.opaque)
+    )
 
 
 def _private(mode: int, mounted: bool) -> str:

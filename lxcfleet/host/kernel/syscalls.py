@@ -390,10 +390,11 @@ def mount_number(path: str) -> int | None:
     return int(number)
 
 
-def born(path: str) -> float | None:
+def born(path: str | int) -> float | None:
     """The birth time of the file in seconds since the epoch; None if its file system keeps none, or it is gone; statx(2)."""
     answer = ctypes.create_string_buffer(_STATX_BYTES)
-    if _libc.statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer) < 0:
+    place, name, flag = (path, "", _AT_EMPTY_PATH) if isinstance(path, int) else (_AT_FDCWD, path, _AT_SYMLINK_NOFOLLOW)
+    if _libc.statx(place, os.fsencode(name), flag, _STATX_BTIME, answer) < 0:
         return None
     (mask,) = struct.unpack_from("I", answer)
     seconds, nanoseconds = struct.unpack_from("qI", answer, _BTIME_AT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -34,20 +35,22 @@ _HANDLE = 12
 """Bytes of an information record before its file handle: struct fanotify_event_info_fid."""
 _BUFFER = 1 << 16
 _UNKNOWN = ""
-"""Instead of a path: the kernel does not tell it."""
+"""Instead of a path: the kernel does not tell it, or not all of them."""
 
 
 class Watch:
     """Tells whether owners, modes or directories on one file system changed since the last question."""
 
-    def __init__(self, descriptor: int, top: int, path: Path) -> None:
+    def __init__(self, descriptor: int, top: int, path: Path, doubtful: Callable[[str, float | None], bool]) -> None:
         self._descriptor = descriptor
         self._top = top
+        self._doubtful = doubtful
         self._prefix = os.fspath(path).rstrip("/")
 
     @classmethod
-    def on(cls, path: Path) -> Watch | None:
+    def on(cls, path: Path, doubtful: Callable[[str, float | None], bool] = lambda *_: True) -> Watch | None:
         """A watch on the file system that is mounted at ``path``; None if this kernel or file system does not support it.
+        ``doubtful``: tells of one path of a file and of its birth (None: not known) whether another name of it may matter.
 
         The watch does not keep that file system from being unmounted.
         """
@@ -59,7 +62,7 @@ class Watch:
         if _libc.fanotify_mark(descriptor, flags, wanted, _AT_FDCWD, os.fsencode(path)) < 0:
             os.close(descriptor)
             return None
-        return cls(descriptor, syscalls.open_apart(path), path)
+        return cls(descriptor, syscalls.open_apart(path), path, doubtful)
 
     def close(self) -> None:
         """Stop watching."""
@@ -71,7 +74,8 @@ class Watch:
         directory ``path`` changed, rather than the owner or mode of ``path`` itself, and with whether what changed is a
         directory.
 
-        Takes some µs for each event, of which the kernel keeps 16,384. A file that has gone again does not count.
+        Takes some µs for each event, of which the kernel keeps 16,384. A file that has gone again does not count. One that
+        other users can't read and that has several names does, as its other names are not known.
         """
         found = False
         seen: set[tuple[bytes, int]] = set()
@@ -99,7 +103,8 @@ class Watch:
                 position += length
 
     def _path(self, handle: bytes) -> str | None:
-        """The present path of a file; open_by_handle_at(2). None: it is gone, or not below the top.
+        """The present path of a file; open_by_handle_at(2). None: it is gone, or not below the top. ``_UNKNOWN``: other users
+        can't read it, and it has several names; or the kernel has forgotten where it is, and tells only that it is a file.
 
         Any user can make directories whose path is longer than the kernel tells; then this is the path of the nearest
         directory above that is short enough, or for another file ``_UNKNOWN``.
@@ -109,6 +114,7 @@ class Watch:
         if descriptor < 0:
             return None
         try:
+            status = os.fstat(descriptor)
             while (path := _told(descriptor)) == _UNKNOWN:
                 try:
                     above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
@@ -116,6 +122,11 @@ class Watch:
                     return _UNKNOWN
                 os.close(descriptor)
                 descriptor = above
+            if path == "/" and not stat.S_ISDIR(status.st_mode):
+                return _UNKNOWN
+            several = stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not status.st_mode & stat.S_IROTH
+            if several and self._doubtful(self._prefix + path, syscalls.born(descriptor)):
+                return _UNKNOWN
             return self._prefix + path if not self._prefix or self._has(path, descriptor) else None
         finally:
             os.close(descriptor)

@@ -6,20 +6,23 @@ import json
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
-from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.base import MaskItem, SinceItem
 from lxcfleet.launcher.items.cves import CveItem
 from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.stale.versions import Versions
 from lxcfleet.paths import Paths
+
+if TYPE_CHECKING:
+    from lxcfleet.base.mask.build import Since
 
 T = TypeVar("T")
 
@@ -104,10 +107,20 @@ def mask(item: MaskItem, reply: Reply, paths: Paths) -> None:
     from lxcfleet.base.mask import mount  # imported late; see there for the reason
 
     try:
-        mount.refresh(paths.on(item["generation"]), item["force"])
+        mount.refresh(paths.on(item["generation"]), item["force"], _since(item["since"]))
         answer(reply, "mask")
     except (OSError, FleetError) as error:
         answer(reply, "mask", error)
+
+
+def _since(item: SinceItem | None) -> Since | None:
+    from lxcfleet.base.mask.build import Since  # imported late, too
+    from lxcfleet.base.mask.sweep import Changes
+
+    if item is None:
+        return None
+    changes = Changes(frozenset(item["inside"]), frozenset(item["below"]), frozenset(item["itself"]))
+    return Since(item["record"], changes)
 
 
 def unmask(generation: int, reply: Reply, paths: Paths) -> None:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import TypedDict
 
 
+class SinceItem(TypedDict):
+    """What changed in the host's root; see base.mask.build.Since and base.mask.sweep.Changes."""
+
+    record: list[int] | None
+    inside: list[str]
+    below: list[str]
+    itself: list[str]
+
+
 class MaskItem(TypedDict):
     """A mask to bring up to date and to mount."""
 
@@ -12,6 +21,8 @@ class MaskItem(TypedDict):
     """Of which base; 0: the host's root."""
     force: bool
     """Whether to look through the whole base, even if the record says that the mask is current."""
+    since: SinceItem | None
+    """All that changed since the look that the record is of: only that is looked at; None: that is not known."""
 
 
 class FreezeItem(TypedDict):

@@ -1,0 +1,286 @@
+"""A look at what changed in the host's root finds what a look at all of it would find."""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxcfleet.base.mask import build, sweep
+from lxcfleet.base.mask.build import Since
+from lxcfleet.base.mask.freshness import MOST, Freshness
+from lxcfleet.base.mask.sweep import Changes
+from lxcfleet.base.tree import Tree, stamp
+from lxcfleet.host.kernel import image
+from lxcfleet.host.kernel.entries import Directory, Owner
+from lxcfleet.paths import Paths
+
+from .mask_tree import put, small_host
+
+PLAN = {"/": Directory(Owner(0o755)), "/c": Directory(Owner(0o755), opaque=True)}
+SHOWN = "/a/b"
+NAMES = ("a", "b", "c")
+MODES = (0o644, 0o640, 0o755, 0o750, 0o711)
+OPERATIONS = ("write", "mkdir", "chmod", "remove", "rename", "mount")
+
+
+class Base:
+    """A tree that is changed, and what the kernel tells of that; see fanotify(7)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.mounts = {"/"}
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever changes from now on is told."""
+        self.inside: set[str] = set()
+        self.below: set[str] = set()
+        self.itself: set[str] = set()
+
+    @property
+    def changes(self) -> Changes:
+        return Changes(frozenset(self.inside), frozenset(self.below), frozenset(self.itself))
+
+    def came(self, path: str) -> None:
+        above = path.rpartition("/")[0] or "/"
+        self.inside.add(above)
+        if os.path.isdir(f"{self.root}{path}"):
+            self.below.add(above)
+
+    def free(self, place: Path) -> bool:
+        return place.parent.is_dir() and not place.exists()
+
+    def do(self, operation: str, path: str, other: str, mode: int) -> None:
+        here, there = Path(f"{self.root}{path}"), Path(f"{self.root}{other}")
+        if operation == "mount":
+            self.mounts ^= {path}
+            return
+        if operation == "write" and self.free(here):
+            here.touch()
+            here.chmod(mode)
+            self.came(path)
+        elif operation == "mkdir" and self.free(here):
+            here.mkdir()
+            here.chmod(mode | 0o700)
+            self.came(path)
+        elif operation == "chmod" and here.exists():
+            here.chmod(mode | (0o700 if here.is_dir() else 0))
+            self.itself.add(path)
+        elif operation == "remove" and here.exists():
+            shutil.rmtree(here) if here.is_dir() else here.unlink()
+        elif operation == "rename" and here.exists() and self.free(there) and here not in there.parents:
+            here.rename(there)
+            self.came(other)
+
+
+paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(lambda names: "/" + "/".join(names))
+"""Never the top, which is always mounted."""
+acts = st.tuples(st.sampled_from(OPERATIONS), paths, paths, st.sampled_from(MODES))
+
+
+@settings(max_examples=40)  # each makes and looks through a real tree
+@given(st.lists(acts, max_size=40), st.lists(st.lists(acts, max_size=12), min_size=1, max_size=4))
+def test_a_look_at_the_changes_finds_what_a_look_at_everything_finds(
+    first: list[tuple[str, str, str, int]], rounds: list[list[tuple[str, str, str, int]]]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        base = Base(Path(directory))
+        for path in ("/a", "/a/b", "/a/b/c", "/b"):
+            base.do("mkdir", path, path, 0o755)
+        for act in first:
+            base.do(*act)
+        former = sweep.sweep(Tree(base.root), PLAN, exempt=[SHOWN], mounts=base.mounts - {SHOWN})
+        for acts_now in rounds:
+            base.forget()
+            base.itself.add("/")
+            for act in acts_now:
+                base.do(*act)
+            mounts = base.mounts - {SHOWN}  # the plan's digest has exempt paths that are mounts
+            known = [each.path for each in former]
+            again = sweep.sweep_again(Tree(base.root), PLAN, known, base.changes, exempt=[SHOWN], mounts=mounts)
+            former = sweep.sweep(Tree(base.root), PLAN, exempt=[SHOWN], mounts=mounts)
+            assert sorted(again, key=lambda each: each.path) == sorted(former, key=lambda each: each.path)
+
+
+# -- the record -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setattr(image, "write", lambda _entries, _root, _work, target: target.write_text("image"))
+    return Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return small_host(tmp_path / "host")
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets an entry for each look at everything."""
+    looks: list[str] = []
+    real = sweep.sweep
+
+    def count(*arguments: object, **options: object) -> list[sweep.Private]:
+        looks.append("")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lxcfleet.base.mask.compiler.sweep", count)
+    return looks
+
+
+def since(own: Paths, *inside: str) -> Since:
+    return Since(stamp(str(own.mask_record)), Changes(inside=frozenset(inside)))
+
+
+def test_only_what_changed_is_looked_at(own: Paths, base: Path, whole: list[str]) -> None:
+    build.ensure(own, root=base)
+    put(base, "usr/lib/new-secret", mode=0o600)
+    put(base, "usr/lib/new", mode=0o644)
+    assert build.ensure(own, root=base, force=True, since=since(own, "/usr/lib"))
+    assert len(whole) == 1
+    assert build.hidden(own, "/usr/lib/new-secret", base)
+    assert not build.hidden(own, "/usr/lib/new", base)
+    assert build.is_current(own, base)
+
+
+def test_what_the_kernel_did_not_tell_is_seen_in_a_watched_directory(own: Paths, base: Path, whole: list[str]) -> None:
+    build.ensure(own, root=base)
+    put(base, "etc/secret-of-nobody", mode=0o600)
+    assert build.ensure(own, root=base, force=True, since=since(own))
+    assert len(whole) == 1
+    assert build.hidden(own, "/etc/secret-of-nobody", base)
+
+
+@pytest.mark.parametrize("reason", ["another look", "other rules", "a former version", "what is kept"])
+def test_everything_is_looked_at_if_the_changes_do_not_tell_all(
+    own: Paths, base: Path, whole: list[str], reason: str
+) -> None:
+    build.ensure(own, root=base)
+    before = since(own)
+    if reason == "another look":  # by other changes than those that this daemon knows of
+        put(base, "etc/other", mode=0o600)
+        build.ensure(own, root=base)
+    elif reason == "other rules":
+        own.mask_rules.mkdir(parents=True)
+        (own.mask_rules / "own.yaml").write_text("show: [/data]\n")
+    elif reason == "a former version":
+        text = own.mask_record.read_text().replace('"settled"', '"other"')
+        own.mask_record.write_text(text)
+        before = since(own)
+    else:  # another package's directory in /var is shown, empty
+        put(base, "var/lib/dpkg/info/new.list", "/var/lib/new\n")
+        put(base, "var/lib/new/x")
+    whole.clear()
+    put(base, "usr/share/deep/secret", mode=0o600)
+    build.ensure(own, root=base, force=True, since=before)
+    assert len(whole) == 1
+    assert build.hidden(own, "/usr/share/deep/secret", base)
+
+
+# -- what is known of changes ---------------------------------------------------------------------------
+
+
+class FakeWatch:
+    """The kernel's word, made up."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool, bool]] = []
+        self.overflowed = False
+
+    def changed(self, matters: object) -> bool:
+        told, self.told = self.told, []
+        found = [matters(*each) for each in told]  # type: ignore[operator]
+        overflowed, self.overflowed = self.overflowed, False
+        return overflowed or any(found)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeWatch:
+    watch = FakeWatch()
+    monkeypatch.setattr("lxcfleet.base.mask.freshness.Watch.on", lambda *_: watch)
+    return watch
+
+
+@pytest.fixture
+def fresh(own: Paths, base: Path, kernel: FakeWatch) -> Freshness:
+    """A mask that has just been built."""
+    freshness = Freshness(own, base)
+    assert not freshness.is_current()
+    assert freshness.looking() is None
+    build.ensure(own, root=base, force=True)
+    freshness.looked()
+    assert freshness.is_current()
+    return freshness
+
+
+def test_what_matters_is_what_is_looked_at(fresh: Freshness, kernel: FakeWatch) -> None:
+    kernel.told = [("/usr/lib", True, False), ("/usr/bin/sh", False, False)]
+    kernel.told += [("/tmp", True, True), ("/usr/share", True, True)]
+    assert not fresh.is_current()
+    found = fresh.looking()
+    assert found is not None
+    assert found.changes == Changes(
+        inside=frozenset({"/usr/lib", "/usr/share"}), below=frozenset({"/usr/share"}), itself=frozenset({"/usr/bin/sh"})
+    )
+    fresh.failed()
+    assert fresh.looking() is None
+
+
+def test_what_changes_during_a_look_is_judged_by_what_it_found(
+    own: Paths, base: Path, fresh: Freshness, kernel: FakeWatch
+) -> None:
+    put(base, "usr/share/closed/x").parent.chmod(0o700)
+    kernel.told = [("/usr/share", True, True)]
+    assert not fresh.is_current()
+    assert build.ensure(own, root=base, force=True, since=fresh.looking())
+    kernel.told = [("/usr/share/closed", True, False), ("/usr/lib", True, False)]
+    fresh.take_note()
+    fresh.looked()
+    assert not fresh.is_current()
+    found = fresh.looking()
+    assert found is not None
+    assert found.changes.inside == {"/usr/lib"}, "nobody sees what is in the closed directory"
+
+
+@pytest.mark.parametrize(
+    ("path", "age", "doubtful"),
+    [
+        ("/home/alice/key", 3600.0, True),
+        ("/home/alice/key", None, True),
+        ("/home/alice/key", -3600.0, True),
+        ("/home/alice/key", 0.0, False),
+        ("LXC/web/base-1", 3600.0, False),
+        ("LXC/.lxcfleet/generations/1/usr/bin/x", 0.0, True),
+    ],
+)
+def test_a_private_file_may_have_names_that_clones_see(
+    own: Paths, fresh: Freshness, path: str, age: float | None, doubtful: bool
+) -> None:
+    """The kernel tells one of its names. Of a new file it told each as it came."""
+    born = None if age is None else time.time() - age
+    assert fresh._is_doubtful(path.replace("LXC", str(own.lxc)), born) is doubtful
+
+
+@pytest.mark.parametrize("trouble", ["overflow", "too many", "somebody looked"])
+def test_if_not_all_changes_are_known_everything_is_looked_at(
+    own: Paths, base: Path, fresh: Freshness, kernel: FakeWatch, trouble: str
+) -> None:
+    if trouble == "overflow":
+        kernel.overflowed = True
+    elif trouble == "too many":
+        kernel.told = [(f"/usr/lib/{number}", False, False) for number in range(MOST + 1)]
+    else:
+        put(base, "etc/other", mode=0o600)
+        assert build.ensure(own, root=base)
+    assert not fresh.is_current()
+    assert fresh.looking() is None
