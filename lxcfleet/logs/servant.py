@@ -49,6 +49,8 @@ class Follower:
         """By container: the watch, and the inode of the file that it is on."""
         self._watches = RenamedWatches()
         self._dirty: dict[str, None] = {}
+        self._due: dict[str, None] = {}
+        """Containers whose console waits for a file, or has something to tell."""
         self._entries: deque[bytes] = deque(maxlen=MOST_ENTRIES)
         self._blocked = False
         self.trouble = ""
@@ -99,6 +101,7 @@ class Follower:
             self._unwatch(name)
             console.close()
         self._dirty.pop(name, None)
+        self._due.pop(name, None)
 
     # -- work ------------------------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class Follower:
 
     def look_for_files(self) -> None:
         """Have consoles looked at that wait for a file, or with something to tell."""
-        self._dirty.update((name, None) for name, each in self._consoles.items() if each.adrift or each.untold)
+        self._dirty.update(self._due)
 
     def pause(self) -> float | None:
         """Seconds to sleep at most; None: until something comes."""
@@ -138,8 +141,7 @@ class Follower:
             return RETRY_SECONDS
         if self._dirty:
             return 0.0
-        due = any(each.adrift or each.untold for each in self._consoles.values())
-        return ADRIFT_SECONDS if due else None
+        return ADRIFT_SECONDS if self._due else None
 
     @property
     def waiting(self) -> int | None:
@@ -153,6 +155,11 @@ class Follower:
         except OSError as error:
             self.trouble = f"the console of {name} can't be read: {error.strerror}"
             return Outcome.REST
+        finally:
+            if console.adrift or console.untold:
+                self._due[name] = None
+            else:
+                self._due.pop(name, None)
         if outcome is Outcome.REST and console.over and not console.untold:
             self._forget(name)
         elif self._watch_of.get(name, (-1, -1))[1] != console.file:
