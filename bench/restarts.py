@@ -72,7 +72,7 @@ def deaths(ours: fleet.Fleet, tries: int) -> tuple[float, float]:
 
 
 def share(ours: fleet.Fleet, seconds: float) -> float:
-    """The share of one core that the daemon and its servants take, with the children that they have waited for."""
+    """The share of one core that the daemon and all its servants take, with the children that they have waited for."""
     before = _used(ours)
     time.sleep(seconds)
     return (_used(ours) - before) / seconds
@@ -81,7 +81,7 @@ def share(ours: fleet.Fleet, seconds: float) -> float:
 def _used(ours: fleet.Fleet) -> float:
     """Seconds of processor time; proc(5), stat, fields 14 to 17."""
     total = 0
-    for pid in ours.daemons():
+    for pid in ours.processes():
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         total += sum(map(int, fields[11:15]))
     return total / os.sysconf("SC_CLK_TCK")

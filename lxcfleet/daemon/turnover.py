@@ -12,7 +12,7 @@ from lxcfleet.patch.notice import NoticePhase
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.paths import Paths
 
-PAUSE_SECONDS, LOOK_SECONDS = 0.1, 1.0
+PAUSE_SECONDS, LOOK_SECONDS = 0.1, 5.0
 """Seconds between two looks whether it is time, while it is due; and whether it is due."""
 CALM = (NoticePhase.IDLE, NoticePhase.WINDOW)
 """The phases of a patch in which the daemon only waits, and the next daemon goes on waiting."""

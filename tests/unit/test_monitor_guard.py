@@ -19,11 +19,11 @@ from lxcfleet.paths import Paths
     ("limits", "sockets", "seconds"),
     [
         ([1 << 20], 500, 1.0),
-        ([1 << 20, 20_000], 500, 0.04875),
+        ([1 << 20, 20_000], 500, 0.0725),
         ([20_000], 10_000, 0.025),
         ([20_000], 19_999, 0.02),
         ([1024], 10, 0.02),
-        ([], None, 0.5),
+        ([], None, 0.75),
     ],
 )
 def test_no_monitor_runs_out_of_descriptors_between_two_counts(

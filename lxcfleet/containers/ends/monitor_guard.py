@@ -28,7 +28,7 @@ _CONNECTS = 200_000
 """As many connections as a monitor accepts in a second."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds until sockets are counted again, at least and at most."""
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
 """Seconds until each log is looked at again, however few sockets there are."""
 _QUIET_SECONDS = 5.0
 """Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before."""
@@ -194,9 +194,10 @@ def crowded(limits: Iterable[int], sockets: int | None) -> bool:
 
 
 def pause(limits: Iterable[int], sockets: int | None) -> float:
-    """Seconds until the next count, in which the monitor with the fewest descriptors uses up half of the rest at most."""
-    rest = min(limits, default=_CONNECTS) - (sockets or 0)
-    return max(_SHORTEST, min(_LONGEST, rest / 2 / _CONNECTS))
+    """Seconds until the next count: a quarter of the descriptors of the monitor with the fewest is free then, however quickly
+    it accepts. So with half of them used, from which on it is looked at, this is as long as another quarter takes."""
+    rest = min(limits, default=_CONNECTS) * 3 / 4 - (sockets or 0)
+    return max(_SHORTEST, min(_LONGEST, rest / _CONNECTS))
 
 
 def _uids(shut: Counter[int]) -> str:
