@@ -37,8 +37,9 @@ def mounted_at(root: Path) -> Look:
     return look
 
 
-def refuse(own: ContainerPaths, look: Look, *, run: bool) -> None:
-    """Raise WrongState if something that can't be mounted over is in the place of a mount. ``run``: /run is mounted, too."""
+def refuse(own: ContainerPaths, config: str, look: Look, *, run: bool) -> None:
+    """Raise WrongState if something that can't be mounted over is in the place of a mount. ``config``: the text of its
+    configuration of LXC's; ``run``: /run is mounted, too."""
     places = [*_ALWAYS, *(["run"] if run else [])]
     for place in places:
         mode = look(f"/{place}")
@@ -46,7 +47,7 @@ def refuse(own: ContainerPaths, look: Look, *, run: bool) -> None:
             continue  # liblxc makes it
         if mode is None or not stat.S_ISDIR(mode):
             raise _refusal(own, place, "is no directory" if mode is not None else "is not there")
-    for place in _entries(own.config):
+    for place in _entries(config):
         parts = place.split("/")
         if parts[0] in places:
             continue  # below what is mounted by then
@@ -58,13 +59,14 @@ def refuse(own: ContainerPaths, look: Look, *, run: bool) -> None:
                 raise _refusal(own, "/".join(parts[:number]), "is neither a directory nor a file")
 
 
-def _entries(config: Path) -> Iterator[str]:
+def _entries(config: str) -> Iterator[str]:
     """The places of the mounts that a configuration of LXC's has, relative to the root; lxc.container.conf(5), fstab(5)."""
-    for line in config.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        key, _, value = line.partition("=")
-        fields = value.split()
-        if key.strip() == _ENTRY and len(fields) > 1:
-            yield fields[1].strip("/")
+    for line in config.splitlines():
+        if _ENTRY in line:
+            key, _, value = line.partition("=")
+            fields = value.split()
+            if key.strip() == _ENTRY and len(fields) > 1:
+                yield fields[1].strip("/")
 
 
 def _refusal(own: ContainerPaths, place: str, what: str) -> WrongState:

@@ -90,6 +90,8 @@ class Container:
     """How its last run ended; None: it never ran, or that is not known."""
     foreground: Foreground | None = None
     """How `lxcfleet run` runs it, or did last; None: this daemon says when it starts."""
+    checked: tuple[tuple[object, ...], str] | None = None
+    """What LXC's configuration follows from, and its text, as they were checked before a stop: for the start after that."""
     course: Course = FRESH
     """How the starts by its restart policy went."""
     console: Mark | None = None

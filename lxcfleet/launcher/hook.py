@@ -100,7 +100,9 @@ def main() -> None:
             for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
-        obstacles.refuse(paths.container(name), obstacles.mounted_at(paths.root_mount), run=spec.init is Init.APP)
+        own = paths.container(name)
+        config = own.config.read_text(encoding="utf-8", errors="surrogateescape")
+        obstacles.refuse(own, config, obstacles.mounted_at(paths.root_mount), run=spec.init is Init.APP)
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
         mounting.mount(paths, name, [str(each) for each in spec.mounted], spec.first_id)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lxcfleet.containers.container import Container
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import small, tree
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Fallen:
     def _read(self, name: str) -> Fall | None:
         file = self._file(name)
         try:
-            data = json.loads(file.read_bytes())
+            data = json.loads(small.content(file))
             return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")))
         except FileNotFoundError:
             return None

@@ -26,7 +26,7 @@ def own(tmp_path: Path) -> ContainerPaths:
 
 
 def _try(own: ContainerPaths, *, run: bool = True) -> None:
-    obstacles.refuse(own, obstacles.mounted_at(own.delta), run=run)
+    obstacles.refuse(own, own.config.read_text(), obstacles.mounted_at(own.delta), run=run)
 
 
 def test_directories_and_what_is_not_there_are_no_obstacles(own: ContainerPaths) -> None:

@@ -242,7 +242,7 @@ class Lifecycle:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
             self._registry.refuse_twin(container)
-        files = {"config": self._specs.config(spec, container.foreground)}
+        files = {"config": self._config(container, spec, checks=not (make or mount))}
         if make:
             files["lxcfleet.yaml"] = store.render(spec)
             if mount:
@@ -286,6 +286,17 @@ class Lifecycle:
             if for_now is not None:
                 self._for_now[container.name] = for_now
         return reply.descriptor
+
+    def _config(self, container: Container, spec: Spec, *, checks: bool) -> str:
+        """LXC's configuration. One that was rendered for a check, before a stop, serves the start after that, too."""
+        basis = (spec, container.foreground, *self._specs.settled)
+        checked, container.checked = container.checked, None
+        if not checks and checked is not None and checked[0] == basis:
+            return checked[1]
+        text = self._specs.config(spec, container.foreground)
+        if checks:
+            container.checked = basis, text
+        return text
 
     async def check(self, container: Container) -> None:
         """See that a container that runs could start again. Raises FleetError: nothing is stopped for a start that fails."""
@@ -382,7 +393,8 @@ class Lifecycle:
 
 async def _gone(running: Running, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(running.gone.wait(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for() would make a task of it in Python 3.11
+            await running.gone.wait()
     except TimeoutError:
         return False
     return True

@@ -67,8 +67,14 @@ class Specs:
 
     def config(self, spec: Spec, note: Foreground | None) -> str:
         """LXC's configuration for this spec. ``note``: how `lxcfleet run` runs the container, if that does."""
-        platform = replace(self._platform, bridge=self._network.bridge)
-        return lxc_config.render(spec, self._paths, platform, self._console_log_kib, note)
+        if self._platform.bridge != self._network.bridge:
+            self._platform = replace(self._platform, bridge=self._network.bridge)
+        return lxc_config.render(spec, self._paths, self._platform, self._console_log_kib, note)
+
+    @property
+    def settled(self) -> tuple[object, ...]:
+        """What configurations have from elsewhere than the spec, and may be another at the next start."""
+        return self._network.bridge, self._console_log_kib
 
     def confinement(self, spec: Spec) -> dict[str, str]:
         """The means that confine such a container, in words."""

@@ -26,7 +26,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.restarts import FRESH, End
 from lxcfleet.errors import Blocked, FleetError
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import small, tree
 from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
@@ -181,7 +181,7 @@ class Supervision:
         """Whether its hook saw an lxc-stop that waited for its end."""
         own = self._paths.container(name)
         try:
-            return stopping.noted(own.stopping.read_bytes(), name, str(self._paths.lxc))
+            return stopping.noted(small.content(own.stopping), name, str(self._paths.lxc))
         except OSError:
             return False
 

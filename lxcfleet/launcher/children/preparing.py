@@ -80,15 +80,15 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.unshare_mounts()
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
-        obstacles.refuse(paths.container(name), obstacles.mounted_at(paths.root_mount), run=item["app"])
+        config = item["files"]["config"]
+        obstacles.refuse(paths.container(name), config, obstacles.mounted_at(paths.root_mount), run=item["app"])
         if item["app"]:
             runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
         secrets.mount(paths, name, item["first_id"], item["secrets"], system=not item["app"])
         devices.mount(paths.devices_mount, item["devices"], item["first_id"] or 0)
         if item["language"] and (found := language.inside(paths.root_mount)) != language.USUAL:
-            config = paths.container(name).config
-            tree.write(config, language.put(config.read_text(encoding="utf-8"), found))
+            tree.write(paths.container(name).config, language.put(config, found))
         if item["started"] and not item["make"]:
             tree.write(paths.container(name).started, item["started"])
         elif not item["make"]:
@@ -107,7 +107,7 @@ def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem) -> None:
     shelf = Shelf()
     try:
         with shelf.present(stack) as present:
-            obstacles.refuse(paths.container(item["name"]), present.mode, run=item["app"])
+            obstacles.refuse(paths.container(item["name"]), item["files"]["config"], present.mode, run=item["app"])
             mounting.check_places(present.mode, item["volumes"])
     finally:
         shelf.close()
