@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -112,6 +113,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of each side (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it tidies up
     here = Path(__file__).resolve().parent.parent
     sides = [Side("former", options.former.resolve(), options.count), Side("present", here, options.count)]
     with fleet.Host(2 * options.count):
