@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from lxcfleet.base.generations import build, store
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.verify import verify
 from lxcfleet.base.mount_plan import OPTIONS
-from lxcfleet.errors import Unsupported
+from lxcfleet.errors import FleetError, Unsupported
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.paths import Paths
 
@@ -227,6 +228,67 @@ def test_a_host_of_several_file_systems_is_one_overlay(
     assert after == expected[2]
     assert "/usr/lib/old" not in expected[1]
     assert "/usr/lib/old" in expected[0]
+
+
+def fill(place: Path, kind: str) -> list[Path]:
+    """Fill a file system with files of its smallest size: all inodes or all blocks of it; returns the files."""
+    made: list[Path] = []
+    while True:
+        file = place / f"{kind}{len(made)}"
+        try:
+            file.touch()
+            made.append(file)
+            if kind == "blocks":
+                file.write_bytes(b"x")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return made
+
+
+@pytest.mark.parametrize("kind", ["blocks", "inodes"])
+def test_a_file_system_that_is_really_full_leaves_the_generations_as_they_were(
+    paths: Paths, host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It fills up while the base is frozen: at each file that is written there is no more room at least once."""
+    image, mounted = tmp_path / "small.ext4", tmp_path / "small"
+    mounted.mkdir()
+    inodes = "512" if kind == "inodes" else "4096"
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", "-N", inodes, str(image), "4M"], check=True)
+
+    def look() -> tuple[str, int, int]:
+        subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
+        subprocess.run(["cp", "-a", str(host), str(mounted / "host")], check=True)
+        root, own = mounted / "host", Paths(mounted / "lxc", paths.run, mounted / "etc")
+        assert build.freeze(own, "", root=root, now=NOW) is not None
+        replace(root / "usr/bin/a", "patched")
+        for number in range(5):
+            replace(root / f"etc/more{number}/conf", "more")
+        known = sorted(os.listdir(own.sheets))
+        (mounted / "filled").mkdir()
+        filled = fill(mounted / "filled", kind)
+        with pytest.raises(FleetError) as refusal:
+            build.freeze(own, "", root=root, now=NOW)
+        refused, failed, made, told = str(refusal.value), 0, 0, set[bool]()
+        monkeypatch.setattr(build, "_check_room", lambda needs: None)
+        while not made:
+            filled.pop().unlink()
+            try:
+                made = int(build.freeze(own, "", root=root, now=NOW) is not None)
+            except FleetError as error:
+                told.add("no room" in str(error) or "No space left" in str(error))
+                failed += 1
+                assert (store.numbers(own), sorted(os.listdir(own.sheets))) == ([1], known)
+            assert verify(own, 1).good
+        assert [verify(own, number).good for number in store.numbers(own)] == [True, True]
+        for number in store.numbers(own):
+            store.remove(own, number)
+        assert told == {True}, "each refusal says why"
+        return refused, failed, len(os.listdir(own.sheets))
+
+    refused, failed, left = apart(look)
+    assert "must stay free" in refused, refused
+    assert (failed > 5, left) == (True, 0)
 
 
 def test_an_immutable_file_is_copied(paths: Paths, host: Path) -> None:

@@ -301,10 +301,14 @@ def _keep(paths: Paths, survey: _Survey, made: Sequence[_Made], number: int, why
         linked_foreign=sum(len(folder.foreign) for folder in folders),
         linked_foreign_bytes=sum(sum(folder.foreign.values()) for folder in folders),
     )
-    for each in made:
-        syscalls.rename_new(each.directory, each.directory.with_name(each.name))
-        tree.sync_directory(each.directory.parent)
-    store.save(paths, generation)
+    try:
+        for each in made:
+            syscalls.rename_new(each.directory, each.directory.with_name(each.name))
+            tree.sync_directory(each.directory.parent)
+        store.save(paths, generation)
+    except BaseException:
+        store.take_back(paths, number, [each.name for each in made])
+        raise
     return generation
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lxcfleet.base.generations import manifest, places
@@ -176,6 +176,19 @@ def remove(paths: Paths, number: int) -> None:
         file.unlink()
         tree.sync_directory(paths.generations)
         _tidy(paths)
+
+
+def take_back(paths: Paths, number: int, names: Iterable[str]) -> None:
+    """Remove a generation whose making was broken off at its record, and these sheets, which it alone has, or was to have.
+
+    What can't be removed is left for ``tidy``.
+    """
+    with contextlib.suppress(OSError, FleetError):
+        paths.generation_record(number).unlink(missing_ok=True)
+        for name in names:
+            for each in (name, f"{NEW}{name}"):
+                if (places.directory_of(paths, each) / each).exists():
+                    _discard(paths, each)
 
 
 def _discard(paths: Paths, name: str) -> None:
