@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -150,6 +151,32 @@ def test_a_container_whose_generation_is_gone_says_so(fleet: Fleet, root: Path, 
     until(lambda: fleet.state(name) == "running", 10)
 
 
+def test_a_sheet_that_is_removed_under_a_container_is_told_before_that_is_stopped(
+    fleet: Fleet, root: Path, first: int
+) -> None:
+    one, other = fleet.name("one"), fleet.name("other")
+    fleet.create(one, other)
+    small_root.install(root, greet=str(time.time()), other="1")
+    made = build.freeze(fleet.paths, "its sheet is to be lost", root=root, now=time.time())
+    assert made is not None
+    assert fleet.run("rollback", one, "--to", str(made.number)).status == 0
+    assert fleet.run("rollback", other, "--to", str(first)).status == 0
+    pids = {name: fleet.pid(name) for name in (one, other)}
+    shutil.rmtree(store.sheet(fleet.paths, made.sheets[0]).parent)
+    ran = fleet.run("restart", one)
+    assert (ran.status, f"generation {made.number} is not all there" in ran.err) == (1, True), ran
+    assert {name: fleet.pid(name) for name in (one, other)} == pids
+    assert fleet.run("generation", "verify", str(made.number)).status == 4
+    assert fleet.run("generation", "list").status == 0
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    assert {name: fleet.pid(name) for name in (one, other)} == pids
+    fleet.ok("restart", other)
+    assert fleet.run("rollback", one, "--to", str(first)).status == 0, "the way out of it"
+    assert fleet.inside(one, "cat /usr/lib/greet") == fleet.inside(other, "cat /usr/lib/greet")
+    fleet.ok("generation", "rm", str(made.number))
+
+
 def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
     fleet: Fleet, root: Path, first: int, tmp_path: Path
 ) -> None:
@@ -162,7 +189,7 @@ def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
         fleet.stop_daemon()
         fleet.settings(f"{fleet.usual}patch: {{quiet: 1, freeze: true}}\nrollout: {{min_healthy_time: 0, canaries: 1}}\n")
         fleet.start_daemon()
-        names = [fleet.name(f"job{number}") for number in range(3)]
+        names = [fleet.name(f"job{number}") for number in range(20)]
         fleet.create(*names, command=("--", str(package.script)))
         before = {name: fleet.pid(name) for name in names}
         bad = package.build("2", texts={str(package.script): "#!/bin/sh\nexit 3\n"})
@@ -187,6 +214,18 @@ def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
         assert fleet.run("rollout", "status", "--follow").status == 0
         assert all("# 3" in fleet.inside(name, f"cat {package.script}") for name in names)
         assert set(fleet.states().values()) == {"running"}
+        # A daemon that is killed as soon as the patch is rejected leaves the rest to the next one.
+        before = {name: fleet.pid(name) for name in names}
+        noted = fleet.paths.rejected.read_bytes()
+        again = package.build("4", texts={str(package.script): "#!/bin/sh\nexit 4\n"})
+        assert package.dpkg("--install", again) == 0
+        fleet.ok("patch", "notify")
+        until(lambda: fleet.paths.rejected.read_bytes() != noted, 60, "the patch is rejected")
+        fleet.stop_daemon(signal.SIGKILL)
+        fleet.start_daemon()
+        until(lambda: len([name for name in names if on(fleet, name)]) == 1, 60, "one gets its base back")
+        until(lambda: set(fleet.states().values()) == {"running"}, 60, "it runs again")
+        assert {name for name in names if fleet.pid(name) != before[name]} == {name for name in names if on(fleet, name)}
     finally:
         package.purge()
 

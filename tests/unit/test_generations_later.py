@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
-from lxcfleet.base.generations import store
+import pytest
+
+from lxcfleet.base.generations import build, store
 from lxcfleet.base.generations.verify import verify
+from lxcfleet.errors import HostError
+from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 
-from .test_generations import freeze, host, paths, replace
+from .test_generations import freeze, host, parts_of, paths, replace, sheets_there
 
 __all__ = ["host", "paths"]
 """The fixtures."""
@@ -38,6 +44,34 @@ def test_thirty_patches_in_an_hour_take_no_more_than_the_generations_that_are_ke
         store.remove(paths, number)
     assert os.listdir(paths.sheets) == []
     assert (host / "usr/lib/tool/b").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("points", [(), ("/usr", "/opt")], ids=["whole", "split"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_record_that_can_not_be_written_leaves_no_sheet_behind(
+    paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch, points: tuple[str, ...], after: bool
+) -> None:
+    """The disk was full once all of the sheet was there: it would stay, and take its room, until the daemon starts anew."""
+    monkeypatch.setattr(build, "present", lambda paths, root: parts_of(paths, root, points))
+    freeze(paths, host)
+    known = sheets_there(paths, host)
+    replace(host / "usr/lib/tool/a", "patched")
+    real = tree.write
+
+    def write(file: Path, text: str, **options: Any) -> None:
+        if file == paths.generation_record(2):
+            if after:
+                real(file, text, **options)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        real(file, text, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tree, "write", write)
+        with pytest.raises(HostError, match="No space left on device"):
+            freeze(paths, host)
+    assert (store.numbers(paths), sheets_there(paths, host)) == ([1], known)
+    assert verify(paths, 1).good
+    assert freeze(paths, host).number == 3, "no number is given twice"
 
 
 def test_attributes_that_the_host_has_changed_are_found(paths: Paths, host: Path) -> None:
