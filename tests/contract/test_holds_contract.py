@@ -88,5 +88,12 @@ def test_a_rollback_holds_what_it_moves_and_what_stands_there_already(cli: Cli, 
     assert json.loads(ran.out)["until"] == str(today() + timedelta(days=14))
     assert not web.paths.held.exists()
     ran = cli("rollback", "web1", "--to", "3", "--until", "2w")
-    assert (ran.status, f"are held on generation 3 until {today() + timedelta(days=14)}" in ran.err) == (0, True)
+    held = f"lxcfleet: they are held there until {today() + timedelta(days=14)}\n"
+    assert (ran.status, ran.err) == (0, f"lxcfleet: nothing to do: all of them stand on generation 3 already\n{held}")
     assert [*json.loads(web.paths.held.read_bytes())] == ["web1"]
+    ran = cli("rollback", "web1", "db", "--to", "3", "--until", "2w", "--dry-run")
+    first, *packages_, last, when = ran.err.splitlines()
+    assert first == "lxcfleet: 1 container would get generation 3; restarted in waves: db"
+    assert "  libc6:amd64: 2.36-9 -> 0" in packages_, ran
+    assert last.endswith("deltas, volumes and the host stay as they are")
+    assert when.startswith("lxcfleet: they would be held there until ")

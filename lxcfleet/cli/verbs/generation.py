@@ -385,21 +385,29 @@ def _tell(record: RollbackRecord) -> None:
         output.say("lxcfleet: upgrade or remove these packages in the container, or use --ignore-depends")
     if not record["changed"] and record["left"]:
         return
-    if record["until"] is not None:
-        output.say(f"lxcfleet: {'would be' if record['dry_run'] else 'are'} held on {goal} until {record['until']}")
-    if not record["containers"]:
+    if record["containers"]:
+        _tell_move(record, goal)
+    else:
         output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
-        return
-    many, running = len(record["containers"]), len(record["restarts"])
+    if record["until"] is not None:
+        output.say(f"lxcfleet: they {'would be' if record['dry_run'] else 'are'} held there until {record['until']}")
+
+
+def _tell_move(record: RollbackRecord, goal: str) -> None:
+    """Tell who gets another base, what goes back with it, and what stays."""
+    many, restarts = len(record["containers"]), record["restarts"]
     noun, gets = ("container", "gets") if many == 1 else ("containers", "get")
     word = "would get" if record["dry_run"] else gets
-    output.say(f"lxcfleet: {many} {noun} {word} {goal}; {running} of them by a restart, in waves")
+    how = f"restarted in waves: {some(restarts, _NAMED)}" if restarts else "none of them runs"
+    output.say(f"lxcfleet: {many} {noun} {word} {goal}; {how}")
     packages = record["packages"]
     for name in [*packages][:_SHOWN]:
         now, then = packages[name]
         output.say(f"  {name}: {now or 'not installed'} -> {then or 'not installed'}")
     if len(packages) > _SHOWN:
         output.say(f"  and {len(packages) - _SHOWN} more packages")
+    if record["to"]:
+        output.say("  with their programs, libraries and defaults in /etc; deltas, volumes and the host stay as they are")
 
 
 VERBS = {"generation": generation, "rollback": rollback}

@@ -201,7 +201,8 @@ class Orders:
             return record_of(planner.end(rollout, Status.DONE, now()))
         self.ledger.keep(rollout)
         stale = "stale " if rollout.kind is RolloutKind.PATCH else ""
-        self.ledger.say(f"begins: {len(rollout.members)} {stale}containers{_more(rollout)}")
+        noun = "container" if len(rollout.members) == 1 else "containers"
+        self.ledger.say(f"begins: {len(rollout.members)} {stale}{noun}{_more(rollout)}")
         return record_of(rollout)
 
     def pause(self) -> RolloutRecord:
