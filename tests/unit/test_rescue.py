@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
@@ -344,6 +346,24 @@ def test_the_hook_of_apt_knows_whether_to_ask(world: World) -> None:
     world.settings = PatchSettings()
     world.rescue().take_over()
     assert not world.paths.freezes.exists()
+
+
+@pytest.mark.reaches("processes", reason="apt's hook is a line of the shell")
+@pytest.mark.parametrize(
+    ("client", "told"), [("exit 0", ""), ("echo no room >&2; exit 1", "no room"), ("exec sleep 60", "within 60 s")]
+)
+def test_the_hook_of_apt_never_fails_and_says_what_was_not_frozen(tmp_path: Path, client: str, told: str) -> None:
+    text = (Path(__file__).parents[2] / "etc/apt/80lxcfleet").read_text()
+    [line] = re.findall(r'^DPkg::Pre-Invoke \{ "(.*)"; \};$', text, re.MULTILINE)
+    program = tmp_path / "lxcfleet"
+    program.write_text(f"#!/bin/sh\n{client}\n")
+    program.chmod(0o755)
+    line = line.replace("/run/lxcfleet/freezes", str(tmp_path)).replace("timeout 60", "timeout 2")
+    command = ["/bin/sh", "-c", line]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0
+    assert told in said if told else not said
 
 
 # what is held
