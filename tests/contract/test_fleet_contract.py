@@ -634,6 +634,17 @@ def test_sources_of_secrets_come_first_and_are_told_as_references(
     assert cli("secret", "list", "-q").out == "shop/db-pw\n"  # scaling takes none away
 
 
+def test_what_keeps_new_containers_from_starting_is_told_at_the_end_of_the_apply(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"lxcfleet: 1\nfleet: s\nsecrets: {{pw: {{file: {tmp_path}/none}}}}\n"
+        "groups: {web: {count: 2, command: [sleep, infinity], secrets: [pw]}}\n"
+    )
+    ran = cli("apply", "-f", str(file))
+    assert ran.status == 0
+    assert "web1, web2: blocked: secret s/pw: " in ran.err, ran
+
+
 def test_a_secret_that_nobody_declares_is_complained_of_with_its_line(shop: Shop) -> None:
     shop.write(text=SECRETS.replace("@", "/x").replace("[db-pw]", "[nope]"))
     ran = shop.run("diff")

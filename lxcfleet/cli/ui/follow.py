@@ -95,6 +95,7 @@ def finish(
             return INTERRUPTED
     results = ended["results"]
     show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more=more)
+    _tell_notes(results, quiet)
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
     return INTERRUPTED if following.interrupted else status_of(results)

@@ -329,8 +329,8 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
     if quiet:
         output.write("".join(f"{each['name']}\n" for each in plan["changes"]))
     else:
-        changes = [[f"volume {each['name']}", "", each["change"], _what(each)] for each in plan["volumes"]]
-        changes += [[f"secret {each['name']}", "", each["change"], _what(each)] for each in plan["secrets"]]
+        changes = [[f"secret {each['name']}", "", each["change"], _what(each)] for each in plan["secrets"]]
+        changes += [[f"volume {each['name']}", "", each["change"], _what(each)] for each in plan["volumes"]]
         changes += [[f"app {each['name']}", "", each["change"], _what(each)] for each in plan["apps"]]
         changes += [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
         rows = [["name", "group", "change", "what"], *changes]
@@ -348,11 +348,11 @@ def _what(change: Any) -> str:
 
 
 def _lines(plan: PlanRecord) -> Iterator[str]:
+    for secret in plan["secrets"]:
+        yield f"{secret['change']} secret {secret['name']}: {_what(secret)}"
     for volume in plan["volumes"]:
         what = _what(volume)
         yield f"{volume['change']} volume {volume['name']}" + (f": {what}" if what else "")
-    for secret in plan["secrets"]:
-        yield f"{secret['change']} secret {secret['name']}: {_what(secret)}"
     for app in plan["apps"]:
         yield f"{app['change']} app {app['name']}: {_what(app)}"
     alike: dict[tuple[str, str], list[str]] = {}

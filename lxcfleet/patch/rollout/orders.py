@@ -159,7 +159,8 @@ class Orders:
         if last is None or last.kind is not RolloutKind.CHANGE:
             raise WrongState(
                 "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
-                hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them",
+                hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them"
+                if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
             )  # fmt: skip
         changes = self._change_sets.of(last.id)
         registry = self._fleet.registry
