@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from lxcfleet.base.present import Found
+from lxcfleet.base.stack import Layer
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
-from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Wanted
+from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Memory, Wanted, compare
 
 OLD, START = 1_000_000.0, 2_000_000.0
 
@@ -92,6 +96,49 @@ def test_a_directory_is_known_by_its_real_name(info: Path) -> None:
     candidates = Candidates(Wanted(), START + SLACK_SECONDS)
     assert [each.name for each in candidates.directories[str(home / "lib")]] == ["file", "link"]
     assert len(candidates.directories) == 1
+
+
+class Cache:
+    """A container's cached look-ups, in which every file that the kernel has differs from the host's."""
+
+    def __init__(self, cached: Sequence[Path], hidden: Sequence[Path] = ()) -> None:
+        self.cached, self.hidden = {str(path) for path in cached}, {str(path) for path in hidden}
+        self.asked: list[str] = []
+
+    def shows(self, directory: str) -> bool:
+        return not any(f"{directory}/".startswith(f"{point}/") for point in self.hidden)
+
+    def mounts_below(self, directory: str) -> bool:
+        return any(point.startswith(f"{directory}/") for point in self.hidden)
+
+    def has(self, directory: str) -> bool:
+        self.asked.append(directory)
+        return any(f"{path}/".startswith(f"{directory}/") for path in self.cached)
+
+    def differing(self, directory: str, names: Sequence[str]) -> Iterator[tuple[str, Found]]:
+        return ((name, Found(BASE, None)) for name in names if f"{directory}/{name}" in self.cached)
+
+
+BASE = Layer("base", "/", "/", idmapped=True, hosts=True, neutral=False, opaque=None)
+
+
+def test_below_a_directory_that_a_container_never_looked_up_nothing_is_asked_for(info: Path) -> None:
+    candidates = Candidates(Wanted(), OLD + SLACK_SECONDS - 1)
+    file = info.parent / "new:amd64/lib/file"
+    cache = Cache([file])
+    served = compare(cast(Memory, cache), candidates, START)
+    assert (served.files, served.compared) == ([(str(file), "new:amd64", "base")], 4)
+    assert not [path for path in cache.asked if path.startswith(f"{info.parent}/old/")]
+    later = compare(cast(Memory, Cache([file])), candidates, 4e9)
+    assert (later.files, later.compared) == ([], 0)
+
+
+def test_what_is_mounted_over_files_of_a_package_is_not_compared_with_them(info: Path) -> None:
+    candidates = Candidates(Wanted(), OLD + SLACK_SECONDS - 1)
+    home = info.parent
+    files = [home / "new:amd64/lib/file", home / "old/lib/file"]
+    served = compare(cast(Memory, Cache(files, hidden=[home / "old"])), candidates, START)
+    assert (served.files, served.compared) == ([(str(files[0]), "new:amd64", "base")], 2)
 
 
 def test_modules_are_those_that_changed_since_an_interpreter_began(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,6 +326,8 @@ class _Container:
         now = self._present.find(file.path)
         if now.identity is None:
             return False
+        if self._one_file_system and not now.layer.neutral and file.inode == str(now.identity.inode):
+            return True  # while a file is mapped, no other one in its file system has its number
         identity = maps.mapped_file(pid, name)
         return identity is not None and same(identity, now.identity, copied=now.copied)
 

@@ -7,6 +7,7 @@ option's value.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -121,8 +122,9 @@ MODULES = {
 """The directories where the distribution has modules that an interpreter reads at run time, without mapping them."""
 
 
+@functools.lru_cache(1024)
 def kind_of(program: str) -> str | None:
-    """The kind of interpreter that the program is; None: it is none."""
+    """The kind of interpreter that the program is; None: it is none. Remembered, as many processes run the same program."""
     name = os.path.basename(program)
     if _SHELLS.fullmatch(name):
         return "sh"
@@ -130,6 +132,7 @@ def kind_of(program: str) -> str | None:
     return None if found is None else _KINDS.get(found[1], found[1])
 
 
+@functools.lru_cache(1024)
 def may_be_script(program: str, comm: str) -> bool:
     """Whether a process may run a script. A process named after its program runs none, unless that is an interpreter."""
     name = os.path.basename(program)

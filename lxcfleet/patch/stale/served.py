@@ -8,7 +8,9 @@ a new look-up (RESOLVE_CACHED), so the question changes nothing.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -75,6 +77,41 @@ class Candidate:
     """Whether no package has it any more."""
 
 
+class Branch:
+    """A directory with candidates in it or below it."""
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        """Those in the directory itself."""
+        self.below: dict[str, Branch] = {}
+        """The directories in it, by name."""
+        self._moments: list[float] = []
+        """When each candidate in it and below it changed, in order; infinity if it is compared always."""
+
+    def grow(self, parts: Iterable[str], candidates: Sequence[Candidate]) -> None:
+        """Add those of one directory, which is ``parts`` below this one."""
+        here, moments = self, [math.inf if each.always else each.changed for each in candidates]
+        here._moments += moments
+        for part in parts:
+            if part not in here.below:
+                here.below[part] = Branch()
+            here = here.below[part]
+            here._moments += moments
+        here.candidates += candidates
+
+    def settle(self) -> None:
+        """All candidates are there."""
+        waiting = [self]
+        while waiting:
+            branch = waiting.pop()
+            branch._moments.sort()
+            waiting += branch.below.values()
+
+    def number(self, started: float) -> int:
+        """The number of candidates in it and below it that count for a container which started at that time."""
+        return len(self._moments) - bisect.bisect_right(self._moments, started - SLACK_SECONDS)
+
+
 @dataclass
 class Served:
     """The findings in one container."""
@@ -109,10 +146,14 @@ class Candidates:
             always = loss.package in wanted.packages
             if always or (wanted.changed and loss.noticed > self._since and loss.package != OWN_PACKAGE):
                 self._add_lost(loss, always=always)
+        self.top = Branch()
+        for directory, candidates in self.directories.items():
+            self.top.grow(directory.split("/")[1:], candidates)
+        self.top.settle()
 
     def none_since(self, started: float) -> bool:
         """Whether no file is to be compared with those that a container serves which started at that time."""
-        return not any(_counts(each, started) for found in self.directories.values() for each in found)
+        return not self.top.number(started)
 
     def modules(self, kind: str, began: float) -> Iterator[tuple[str, str]]:
         """Package and path of each module of an interpreter that changed after ``began``, in seconds since the epoch."""
@@ -196,6 +237,7 @@ class Memory:
         except FileNotFoundError as error:
             raise ProcessLookupError(error.errno, error.strerror, error.filename) from error
         self._mounted, self._present, self._alike, self._notes = dict(mounted), present, alike, notes
+        self._above_mounts = {above for point, _ in mounted for above in _above(point)}
         # The kernel answers from its cache alone only to a directory's owner. For others it has to read access lists,
         # which it does not do from the cache in a layer with shifted owners (fs/overlayfs/inode.c, do_ovl_get_acl).
         status = os.fstat(self._root)
@@ -213,6 +255,14 @@ class Memory:
     def shows(self, directory: str) -> bool:
         """Whether the container has the layers' directory at this path, and not something mounted there."""
         return self._point(directory) is not None
+
+    def has(self, directory: str) -> bool:
+        """Whether the kernel has the directory in its cache."""
+        return self._directory(directory) is not None
+
+    def mounts_below(self, directory: str) -> bool:
+        """Whether something is mounted below the directory."""
+        return directory in self._above_mounts
 
     def differs(self, path: str) -> Found | None:
         """The file of a fresh mount at ``path``, or that it has none, if the host decides that, and the kernel's cache has
@@ -361,14 +411,33 @@ def _counts(candidate: Candidate, started: float) -> bool:
 
 
 def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
-    """Compare the files that a container is served. ``started``: its start, in seconds since the epoch."""
+    """Compare the files that a container is served. ``started``: its start, in seconds since the epoch.
+
+    What lies below a directory that the kernel does not have in its cache needs no look at each directory.
+    """
     served = Served()
-    for directory, all_candidates in candidates.directories.items():
-        chosen = [each for each in all_candidates if _counts(each, started)]
-        if chosen and memory.shows(directory):
+    waiting = [("", candidates.top)]
+    while waiting:
+        directory, branch = waiting.pop()
+        number = branch.number(started)
+        if not number:
+            continue
+        shown, mounts = memory.shows(directory), memory.mounts_below(directory)
+        if not mounts and not (shown and memory.has(directory)):
+            served.compared += number if shown else 0
+            continue
+        waiting += [(f"{directory}/{name}", below) for name, below in branch.below.items()]
+        if shown:
+            chosen = {each.name: each.package for each in branch.candidates if _counts(each, started)}
             served.compared += len(chosen)
-            packages = {candidate.name: candidate.package for candidate in chosen}
-            for name, found in memory.differing(directory, [*packages]):
+            for name, found in memory.differing(directory, [*chosen]):
                 if len(served.files) < _MOST:
-                    served.files.append((f"{directory}/{name}", packages[name], found.layer.name))
+                    served.files.append((f"{directory}/{name}", chosen[name], found.layer.name))
     return served
+
+
+def _above(point: str) -> Iterator[str]:
+    """The directories above a mount point, up to the root, which is the empty path."""
+    while point:
+        point = point.rpartition("/")[0]
+        yield point
