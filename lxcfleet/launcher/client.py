@@ -294,5 +294,8 @@ def _memory(message: bytes) -> Iterator[int]:
 
 
 def _runs_old_code(pid: int) -> bool:
-    """Whether a process of the host maps a file that was replaced or removed."""
-    return bool(outdated.files(pid))
+    """Whether a process of the host maps a file that was replaced or removed.
+
+    One of the same content counts, as it does for monitors, which are its copies: they would be stale from their start on.
+    """
+    return outdated.any_replaced(pid)

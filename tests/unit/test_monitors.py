@@ -24,6 +24,7 @@ def test_a_mapped_file_of_a_host_process_is_told_once_it_was_replaced(program: P
     shutil.copy(program, new)
     new.rename(program)
     assert maps.replaced(maps.executable(process)) == [str(program)], "also by one of the same content"
+    assert client._runs_old_code(process), "or its copies, the monitors, would be stale as soon as they began"
 
 
 @pytest.mark.parametrize("path", ["/memfd:code", "/dev/zero", "/SYSV00000000"])

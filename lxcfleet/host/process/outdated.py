@@ -30,6 +30,14 @@ def files(pid: int) -> list[Outdated]:
     return [Outdated(path, not os.path.exists(path)) for path in sorted(found)]
 
 
+def any_replaced(pid: int) -> bool:
+    """Whether the process maps a file executable that was replaced, be it by one of the same content, or removed."""
+    try:
+        return bool(maps.replaced(maps.deleted(pid)))
+    except ProcessLookupError:
+        return False
+
+
 def _differs(pid: int, mapping: maps.Mapping) -> bool:
     had = maps.mapped_file(pid, mapping.range)
     if had is None:
