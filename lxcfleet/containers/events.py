@@ -10,6 +10,13 @@ from lxcfleet.spec.states import Action
 
 
 @dataclass(frozen=True)
+class Booting(Event):
+    """The host has booted, and these containers are about to be started."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StartAnnounced(Event):
     """A container is about to be started by somebody else, as by plain lxc-start."""
 

@@ -20,6 +20,7 @@ from lxcfleet.containers.ends.monitor_guard import MonitorGuard
 from lxcfleet.containers.events import (
     ActionDone,
     Began,
+    Booting,
     EndedInHand,
     Exited,
     Gone,
@@ -88,6 +89,7 @@ from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.before import Before
+from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.cve.sets import Sets
 from lxcfleet.patch.delta_copies import DeltaCopies
@@ -226,6 +228,7 @@ class Parts:
         self.own = OwnParts(
             self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions, self.consoles
         )
+        self.booted = Booted(self.paths, self.registry, fallen, self.prober.healthy_seconds)
         self.watcher = Watcher(
             self.paths,
             lambda: self.fleet.config.patch,
@@ -237,6 +240,7 @@ class Parts:
             self._take_up,
             fallen,
             before,
+            self.booted,
             self.prober,
         )
         rejections, rescued = Rejections(self.paths, self.bus), Rescued(self.paths)
@@ -368,6 +372,7 @@ class Parts:
         subscribe("restart policies", Wished, lambda event: self.supervision.wished(event.container, event.action))
         subscribe("restart policies", HealthChanged, lambda event: self.supervision.judged(event.container, event.health))
         subscribe("restart policies", Gone, lambda event: self.supervision.gone(event.container))
+        subscribe("patches", Booting, lambda event: self.booted.booting(event.names))
         subscribe("rollouts", Wished, lambda event: self.rollouts.note_wish(event.container, event.action))
         subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
         subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container, event.keys))

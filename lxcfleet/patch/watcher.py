@@ -18,6 +18,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg, reboot
 from lxcfleet.patch import notice
 from lxcfleet.patch.before import Before
+from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.events import NotReadable, Patched, PatchWaits
 from lxcfleet.patch.fallen import Fall, Fallen
 from lxcfleet.patch.notice import Answer, Moment, NoticePhase
@@ -59,6 +60,7 @@ class Watcher:
         apply: Apply,
         fallen: Fallen,
         before: Before,
+        booted: Booted,
         healths: Healths,
         *,
         admin: Path = Path("/var/lib/dpkg"),
@@ -67,7 +69,7 @@ class Watcher:
         self._registry, self._mask, self._own = registry, mask, own
         self._finder, self._bus, self._apply = finder, bus, apply
         self._fallen, self._healths, self._tidied = fallen, healths, 0.0
-        self._before, self._calm = before, True
+        self._before, self._calm, self._booted = before, True, booted
         self._admin = admin
         self._done = _read(paths.notice_done)
         self._heard = self._done
@@ -217,6 +219,7 @@ class Watcher:
         if moment - self._tidied >= TIDY_SECONDS:
             self._tidied = moment
             known = list(self._registry)
+            self._booted.settle(WELL_SECONDS)
             self._fallen.tidy(known, [c.name for c in known if self._healths.healthy_seconds(c) >= WELL_SECONDS])
 
 

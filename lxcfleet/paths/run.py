@@ -152,6 +152,11 @@ class RunPaths(Roots):
         """Which containers were well before packages changed; see patch.before."""
         return self.run / "patched.well.json"
 
+    @cached_property
+    def booted(self) -> Path:
+        """Which containers the boot of the host brought packages that had changed; see patch.booted."""
+        return self.run / "booted.json"
+
     def backup(self, name: str) -> Path:
         """Where a backup program sees a snapshot of the container, in a mount namespace of its own; see data.view."""
         return self.run / "backup" / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .harness import Fleet, until
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = ROOT / "etc/apt/80lxcfleet"
+_REFUSED, _LOCKED_SECONDS = 2, 120
 _ENVIRONMENT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_SUSPEND": "1"}
 
 
@@ -64,10 +66,16 @@ class Package:
         return self._directory / f"{self.name}_{version}_all.deb"
 
     def dpkg(self, *arguments: str | Path) -> int:
-        """Run dpkg. Return its exit status."""
-        return subprocess.run(
-            ["dpkg", *arguments], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
-        ).returncode
+        """Run dpkg, once nobody else holds its lock. Return its exit status."""
+        deadline = time.monotonic() + _LOCKED_SECONDS
+        while True:
+            done = subprocess.run(
+                ["dpkg", *arguments],
+                env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+            )  # fmt: skip
+            if done.returncode != _REFUSED or b"lock" not in done.stderr or time.monotonic() > deadline:
+                return done.returncode
+            time.sleep(0.5)
 
     def apt(self, deb: Path, run: Path) -> subprocess.CompletedProcess[str]:
         """Install a .deb with apt-get and lxcfleet's hook, which tells the fleet whose sockets are in ``run``."""

@@ -53,10 +53,8 @@ def version_of(fleet: Fleet, name: str, package: Package) -> str:
     return fleet.inside(name, f"sed -n 's/^# //p' {package.home}/serve")
 
 
-@pytest.mark.parametrize("how", ILL)
-def test_a_bad_patch_halts_at_its_canary_and_the_way_back_mends_the_fleet(fleet: Fleet, package: Package, how: str) -> None:
-    bad = str(2 + [*ILL].index(how))
-    build(package, bad, ILL[how])
+def serving(fleet: Fleet, package: Package) -> list[str]:
+    """Three containers that run the good version; the daemon acts on patches by itself."""
     assert package.dpkg("--install", package.deb("1")) == 0
     fleet.stop_daemon()
     fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{PATCHED}}}\n")
@@ -66,6 +64,14 @@ def test_a_bad_patch_halts_at_its_canary_and_the_way_back_mends_the_fleet(fleet:
     start = ["--health-start-period", "1", "--health-retries", "2"]
     fleet.ok("create", fleet.name("g"), "-n", "3", *check, *start, "--", "sh", f"{package.home}/serve")
     fleet.ok("wait", *names, "--for", "healthy", "--timeout", "60")
+    return names
+
+
+@pytest.mark.parametrize("how", ILL)
+def test_a_bad_patch_halts_at_its_canary_and_the_way_back_mends_the_fleet(fleet: Fleet, package: Package, how: str) -> None:
+    bad = str(2 + [*ILL].index(how))
+    build(package, bad, ILL[how])
+    names = serving(fleet, package)
     before = {record["name"]: record["pid"] for record in fleet.records()}
 
     assert package.apt(package.deb(bad), fleet.paths.run).returncode == 0
@@ -84,6 +90,33 @@ def test_a_bad_patch_halts_at_its_canary_and_the_way_back_mends_the_fleet(fleet:
     assert (fleet.run("stale").status, fleet.run("verify", "--package", package.name).status) == (0, 0)
     now = {record["name"]: record["pid"] for record in fleet.records()}
     assert all(now[name] == before[name] for name in untouched), "containers that never ran the bad version run on"
+
+
+def test_what_a_bad_patch_takes_down_at_a_reboot_of_the_host_comes_back_with_the_good_version(
+    fleet: Fleet, package: Package
+) -> None:
+    """The rollout was halted. With the boot all containers get the bad version, and nothing of it is a rollout's wave."""
+    build(package, "5", ILL["exits"])
+    names = serving(fleet, package)
+    assert package.apt(package.deb("5"), fleet.paths.run).returncode == 0
+    until(lambda: fleet.run("rollout", "status").status == 4, 60, "the rollout halts")
+
+    fleet.ok("stop", "--all", "--until-boot")
+    fleet.stop_daemon()
+    fleet.paths.rollout.unlink()  # as all of /run
+    record = json.loads(fleet.paths.running_record.read_text())
+    fleet.paths.running_record.write_text(json.dumps({**record, "boot": "another"}))
+    fleet.start_daemon()
+
+    def down() -> list[str]:
+        return [each["name"] for each in json.loads(fleet.run("patch", "status", "-f", "json").out)["notice"]["down"]]
+
+    until(lambda: down() == names, 60, "each counts as taken down by the patch")
+    assert fleet.run("verify").status == 4
+    assert package.apt(package.deb("1"), fleet.paths.run).returncode == 0
+    until(lambda: set(fleet.states().values()) == {"running"}, 60, "all are started again")
+    fleet.ok("wait", *names, "--for", "healthy", "--timeout", "60")
+    assert {version_of(fleet, name, package) for name in names} == {"1"}
 
 
 def test_a_kernel_is_not_proven_before_the_reboot(fleet: Fleet, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.patch import watcher
 from lxcfleet.patch.before import Before
+from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind
@@ -68,9 +69,10 @@ class World:
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"
         healths = cast(Any, SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 0))
+        booted = Booted(self.paths, registry, Fallen(self.paths), healths.healthy_seconds)
         return Watcher(
             self.paths, lambda: self.settings, registry, mask, own, finder, bus, self.apply, Fallen(self.paths),
-            Before(self.paths.well_before), healths, admin=admin,
+            Before(self.paths.well_before), booted, healths, admin=admin,
         )  # fmt: skip
 
     async def apply(self, stale: Any) -> None:

@@ -182,3 +182,38 @@ def test_a_ufw_that_keeps_queries_out_is_told(guest: Guest) -> None:
         assert "names-work" in guest.run("lxcfleet events", timeout=LONG).stdout
     finally:
         guest.run("ufw --force disable", timeout=LONG)
+
+
+SERVE = {"1": "exec sleep infinity", "2": "echo cannot load plugin; exit 3"}
+
+
+def serve(guest: Guest, version: str) -> None:
+    """Install a version of a program by apt."""
+    fields = {"Package": "greet", "Version": version, "Architecture": "all", "Maintainer": "nobody <nobody@localhost>"}
+    control = "".join(f"{key}: {value}\\n" for key, value in {**fields, "Description": "a story"}.items())
+    guest.run(
+        f"d=$(mktemp -d) && mkdir -p $d/DEBIAN $d/usr/lib/greet && printf '{control}' >$d/DEBIAN/control &&"
+        f" echo '{SERVE[version]}' >$d/usr/lib/greet/serve && dpkg-deb --root-owner-group -b $d /root/greet{version}.deb &&"
+        f" {INSTALL} --allow-downgrades /root/greet{version}.deb 2>&1",
+        timeout=LONG,
+    )
+
+
+def test_a_bad_patch_whose_rollout_was_halted_a_reboot_of_the_host_and_the_way_back(guest: Guest) -> None:
+    fleet(guest, "destroy", "--all", "--force")
+    serve(guest, "1")
+    fleet(guest, "create", "greet", "-n", "3", "--", "sh", "/usr/lib/greet/serve")
+    serve(guest, "2")
+    until(lambda: guest.run("lxcfleet rollout status", check=False).returncode == 4, LONG, "the rollout halts at its canary")
+    assert sorted(states(guest).values()) == ["failed", "running", "running"]
+    guest.reboot()
+
+    def down() -> list[str]:
+        said = guest.run("lxcfleet patch status -f json", check=False, timeout=LONG).stdout
+        return [each["name"] for each in json.loads(said)["notice"]["down"]]
+
+    until(lambda: down() == ["greet1", "greet2", "greet3"], LONG, "the boot brought all of them the patch")
+    assert guest.run("lxcfleet verify", check=False, timeout=LONG).returncode == 4
+    serve(guest, "1")
+    until(lambda: set(states(guest).values()) == {"running"}, LONG, "the way back starts all of them")
+    patched(guest, "greet")

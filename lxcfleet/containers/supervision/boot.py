@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import ActionDone, StartFailed
+from lxcfleet.containers.events import ActionDone, Booting, StartFailed
 from lxcfleet.containers.order.dependencies import Dependencies
 from lxcfleet.containers.order.ordering import blocked
 from lxcfleet.containers.order.turns import in_turns, turns
@@ -114,8 +114,10 @@ class Boot:
                 self._registry[name].resting = True
 
     def _start(self, names: Sequence[str]) -> None:
-        owed = [self._registry[name] for name in dict.fromkeys(names) if name in self._registry]
-        self._begin([c for c in owed if c.spec is not None and c.spec.autostart], "ran before the boot")
+        known = [self._registry[name] for name in dict.fromkeys(names) if name in self._registry]
+        owed = [container for container in known if container.spec is not None and container.spec.autostart]
+        self._bus.publish(Booting(tuple(container.name for container in owed)))
+        self._begin(owed, "ran before the boot")
 
     def start_again(self, names: Sequence[str]) -> None:
         """Start containers that were stopped for a reboot of the host which does not come."""
