@@ -230,19 +230,9 @@ class Parts:
         )
         self.booted = Booted(self.paths, self.registry, fallen, self.prober.healthy_seconds)
         self.watcher = Watcher(
-            self.paths,
-            lambda: self.fleet.config.patch,
-            self.registry,
-            self.mask,
-            self.own,
-            self.finder,
-            self.bus,
-            self._take_up,
-            fallen,
-            before,
-            self.booted,
-            self.prober,
-        )
+            self.paths, lambda: self.fleet.config.patch, self.registry, self.mask, self.own, self.finder, self.bus,
+            self._take_up, fallen, before, self.booted, self.prober,
+        )  # fmt: skip
         rejections, rescued = Rejections(self.paths, self.bus), Rescued(self.paths)
         self.holds = Holds(self.paths)
         self.holding = Holding(self.registry, self.holds, rescued)
