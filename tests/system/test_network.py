@@ -18,9 +18,9 @@ import pytest
 
 from lxcfleet.host.net import dnsmasq
 from lxcfleet.network.rules import rules
-from lxcfleet.spec.container.addresses import interface_name
+from lxcfleet.spec.container.addresses import hardware_address, interface_name
 
-from .harness import CLIENT, DAEMON, SLEEP, Fleet, alive, source, until
+from .harness import CLIENT, DAEMON, SLEEP, TIMEOUT, Fleet, alive, source, until
 
 pytestmark = pytest.mark.system
 
@@ -414,6 +414,47 @@ def test_users_of_the_host_do_not_reach_what_the_name_server_asks(fleet: Fleet) 
         subprocess.run(["/usr/bin/python3", "-c", source(_ask_as_a_user, (address, port))], check=True)
     # The name server itself reaches it: it knows no records of that kind.
     assert services(name_server(fleet), f"_none._tcp.x.y.{fleet.tag}.test") == set()
+
+
+def _flood(address: str, domain: str) -> None:
+    """Send many questions that the name server has to pass on, and take no answer."""
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
+        asks.connect((address, 53))
+        for number in range(20_000):
+            words = [f"_x{number:05}", "_tcp", *domain.split(".")]
+            labels = b"".join(bytes((len(word),)) + word.encode() for word in words)
+            asks.send(struct.pack("!6H", number, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 33, 1))
+
+
+def _ask_often(address: str, name: str) -> None:
+    """Ask for an address twenty times; fails without an answer."""
+    import socket
+    import struct
+
+    labels = b"".join(bytes((len(word),)) + word.encode() for word in name.split("."))
+    for number in range(20):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
+            asks.settimeout(60)
+            asks.connect((address, 53))
+            asks.send(struct.pack("!6H", number, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1))
+            assert struct.unpack("!H", asks.recv(9000)[6:8]) == (1,)
+
+
+def test_many_questions_of_one_container_take_no_answer_from_others(fleet: Fleet) -> None:
+    """dnsmasq refused questions that have to be passed on where 150 waited for their answers."""
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    server, domain = name_server(fleet), f"{fleet.tag}.test"
+    flood = ["exec", one, "--", "python3", "-c", source(_flood, (server, domain))]
+    with subprocess.Popen([CLIENT, *flood], env=fleet.environment()) as flooding:
+        fleet.ok("exec", two, "--", "python3", "-c", source(_ask_often, (server, f"{two}.{domain}")))
+        assert flooding.wait(TIMEOUT) == 0
+    hardware = hardware_address(IPv4Address(addresses(fleet)[one][0]))
+    limited = ["/usr/sbin/nft", "list", "set", "inet", rules.table(fleet.bridge), "asking_often"]
+    assert f"{hardware} limit rate" in subprocess.run(limited, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:

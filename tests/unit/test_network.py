@@ -243,7 +243,8 @@ def test_rules_are_in_a_table_of_their_own() -> None:
 
 def test_only_the_fleets_own_name_server_has_a_limit_of_connections() -> None:
     """A container could have six connections only to a resolver of the host's, and with dns: false nobody's is ours."""
-    limits = [line for line in render(SUBNET, "br-1", nat=True).splitlines() if "@asking" in line]
+    rules = render(SUBNET, "br-1", nat=True).splitlines()
+    limits = [line for line in rules if "@asking" in line and "often" not in line]
     assert [line.split(" add ")[0].split() for line in limits] == [
         ["ip", "daddr", "10.201.0.1", "tcp", "dport", "53"], ["ip6", "daddr", "fd00:1:2:3::1", "tcp", "dport", "53"],
         ["ip6", "daddr", "fe80::/10", "tcp", "dport", "53"],
@@ -252,6 +253,16 @@ def test_only_the_fleets_own_name_server_has_a_limit_of_connections() -> None:
         ["ip6", "daddr", "fe80::/10", "fib", "daddr", "type", "local", "meta", "skuid", "<", "65536"],
     ]  # fmt: skip
     assert "@asking" not in render(SUBNET, "br-1", nat=True, dns=False)
+
+
+def test_questions_over_udp_are_counted_before_what_is_established_is_let_in() -> None:
+    """An exchange over UDP counts as established from its first answer on."""
+    rules = render(SUBNET, "br-1", nat=True)
+    for chain, name, places in (("to_the_host", "ether saddr", 3), ("from_users", "meta skuid", 3)):
+        text = rules.partition(f"chain {chain} ")[2].partition("  }")[0]
+        before = text[: text.index("ct state")]
+        assert before.count(f"{{ {name} limit rate over 1000/second burst 2000 packets }} drop") == places
+    assert "@asking_often" not in render(SUBNET, "br-1", nat=True, dns=False)
 
 
 def test_what_the_name_server_asks_is_for_it_alone() -> None:

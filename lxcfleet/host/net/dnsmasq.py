@@ -21,6 +21,10 @@ USER = "dnsmasq"
 PORT = 53
 RESPONDER_PORT = 953
 """Below 1024, so that no user of the host can answer instead."""
+MOST_WAITING = 20_000
+"""Questions that may wait for answers of other name servers at a time, for ten seconds each; 150 by default. One container
+can send half as many in that time (network.rules.rules.MOST_QUESTIONS): it fills no other's places.
+"""
 STAND_IN_PORT = 954
 """The port of the stand-in, at the responder's address."""
 
@@ -86,6 +90,7 @@ def _answers(domain: str, gateway: IPv4Address, paths: Paths) -> list[str]:
         f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
         "# The SRV records of a group of two hundred fit into one answer.",
         "edns-packet-max=8192",
+        f"dns-forward-max={MOST_WAITING}",
         # dnsmasq would not start at all without the directory in which it watches for the host's name servers.
         *([] if resolved.has_servers() else ["no-resolv"]),
         "domain-needed",

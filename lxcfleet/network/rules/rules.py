@@ -45,6 +45,9 @@ _TABLE = "lxcfleet_"
 MOST_STREAMS = 6
 """So many TCP connections to the name server may one container have, and one user of the host. dnsmasq has a process for
 each, 20 of them for all, and waits for minutes for what a client does not send."""
+MOST_QUESTIONS = "1000/second burst 2000 packets"
+"""So many questions over UDP may one container send to the name server, and one user of the host. A question that its own
+servers do not answer has a place in the name server for ten seconds: host.net.dnsmasq has more than one can take."""
 MAPPED = 65536
 """Users from here on are mostly those of containers (subuid(5)): one that has the host's network can be 65,536 of them, so
 all of them together have what one other user has."""
@@ -95,6 +98,8 @@ def render(
         "  set isolated6 { type ipv6_addr; }",
         "  set asking { type ether_addr; flags dynamic; size 65535; }",
         "  set asking_users { type uid; flags dynamic; size 65535; }",
+        "  set asking_often { type ether_addr; flags dynamic, timeout; timeout 1m; size 65535; }",
+        "  set users_asking_often { type uid; flags dynamic, timeout; timeout 1m; size 65535; }",
         *published_chains(published),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
@@ -145,6 +150,7 @@ def _name_server(subnet: Subnet) -> Iterator[str]:
 def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> list[str]:
     """The chain that says what containers may send to the host itself. ``served``: by the fleet's name server; a resolver of
     the host's own may have as many connections as it likes."""
+    often = f"udp dport 53 add @asking_often {{ ether saddr limit rate over {MOST_QUESTIONS} }} drop"
     limit = f"tcp dport 53 add @asking {{ ether saddr ct count over {MOST_STREAMS} }} reject with tcp reset"
     # dnsmasq is also at the addresses that the kernel gives the bridge.
     served_at = () if served is None else (*_to_name_server(served), "ip6 daddr fe80::/10")
@@ -152,6 +158,7 @@ def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> li
         "  chain to_the_host {",
         "    type filter hook input priority filter; policy accept;",
         f'    iifname != "{bridge}" accept',
+        *(f"    {there} {often}" for there in served_at),
         "    ct state established,related accept",
         *(f"    {there} {limit}" for there in served_at),
         "    meta l4proto { tcp, udp } th dport 53 accept",
@@ -172,11 +179,16 @@ def _users_of_the_host(subnet: Subnet, behind: Behind | None) -> Iterator[str]:
         others = f"ip daddr {behind.address} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} meta skuid != {behind.user}"
         yield f"    {others} meta l4proto tcp reject with tcp reset"
         yield f"    {others} drop"
+    # The host's own address of that kind leads to it, too, if it is the bridge's: no rule can tell by which interface.
+    places = (*_to_name_server(subnet), "ip6 daddr fe80::/10 fib daddr type local")
+    often = f"add @users_asking_often {{ meta skuid limit rate over {MOST_QUESTIONS} }} drop"
+    for there in places:
+        yield f"    {there} udp dport 53 meta skuid >= {MAPPED} limit rate over {MOST_QUESTIONS} drop"
+        yield f"    {there} udp dport 53 meta skuid < {MAPPED} {often}"
     yield "    tcp dport != 53 accept"
     yield "    ct state != new accept"
     limit = f"add @asking_users {{ meta skuid ct count over {MOST_STREAMS} }} reject with tcp reset"
-    # The host's own address of that kind leads to it, too, if it is the bridge's: no rule can tell by which interface.
-    for there in (*_to_name_server(subnet), "ip6 daddr fe80::/10 fib daddr type local"):
+    for there in places:
         yield f"    {there} meta skuid >= {MAPPED} ct count over {MOST_STREAMS} reject with tcp reset"
         yield f"    {there} meta skuid < {MAPPED} {limit}"
     yield "  }"
