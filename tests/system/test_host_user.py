@@ -1,4 +1,5 @@
-"""A user of the host without any rights locks all files that he can open. The fleet works all the same."""
+"""A user of the host without any rights locks all files that he can open, and tries to write to all there is. The fleet works
+all the same."""
 
 from __future__ import annotations
 
@@ -40,6 +41,41 @@ def hold(*directories: str) -> None:
     time.sleep(600)
 
 
+def write(*directories: str) -> None:
+    """Try to write to all files and pipes below these directories, to make files, and to connect to sockets. Print the paths
+    where that is not refused."""
+    import os
+    import socket
+    import stat
+
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+    def reach(path: str) -> None:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISSOCK(mode):
+            with socket.socket(socket.AF_UNIX) as asks:
+                asks.connect(path)
+        elif stat.S_ISDIR(mode):
+            os.close(os.open(f"{path}/planted", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW))
+        elif stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
+        else:
+            raise PermissionError(path)
+
+    for directory in directories:
+        for above, _, files in os.walk(directory):
+            for path in (above, *(os.path.join(above, file) for file in files)):
+                try:
+                    reach(path)
+                except (PermissionError, FileNotFoundError):
+                    continue
+                except OSError:  # another error than that it is forbidden
+                    pass
+                print(path)
+
+
 @contextmanager
 def held(*directories: str) -> Iterator[list[str]]:
     """A user of the host holds locks on all that he can open below these directories. Gives the locked paths."""
@@ -74,3 +110,14 @@ def test_locks_of_a_host_user_keep_no_container_from_starting(fleet: Fleet) -> N
             rule.unlink()
         fleet.ok("stop", first)
         fleet.ok("destroy", second, "--force")
+
+
+def test_a_host_user_reaches_nothing_of_the_fleet_for_writing(fleet: Fleet) -> None:
+    fleet.create(fleet.name("a"), options=("--network", "bridge"))
+    fleet.ok("snapshot", "create", fleet.name("a"), "-q")
+    own = fleet.paths
+    ran = subprocess.run(
+        [sys.executable, "-c", source(write, (str(own.run), str(own.lxc), str(own.state), str(own.etc), "/run/lxc"))],
+        capture_output=True, text=True, check=True, cwd="/",
+    )  # fmt: skip
+    assert ran.stdout.split() == []
