@@ -21,10 +21,10 @@ ENTERED_AT_ONCE = 8
 ASKED_AGAIN_AT_ONCE = 4
 """How many systemds that did not answer in time are asked at the same moment, besides. Such a question waits longer, and so
 takes no turn of the other commands: a container that answers none makes no other wait."""
-SLOW_SECONDS, SLOW_AT_ONCE = 2.0, 8
-"""Commands of containers whose last ones took longer than that have as many turns of their own: where they hang, they make
-no other wait."""
 CONNECTED_AT_ONCE = 128
+SLOW_SECONDS = 2.0
+"""Checks of containers whose last ones took longer than that have as many turns of their own: where they hang, they make no
+other wait."""
 _ASK_SYSTEMD = """
 word=$(systemctl is-system-running --wait)
 case $word in running|degraded)
@@ -47,28 +47,25 @@ class Checks:
         self._launcher = launcher
         self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
         self._asked_again = asyncio.Semaphore(ASKED_AGAIN_AT_ONCE)
-        self._slow = asyncio.Semaphore(SLOW_AT_ONCE)
+        self._entered_slowly = asyncio.Semaphore(ENTERED_AT_ONCE)
         self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
+        self._connected_slowly = asyncio.Semaphore(CONNECTED_AT_ONCE)
 
     async def check(self, container: Container, running: Running, check: HealthCheck, *, slow: bool) -> CheckResult:
         """Do the check once. Whatever keeps it from passing is its result. ``slow``: its last ones took long."""
         if running.payload.frozen:
             return CheckResult(False, "it is frozen")
-        if check.kind is CheckKind.EXEC:
-            async with self._slow if slow else self._entered:
-                began = time.monotonic()
-                result = await self._run(container, check)
-            return replace(result, slow=time.monotonic() - began > SLOW_SECONDS)
-        if not container.addresses:
+        by_command = check.kind is CheckKind.EXEC
+        if not by_command and not container.addresses:
             return CheckResult(False, "it has no address")
-        address = str(container.addresses[0])
-        async with self._connected:
-            if check.kind is CheckKind.TCP:
-                problem = await reach.tcp(address, check.port, check.timeout)
-            else:
-                host = check.host or container.name
-                problem = await reach.http(address, check.port, host, check.path, check.timeout)
-        return CheckResult(not problem, problem)
+        if by_command:
+            turn = self._entered_slowly if slow else self._entered
+        else:
+            turn = self._connected_slowly if slow else self._connected
+        async with turn:
+            began = time.monotonic()
+            result = await (self._run(container, check) if by_command else _connect(container, check))
+        return replace(result, slow=time.monotonic() - began > SLOW_SECONDS)
 
     async def systemd(self, container: Container, course: Course) -> Systemd:
         """What its systemd says of itself and of its units; nothing if it could not be asked. ``course``: until now."""
@@ -109,3 +106,12 @@ class Checks:
         if answer["error"]:
             raise FleetError(answer["error"]["message"])
         return answer
+
+
+async def _connect(container: Container, check: HealthCheck) -> CheckResult:
+    address = str(container.addresses[0])
+    if check.kind is CheckKind.TCP:
+        problem = await reach.tcp(address, check.port, check.timeout)
+    else:
+        problem = await reach.http(address, check.port, check.host or container.name, check.path, check.timeout)
+    return CheckResult(not problem, problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from ipaddress import IPv4Interface
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +23,7 @@ from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Init
+from lxcfleet.spec.reading.terms import Init, Network
 from lxcfleet.spec.states import Health
 
 CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_period=0)
@@ -260,7 +261,34 @@ def test_commands_that_hang_make_no_other_wait(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.gather(*hang, return_exceptions=True)
 
     asyncio.run(test())
-    assert [name for name, _ in launcher.asked] == [*silent[: asking.SLOW_AT_ONCE], "web"]
+    assert [name for name, _ in launcher.asked] == [*silent[: asking.ENTERED_AT_ONCE], "web"]
+
+
+def test_connections_that_hang_make_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 containers that take a connection and never answer took the turns of all others."""
+    check = HealthCheck(CheckKind.TCP, port=80, timeout=60)
+    here: Any = SimpleNamespace(payload=SimpleNamespace(frozen=False))
+
+    async def reach(address: str, *_: object) -> str:
+        if address == "10.0.0.2":
+            await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr("lxcfleet.health.checks.reach.tcp", reach)
+
+    def at(address: str) -> Container:
+        return Container("web", Spec("web", network=Network.BRIDGE, address=IPv4Interface(f"{address}/24")))
+
+    async def test() -> None:
+        them, hangs = asking.Checks(cast(Any, None)), at("10.0.0.2")
+        hang = [asyncio.create_task(them.check(hangs, here, check, slow=True)) for _ in range(asking.CONNECTED_AT_ONCE + 1)]
+        await asyncio.sleep(0)
+        assert (await asyncio.wait_for(them.check(at("10.0.0.3"), here, check, slow=False), 60)).passed
+        for each in hang:
+            each.cancel()
+        await asyncio.gather(*hang, return_exceptions=True)
+
+    asyncio.run(test())
 
 
 def test_a_container_with_a_check_that_took_long_has_other_turns_for_a_while(tmp_path: Path) -> None:
