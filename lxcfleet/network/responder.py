@@ -34,6 +34,8 @@ CONNECTIONS = 64
 """Clients over TCP that are served at a time."""
 IDLE_SECONDS = 30.0
 """How long a client over TCP may take until it has sent a question and taken the answer."""
+_SO_RCVBUFFORCE, _WAITING = 33, 4 << 20
+"""socket(7). Bytes that questions may take while they wait, a thousand each: all that dnsmasq passes on at once."""
 QUESTION_SIZE = 4096
 """Bytes of the largest question over TCP. One name and some options have fewer."""
 
@@ -187,6 +189,8 @@ def main() -> None:
 def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     try:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):  # without the right to that, the kernel's default has to do
+            udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WAITING)
         udp.bind((address, port))
         udp.setblocking(False)
         tcp = socket.create_server((address, port), backlog=64)

@@ -430,17 +430,23 @@ def _flood(address: str, domain: str) -> None:
 
 
 def _ask_often(address: str, name: str) -> None:
-    """Ask for an address twenty times; fails without an answer."""
+    """Ask for an address twenty times; fails if that is refused."""
+    import contextlib
     import socket
     import struct
 
     labels = b"".join(bytes((len(word),)) + word.encode() for word in name.split("."))
     for number in range(20):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
-            asks.settimeout(60)
+            asks.settimeout(5)
             asks.connect((address, 53))
-            asks.send(struct.pack("!6H", number, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1))
-            assert struct.unpack("!H", asks.recv(9000)[6:8]) == (1,)
+            for _ in range(12):  # as any resolver: on a busy machine a datagram may be lost
+                asks.send(struct.pack("!6H", number, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1))
+                with contextlib.suppress(TimeoutError):
+                    assert struct.unpack("!H", asks.recv(9000)[6:8]) == (1,)
+                    break
+            else:
+                raise SystemExit("no answer")
 
 
 def test_many_questions_of_one_container_take_no_answer_from_others(fleet: Fleet) -> None:

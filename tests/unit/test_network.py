@@ -261,7 +261,7 @@ def test_questions_over_udp_are_counted_before_what_is_established_is_let_in() -
     for chain, name, places in (("to_the_host", "ether saddr", 3), ("from_users", "meta skuid", 3)):
         text = rules.partition(f"chain {chain} ")[2].partition("  }")[0]
         before = text[: text.index("ct state")]
-        assert before.count(f"{{ {name} limit rate over 1000/second burst 2000 packets }} drop") == places
+        assert before.count(f"{{ {name} limit rate over 1000/second burst 200 packets }} drop") == places
     assert "@asking_often" not in render(SUBNET, "br-1", nat=True, dns=False)
 
 

@@ -45,9 +45,10 @@ _TABLE = "lxcfleet_"
 MOST_STREAMS = 6
 """So many TCP connections to the name server may one container have, and one user of the host. dnsmasq has a process for
 each, 20 of them for all, and waits for minutes for what a client does not send."""
-MOST_QUESTIONS = "1000/second burst 2000 packets"
-"""So many questions over UDP may one container send to the name server, and one user of the host. A question that its own
-servers do not answer has a place in the name server for ten seconds: host.net.dnsmasq has more than one can take."""
+MOST_QUESTIONS = "1000/second burst 200 packets"
+"""So many questions over UDP may one container send to the name server, and one user of the host. A socket has room for about
+270 of them. One that no other server answers has a place in the name server for ten seconds: host.net.dnsmasq has more than
+one can take."""
 MAPPED = 65536
 """Users from here on are mostly those of containers (subuid(5)): one that has the host's network can be 65,536 of them, so
 all of them together have what one other user has."""
