@@ -56,6 +56,16 @@ PUBLISHED = ("published", "published6")
 """The chains that say where the host's ports lead."""
 
 
+_SETS = (
+    "  set isolated4 { type ipv4_addr; }",
+    "  set isolated6 { type ipv6_addr; }",
+    "  set asking { type ether_addr; flags dynamic; size 65535; }",
+    "  set asking_users { type uid; flags dynamic; size 65535; }",
+    "  set asking_often { type ether_addr; flags dynamic, timeout; timeout 1m; size 65535; }",
+    "  set users_asking_often { type uid; flags dynamic, timeout; timeout 1m; size 65535; }",
+)
+
+
 def is_fleets(table: str) -> bool:
     """Whether it is the table of some fleet."""
     return table.startswith(_TABLE)
@@ -95,12 +105,7 @@ def render(
         f"table inet {own} {{}}",
         f"delete table inet {own}",  # flush would leave the sets' elements
         f"table inet {own} {{",
-        "  set isolated4 { type ipv4_addr; }",
-        "  set isolated6 { type ipv6_addr; }",
-        "  set asking { type ether_addr; flags dynamic; size 65535; }",
-        "  set asking_users { type uid; flags dynamic; size 65535; }",
-        "  set asking_often { type ether_addr; flags dynamic, timeout; timeout 1m; size 65535; }",
-        "  set users_asking_often { type uid; flags dynamic, timeout; timeout 1m; size 65535; }",
+        *_SETS,
         *published_chains(published),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
