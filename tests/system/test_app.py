@@ -198,6 +198,7 @@ import json, os, resource, sys
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 limits = {n[7:].lower(): resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT_")}
 print(json.dumps({
+    "ignored": int(status["SigIgn"], 16) & 0x3fffffff & ~(1 << 12 | 1 << 24),  # Python itself ignores these two
     "umask": status["Umask"].strip(), "groups": status["Groups"].split(), "blocked": int(status["SigBlk"], 16),
     "nice": os.getpriority(os.PRIO_PROCESS, 0), "oom": int(open("/proc/self/oom_score_adj").read()),
     "policy": os.sched_getscheduler(0), "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
@@ -206,8 +207,11 @@ print(json.dumps({
     "variables": sorted(os.environ.keys() - {"LC_CTYPE"}), "directory": os.getcwd(),
 }), flush=True)
 """
-ODD = "umask 077; ulimit -S -f 99999999 -n 8192 -s 16384 -c 100; exec nice -n 7 \"$0\" \"$@\" 9</dev/null"
-"""A shell line that starts a daemon with odd limits, priority, umask and descriptors."""
+ODD = (
+    "trap '' HUP QUIT USR1; umask 077; ulimit -S -f 99999999; ulimit -S -n 8192; ulimit -S -s 16384; ulimit -S -c 100;"
+    ' exec nice -n 7 "$0" "$@" 9</dev/null'
+)
+"""A shell line that starts a daemon with odd limits, priority, umask, ignored signals and descriptors."""
 
 
 def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fleet: Fleet) -> None:
@@ -235,6 +239,7 @@ def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fle
         assert found.pop("session") == found.pop("leader"), who
         own = ["HOME", "LANG", "PATH", "container"] + ["LOGNAME", "USER"] * (who == "exec")
         assert found == {
+            "ignored": 0,
             "umask": "0022", "groups": [], "blocked": 0, "nice": 0, "oom": 500, "policy": 0, "descriptors": [0, 1, 2],
             "group": True, "language": "C.UTF-8", "variables": sorted(own), "directory": "/root" if who == "exec" else "/",
         }, who  # fmt: skip

@@ -22,6 +22,7 @@ import _lxc
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import language, liblxc, monitor
+from lxcfleet.host.process import proc
 from lxcfleet.host.process.enclosure import Enclosure
 
 NOT_FOUND = 127
@@ -177,8 +178,7 @@ def _exec(
             with contextlib.suppress(PermissionError):  # the process may lead a session already
                 os.setsid()  # else what it sends to its process group would go to ours, too
         os.umask(0o022)
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        proc.unignore_signals()
         home = variables["HOME"]
         os.chdir(home if os.path.isdir(home) else "/")
         try:

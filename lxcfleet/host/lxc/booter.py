@@ -23,9 +23,10 @@ import _lxc
 _CLONE_NEWNS = 0x00020000
 _SECONDS = 120
 """The longest time, in seconds, that a boot may take: liblxc can wait for ever on a monitor that hangs."""
-_USUAL = (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ)
-"""Signals that Python or this process ignores get their default action back in containers: a shell can't trap a signal that
-is ignored as it starts, and few programs set handlers for all of them."""
+_OURS = (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ)
+"""Signals that Python or this process does something with. With those that the daemon was started to ignore, as `nohup` and a
+shell's `&` have it, they get their default action back in containers: a shell can't trap a signal that is ignored as it
+starts, and few programs set handlers for all of them."""
 _REQUEST = 65536
 _ANCILLARY = 64
 
@@ -63,8 +64,9 @@ def main() -> None:
             sys.stderr.write(f"lxcfleet.booter: fork: {error.strerror}\n")
             child = -1
         if child == 0:
-            for number in _USUAL:
-                _signal.signal(number, _signal.SIG_DFL)
+            for number in _signal.valid_signals():
+                if number in _OURS or _signal.getsignal(number) == _signal.SIG_IGN:
+                    _signal.signal(number, _signal.SIG_DFL)
             _signal.alarm(_SECONDS)
             name, *command = message.decode().split("\0")
             boot(name, command, lxc_path, open_files, namespace, reply)

@@ -137,8 +137,7 @@ class Client:
                 os.dup2(null, stream)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             signal.alarm(0)
-            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGALRM):
-                signal.signal(number, signal.SIG_DFL)
+            proc.unignore_signals()
             os.execve(PROGRAM, self.argv, {"PATH": _PATH, "LXCFLEET_LEASE": str(self.lease)})
         finally:
             os._exit(1)

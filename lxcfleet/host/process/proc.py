@@ -87,6 +87,14 @@ def sleeps(pid: int) -> bool:
     return fields is not None and fields[0] == b"S"
 
 
+def unignore_signals() -> None:
+    """Give all signals that are ignored, or that Python handles, their default action back, for a program that is executed
+    next: it can't tell an ignored signal from one that its user wants ignored."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def make_thread_urgent() -> None:
     """Let this thread, not the whole process, run before others; setpriority(2), "C library/kernel differences"."""
     with contextlib.suppress(PermissionError):
