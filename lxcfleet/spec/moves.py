@@ -25,7 +25,9 @@ from typing import Any
 
 from lxcfleet.errors import InvalidInput
 
-PROTOCOL = 1
+PROTOCOL = 2
+HANDED_OVER = b"handed over\n"
+"""What the sending daemon has the other host told, once it has noted that the container belongs there."""
 """Counts the forms of what two hosts say to each other."""
 MOST_HOST = 255
 _ID = re.compile("[0-9a-f]{16}")

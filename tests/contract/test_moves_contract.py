@@ -17,7 +17,9 @@ import leftovers
 import pytest
 
 from lxcfleet.cli import main
+from lxcfleet.cli.verbs import move
 from lxcfleet.containers import moving, store
+from lxcfleet.daemon.uses import moves as sending
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
@@ -49,7 +51,11 @@ if here and fault == "missing":
 if here and fault == "older":
     print("Error: No such command 'receive'.", file=sys.stderr)
     sys.exit(2)
-ran = subprocess.run(["sh", "-c", command], env={environment!r}, capture_output=True)
+said = None
+if here and fault == "killed":
+    said = sys.stdin.buffer.readline()
+    os.kill(os.getppid(), signal.SIGKILL)
+ran = subprocess.run(["sh", "-c", command], env={environment!r}, capture_output=True, input=said)
 if here and fault == "after":
     sys.exit(255)
 if here and fault == "kill":
@@ -206,8 +212,11 @@ def test_a_line_that_is_cut_before_the_hand_over_leaves_it_here(cli: Cli, daemon
 
 
 @pytest.mark.parametrize(("fault", "way"), [("before", "--abort"), ("after", "--continue"), ("after", "--abort")])
-def test_a_line_that_is_cut_after_it(cli: Cli, daemon: Daemon, other: Other, fault: str, way: str) -> None:
+def test_a_line_that_is_cut_after_it(
+    cli: Cli, daemon: Daemon, other: Other, fault: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other side is asked to start it, and neither answers nor can be asked to give it up."""
+    monkeypatch.setattr(move, "_NO_LINE", 0.0)
     assert cli("create", "web", *SLEEP).status == 0
     other.fail("grant|revoke", fault)
     ran = cli("move", "web", HOST)
@@ -237,7 +246,7 @@ def test_a_line_that_is_cut_after_it(cli: Cli, daemon: Daemon, other: Other, fau
 
 @pytest.mark.parametrize("word", ["import", "grant"])
 def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: Spawn, word: str) -> None:
-    """Killed just after the other side did something. Exactly one runs: at once, or after --continue."""
+    """Killed just after the other side did something. Exactly one runs."""
     assert cli("create", "web", *SLEEP).status == 0
     other.fail(word, "kill")
     process = spawn("move", "web", HOST)
@@ -251,6 +260,38 @@ def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: 
     else:
         assert (state(daemon, "web"), other.states()) == ("stopped", {"web": "running"})
         assert cli("move", "web", "--continue").status == 0
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(
+    cli: Cli, daemon: Daemon, other: Other, spawn: Spawn
+) -> None:
+    """Before anything there has heard of it. The daemon has told ssh, which goes on by itself: it runs there."""
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail("grant", "killed")
+    process = spawn("move", "web", HOST)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    soon(lambda: other.states() == {"web": "running"})
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
+    soon(lambda: step(other.paths, "web") is Step.HEALTHY)
+    other.fail("", "")
+    assert cli("move", "web", "--continue").status == 0
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+def test_a_daemon_that_is_killed_in_the_moment_of_the_hand_over(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has noted the hand-over, and told nobody. The client has the next daemon go on."""
+    def hand_over(_: int) -> None:
+        raise ConnectionResetError
+
+    assert cli("create", "web", *SLEEP).status == 0
+    monkeypatch.setattr(sending, "_hand_over", hand_over)
+    moved = cli("move", "web", HOST)
+    assert moved.status == 0, moved.err
+    assert "another one goes on" in moved.err
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 
 

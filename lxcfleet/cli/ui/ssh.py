@@ -166,11 +166,16 @@ def ask(way: Way, words: Sequence[str], data: object = None) -> Any:
         if data is not None:
             with contextlib.suppress(BrokenPipeError):
                 _write(program.stdin, json.dumps(data).encode())
-        found = program.answer()
+        return result(program)
+
+
+def result(program: Running) -> Any:
+    """The result that a command line there says in the end. Raises FleetError: also that of the other side."""
+    found = program.answer()
     if found.get("error"):
-        raise error_of(way, found["error"])
+        raise error_of(program.way, found["error"])
     if not isinstance(found.get("result", ""), dict | None):
-        raise no_sense(way, "it has no result")
+        raise no_sense(program.way, "it has no result")
     return found["result"]
 
 

@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +31,15 @@ from lxcfleet.cli.ui import output, ssh
 from lxcfleet.cli.ui.attach import received
 from lxcfleet.cli.ui.meter import Meter
 from lxcfleet.cli.ui.ssh import Way
-from lxcfleet.errors import Conflict, FleetError, InvalidInput, NotFound, Unreachable, WrongState, from_body
+from lxcfleet.errors import Busy, Conflict, FleetError, InvalidInput, NotFound, Unreachable, WrongState, from_body
 from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Next, Step, check_host
 from lxcfleet.spec.reading.names import check_name
 
+_NEXT_DAEMON, _AGAIN = 60.0, 0.5
+"""For so many seconds the next daemon is waited for, and after so many it is asked again."""
+_NO_LINE, _LINE_AGAIN = 60.0, 5.0
+"""The same for the other host, if what became of the container is not known."""
 _FIELDS = ("name", "step", "host", "since", "authority")
 
 
@@ -159,6 +164,10 @@ def _attempt(name: str, work: Any) -> Outcome:
     return outcome
 
 
+class _DaemonGone(Unreachable):
+    """The daemon here ended in the middle of a move."""
+
+
 class _Move:
     """The move of one container, as this side leads it."""
 
@@ -192,8 +201,21 @@ class _Move:
         self._notes += offer["notes"]
         if self._how.dry_run:
             return Outcome(self._name, "planned", None, [*self._notes, f"{output.size(offer['bytes'])} would be moved"])
-        with contextlib.ExitStack() as opened:
-            connection = self._copy(offer, opened)
+        try:
+            self._send(offer)
+        except _DaemonGone as error:
+            return self._after_the_daemon(error)
+        return self._settle()
+
+    def _send(self, offer: OfferRecord) -> None:
+        """Copy it, hand it over, and go on to the end. Raises FleetError.
+
+        The command line that starts it there waits all the while, and the daemon here tells it of the hand-over itself: from
+        then on it starts there, whatever becomes of us.
+        """
+        grant = ["lxcfleet", "receive", "grant", self._name, self._id, "--timeout", f"{self._how.timeout:g}", "--when-told"]
+        with contextlib.ExitStack() as opened, ssh.running(self._how.way, grant) as waiting:
+            connection = self._copy(offer, opened, waiting)
             try:
                 self._say(connection, "hand")
             except Unreachable:
@@ -201,8 +223,24 @@ class _Move:
             except FleetError:
                 self._clear()
                 raise
-            self._finish(connection, Next.GRANT)
-        return self._settle()
+            self._tell("starts there")
+            self._finish(connection, Next.GRANT, lambda: ssh.result(waiting))
+
+    def _after_the_daemon(self, error: FleetError) -> Outcome:
+        """The daemon here was killed in the middle. The next one knows from the journal whose the container is; go on with
+        what was handed over. Raises FleetError."""
+        deadline = time.monotonic() + _NEXT_DAEMON
+        while True:
+            try:
+                record = next((each for each in self._client.moves() if each["name"] == self._name), None)
+                if record is None or record["id"] != self._id or record["authority"]:
+                    raise error
+                self._tell("the daemon here has ended, and another one goes on")
+                return self.go_on(record)
+            except (Unreachable, Busy) as another:
+                if another is error or time.monotonic() > deadline:
+                    raise
+                time.sleep(_AGAIN)
 
     def _check(self, offer: OfferRecord) -> None:
         """Ask the other host whether it can come. What a former move left there goes first. Raises FleetError."""
@@ -224,14 +262,17 @@ class _Move:
             ssh.ask(self._how.way, ["lxcfleet", "receive", "revoke", self._name, moves.check_id(left)])
         raise Conflict(f"{self._name} is not moved", why="what a former move left on the other host can't be removed")
 
-    def _copy(self, offer: OfferRecord, opened: contextlib.ExitStack) -> socket.socket:
-        """Have it stopped here and copied there; gives the connection to the daemon. Raises FleetError: then it runs here."""
+    def _copy(self, offer: OfferRecord, opened: contextlib.ExitStack, waiting: ssh.Running) -> socket.socket:
+        """Have it stopped here and copied there; gives the connection to the daemon. Raises FleetError: then it runs here.
+
+        ``waiting``: the command line there that the daemon tells of the hand-over."""
         origin = {"id": self._id, "origin": offer["origin"], "ran": offer["ran"]}
         more = [] if offer["ran"] else ["--no-start"]
         words = ["lxcfleet", "import", "--trusted", *more, "-f", "json", "--moved", json.dumps(origin), "-"]
         with ssh.running(self._how.way, words) as other:
-            connection = opened.enter_context(self._attach(other.stdin, onward=False))
+            connection = opened.enter_context(self._attach(other.stdin, waiting.stdin, onward=False))
             other.close_stdin()
+            waiting.close_stdin()  # the daemon alone has it
             try:
                 self._until_sent(connection)
                 self._notes += _imported(other)
@@ -264,21 +305,21 @@ class _Move:
 
     # -- what both ways have ---------------------------------------------------------------------------------
 
-    def _attach(self, archive: int, *, onward: bool) -> socket.socket:
+    def _attach(self, archive: int = -1, grant: int = -1, *, onward: bool) -> socket.socket:
         way = self._how.way
         request: MoveContainer = {
             "move": self._name, "id": self._id, "host": way.host, "port": way.port, "config": way.config, "onward": onward,
         }  # fmt: skip
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            return self._client.attach(request, (null, null if archive < 0 else archive, null))
+            return self._client.attach(request, (null, null if archive < 0 else archive, null if grant < 0 else grant))
         finally:
             os.close(null)
 
     def _hear(self, connection: socket.socket) -> MoveMessage:
         data = received(connection)
         if not data:
-            raise Unreachable(
+            raise _DaemonGone(
                 f"{self._name}: the daemon went away in the middle of a move", why="it closed the connection",
                 hint="`lxcfleet move --list` shows how far that is; if it is there: lxcfleet move NAME --continue",
             )  # fmt: skip
@@ -291,14 +332,15 @@ class _Move:
         try:
             connection.send(json.dumps({"do": what}).encode())
         except OSError as error:
-            raise Unreachable(f"{self._name}: the daemon went away in the middle of a move", why=str(error)) from error
+            raise _DaemonGone(f"{self._name}: the daemon went away in the middle of a move", why=str(error)) from error
         return self._hear(connection)
 
-    def _finish(self, connection: socket.socket, following: Next) -> None:
-        """From the hand-over to the end. If it does not become healthy there, it is taken back. Raises FleetError."""
+    def _finish(self, connection: socket.socket, following: Next, grant: Callable[[], object]) -> None:
+        """From the hand-over to the end. ``grant``: has it start there, and ends once it is healthy. If it does not become
+        that, it is taken back. Raises FleetError."""
         if following is Next.GRANT:
             try:
-                self._grant()
+                grant()
             except (FleetError, KeyboardInterrupt) as error:
                 raise self._give_up(connection, error) from error
             following = Next.NOTE
@@ -316,7 +358,7 @@ class _Move:
         """It does not become healthy there: have it run here again, if the other host can be reached. Gives the error."""
         why = error if isinstance(error, FleetError) else FleetError("it was interrupted")
         try:
-            left = self._there("revoke")
+            left = self._reaching(lambda: self._there("revoke"))
         except FleetError as second:
             return Unreachable(
                 f"{self._name} was handed to {self._how.way.host}, and what became of it is not known",
@@ -330,6 +372,18 @@ class _Move:
             f"{self._name} is not moved, and is here again{stays}", why=f"{why.message}{': ' if why.why else ''}{why.why}",
             hint=why.hint,
         )  # fmt: skip
+
+    def _reaching(self, work: Callable[[], Any]) -> Any:
+        """What ``work`` asks of the other host, once that can be reached again: a line may be cut for a moment."""
+        deadline = time.monotonic() + _NO_LINE
+        while True:
+            try:
+                return work()
+            except Unreachable as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._tell(f"{error.message}; it is tried again")
+                time.sleep(_LINE_AGAIN)
 
     def _notes_of(self, message: MoveMessage) -> None:
         for note in message.get("notes", []):
@@ -350,11 +404,11 @@ class _Move:
             )  # fmt: skip
         if following in (Next.ANEW, Next.CLEAR, Next.HAND):
             raise WrongState(f"{self._name} is not moved at the moment", hint="move it anew: it belongs to this host")
-        with self._attach(-1, onward=True) as connection:
+        with self._attach(onward=True) as connection:
             if following is Next.BACK:
                 self._notes_of(self._say(connection, "back"))
                 return Outcome(self._name, "back")
-            self._finish(connection, following)
+            self._finish(connection, following, self._grant)
         return self._settle()
 
     def abort(self, record: MoveRecord) -> Outcome:
@@ -366,7 +420,7 @@ class _Move:
                 f"{self._name} runs on {self._how.way.host}, and is healthy there", why="so its move is not taken back",
                 hint=f"end it: lxcfleet move {self._name} --continue; then move it back from there",
             )  # fmt: skip
-        with self._attach(-1, onward=True) as connection:
+        with self._attach(onward=True) as connection:
             left = self._there("revoke") if following is Next.REVOKE else None
             self._notes_of(self._say(connection, "back"))
         stays = [f"what ran on {self._how.way.host} stays there, stopped"] if left is not None else []

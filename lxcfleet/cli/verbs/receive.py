@@ -13,7 +13,8 @@ from lxcfleet.api.moves import ArrivalRequest, CheckArrivalRequest, Do
 from lxcfleet.api.requests import WaitRequest
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
-from lxcfleet.errors import FleetError, InvalidInput, from_body
+from lxcfleet.errors import FleetError, InvalidInput, WrongState, from_body
+from lxcfleet.spec import moves
 from lxcfleet.spec.selection import Selection
 
 _MOST = 1 << 22
@@ -25,8 +26,9 @@ _MOST = 1 << 22
 @click.argument("move", required=False, default="")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=120.0, metavar="SECONDS",
               help="Of `grant`: until it is healthy.")
+@click.option("--when-told", is_flag=True, help="Of `grant`: once stdin says that it was handed over; never, if stdin ends.")
 @click.pass_context
-def receive(ctx: click.Context, /, *, what: str, name: str, move: str, timeout: float) -> int:
+def receive(ctx: click.Context, /, *, what: str, name: str, move: str, timeout: float, when_told: bool) -> int:
     """Take a container that another host's `lxcfleet move` sends; it calls this by ssh.
 
     `check` reads a question from stdin. The answer is JSON on stdout; whether it is an error is in it.
@@ -37,6 +39,8 @@ def receive(ctx: click.Context, /, *, what: str, name: str, move: str, timeout: 
     """
 
     def work() -> Any:
+        if when_told and sys.stdin.buffer.readline(len(moves.HANDED_OVER)) != moves.HANDED_OVER:
+            raise WrongState(f"{name} was not handed over", why="the other side ended before that")
         client = connect(ctx)
         if what == "check":
             return client.check_arrival(CheckArrivalRequest.from_json(_stdin()))

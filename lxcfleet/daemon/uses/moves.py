@@ -198,7 +198,9 @@ class Moves:
     async def drive(self, ask: MoveContainer, connection: socket.socket, descriptors: list[int]) -> None:
         """Send a container, as the client says. Raises FleetError.
 
-        If the client goes away before the container was handed over, it belongs here, and runs again.
+        If the client goes away before the container was handed over, it belongs here, and runs again. The third descriptor
+        leads to the other host: what is written to it in the moment of the hand-over has the container start there, also if
+        the client is gone by then.
         """
         await self._fleet.registry.observe()
         container = self._known(ask["move"])
@@ -212,7 +214,7 @@ class Moves:
             else:
                 journal = await self._send(ask, container, connection, descriptors)
             try:
-                await self._converse(container, journal, connection)
+                await self._converse(container, journal, connection, descriptors[-1])
             finally:
                 left = moving.load(self._paths, container.name) if self._fleet.registry.knows(container) else None
                 if left is not None and left.away and left.step is Step.SENDING:
@@ -243,8 +245,8 @@ class Moves:
         _say(connection, {"step": "sent", "bytes": last["bytes"]})
         return journal
 
-    async def _converse(self, container: Container, journal: Journal, connection: socket.socket) -> None:
-        """Do what the client says, one after the other, until it goes away."""
+    async def _converse(self, container: Container, journal: Journal, connection: socket.socket, way: int) -> None:
+        """Do what the client says, one after the other, until it goes away. ``way``: leads to the other host."""
         loop = asyncio.get_running_loop()
         connection.setblocking(False)
         while data := await loop.sock_recv(connection, _MOST_SAID):
@@ -253,6 +255,8 @@ class Moves:
             except (ValueError, KeyError, TypeError) as error:
                 raise InvalidInput("a message makes no sense", why=repr(error)) from error
             message, following = await self._do(container, journal, said)
+            if said == "hand":
+                _hand_over(way)
             _say(connection, message)
             if following is None:
                 return
@@ -434,6 +438,13 @@ def _refuse_full(paths: Paths, ask: CheckArrivalRequest) -> None:
             f"the other host has no room for {ask.name}", why=f"it has {as_size(ask.bytes)}, and {as_size(free)} are free",
             hint=f"make room there, below {paths.lxc}",
         )  # fmt: skip
+
+
+def _hand_over(way: int) -> None:
+    """Tell the other host that it has the container from now on. If the line is cut, the client hears of that from ssh."""
+    with contextlib.suppress(OSError):
+        os.set_blocking(way, False)  # it is the client's, who could keep the daemon waiting
+        os.write(way, moves.HANDED_OVER)
 
 
 def _say(connection: socket.socket, message: MoveMessage) -> None:
