@@ -176,7 +176,7 @@ def _refuse_unlimited(place: Path, name: str) -> None:
         raise Unsupported(
             f"the size of the volume {name} can't be limited",
             why=f"the file system of {place} has no project quotas in force",
-            hint="leave --size out, or get them: operations.md of the documentation tells how (/usr/share/doc/lxcfleet)",
+            hint="leave --size out, or get them: resources.md of the documentation tells how (/usr/share/doc/lxcfleet)",
         )
 
 

@@ -221,7 +221,7 @@ def test_snapshots_of_the_base_are_shared_and_do_not_pile_up(fleet: Fleet, host:
 
 
 def restored(fleet: Fleet, name: str, *leave_out: str) -> None:
-    """Back a container up without the files that match, destroy the fleet and restore it, as docs/operations.md says."""
+    """Back a container up without the files that match, destroy the fleet and restore it, as docs/backup.md says."""
     archive = fleet.paths.etc / "backup.tar"
     tar = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--hard-dereference", "-C", str(fleet.paths.lxc)]
     fleet.ok("stop", name)

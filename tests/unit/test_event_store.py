@@ -129,6 +129,6 @@ def test_each_kind_of_event_has_an_id_that_never_changes() -> None:
 
 
 def test_the_words_of_the_catalogue_are_those_that_the_docs_tell() -> None:
-    table = (ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("| what | |")[2].partition("\n\n")[0]
+    table = (ROOT / "docs/events.md").read_text(encoding="utf-8").partition("| what | |")[2].partition("\n\n")[0]
     told = {word for line in table.splitlines() for word in re.findall("`([a-z-]+)`", line.split("|")[1] if line else "")}
     assert set(messages.MESSAGES) <= told

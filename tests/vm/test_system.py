@@ -45,7 +45,7 @@ def test_the_system_tests_pass_on_a_real_host(guest: Guest, module: str) -> None
 
 
 def test_an_existing_file_system_can_be_made_to_limit_disk_space(guest: Guest) -> None:
-    """docs/operations.md, "Limits of disk space"."""
+    """docs/resources.md, "Limits of disk space"."""
     guest.run(
         "truncate -s 300M /srv/disk && mkfs.ext4 -qF /srv/disk && tune2fs -O project,quota -Q prjquota /srv/disk &&"
         "mkdir -p /srv/mnt && mount -o loop,prjquota /srv/disk /srv/mnt"

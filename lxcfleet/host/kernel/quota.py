@@ -49,7 +49,7 @@ _HOW = {
     "ext4": "`tune2fs -O project,quota -Q prjquota` while it is not mounted, and mount it with prjquota",
     "xfs": "mount it with prjquota",
 }
-_SEE = "operations.md of the documentation tells how (/usr/share/doc/lxcfleet)"
+_SEE = "resources.md of the documentation tells how (/usr/share/doc/lxcfleet)"
 
 
 def enforced(directory: Path) -> bool:

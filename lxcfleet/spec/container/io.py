@@ -87,7 +87,7 @@ class IoType(Pairs):
     @property
     def form(self) -> str:
         """See ValueType."""
-        return "a mapping of disks to limits, as in [operations](operations.md#limits-of-disks)"
+        return "a mapping of disks to limits, as in [limits of disks](resources.md#limits-of-disks)"
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""

@@ -134,7 +134,7 @@ class RestartType(ValueType[Restart]):
     @property
     def form(self) -> str:
         """See ValueType."""
-        return "a policy, or a mapping as in [restart policies](operations.md#restart-policies)"
+        return "a policy, or a mapping as in [restart policies](lifecycle.md#restart-policies)"
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
