@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.api.moves import CheckArrivalRequest
 from lxcfleet.cli.ui import ssh
 from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.containers import moving
 from lxcfleet.daemon.uses import findings
-from lxcfleet.errors import FleetError, InvalidInput, WrongState
+from lxcfleet.daemon.uses import moves as sending
+from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, WrongState
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Next, Step
@@ -209,6 +212,16 @@ def test_journals_on_disk(tmp_path: Path) -> None:
         "d": journal(Step.KEPT, away=True),
     })  # fmt: skip
     assert [each.level for each in told] == ["fail", "warning", "warning"]
+
+
+def test_a_host_without_room_refuses(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path, run=tmp_path / "run", etc=tmp_path / "etc")
+    found = os.statvfs(tmp_path)
+    free = found.f_bavail * found.f_frsize
+    sending._refuse_full(paths, CheckArrivalRequest("web", 1, "1", "alpha", free // 2))
+    with pytest.raises(NoCapacity, match="no room for web") as caught:
+        sending._refuse_full(paths, CheckArrivalRequest("web", 1, "1", "alpha", free * 2))
+    assert str(tmp_path) in caught.value.hint
 
 
 @pytest.mark.parametrize("host", ["other", "root@other.example.org", "root@10.0.0.2", "fd00::2", "root@fe80::1", "a_b@h-1"])
