@@ -246,6 +246,13 @@ def test_all_containers_are_checked_before_the_first_is_touched(cli: Cli, daemon
 
 
 @pytest.mark.usefixtures("shop")
+def test_a_release_that_nobody_can_have_is_told_for_all_of_them(cli: Cli) -> None:
+    """Only the first was told, and the others counted as if they could have it."""
+    assert cli("create", "api", "-n", "3", "--no-start", "--", "sleep", "infinity").status == 0
+    refused = cli("set", "api*", "app=shop@9")
+    assert (refused.status, "nothing was changed: 3 of 3 containers" in refused.err) == (2, True), refused.err
+
+
 def test_a_failed_gate_goes_back_by_itself_and_names_both_releases(cli: Cli, daemon: Daemon) -> None:
     daemon.model.fails["web1"] = HostError("its program ends at once")
     failed = cli("app", "use", "web*", "shop@2", *CANARY)

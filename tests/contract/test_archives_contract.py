@@ -149,6 +149,15 @@ def test_a_container_is_held_while_it_is_exported(cli: Cli, daemon: Daemon, spaw
     assert cli("destroy", "web", "--force").status == 0
 
 
+def test_a_directory_that_is_not_there_is_told_before_anything_stands_still(
+    cli: Cli, daemon: Daemon, tmp_path: Path
+) -> None:
+    assert cli("create", "web", "-n", "2", *SLEEP).status == 0
+    ran = cli("export", "--all", "--to", str(tmp_path / "none"))
+    assert (ran.status, f"mkdir -p {tmp_path / 'none'}" in ran.err) == (2, True), ran.err
+    assert ran.err.count("there is no directory") == 1
+
+
 def test_only_stopped_ones_if_that_is_asked_for(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
     assert cli("create", "web", *SLEEP).status == 0
     ran = cli("export", "web", "--stopped", "-o", str(tmp_path / "x"))

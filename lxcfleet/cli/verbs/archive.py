@@ -128,6 +128,9 @@ def export(
     if file == "-" and names:
         return _to_stdout(exporting, names[0])
     targets = {name: _target(name, file, directory, how["keep"]) for name in names}
+    for where in {target.parent for target in targets.values()}:
+        if not where.is_dir():
+            raise InvalidInput(f"there is no directory {where}", hint=f"make it: mkdir -p {where}")
     return _show(exporting.run(targets), style, quiet, _exported)
 
 

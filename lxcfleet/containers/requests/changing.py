@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from lxcfleet.base.generations import store
 from lxcfleet.containers.apps import check_use
@@ -22,12 +24,10 @@ from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.container.apps import AppUse
 from lxcfleet.spec.container.assignments import Assignment, apply
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import differences
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import VolumeMount
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.rows import Change
 from lxcfleet.spec.reading.terms import LIMITS
@@ -117,40 +117,31 @@ class Changing:
             self._mask.distrust()
         keys = {*asked}
         wrong = _Complaints(len(chosen))
-        commands: set[tuple[tuple[str, ...], AppUse | None]] = set()
-        checked: set[tuple[str, ...]] = set()
-        used: set[AppUse] = set()
-        mounted: dict[tuple[VolumeMount, ...], tuple[str, ...]] = {}
-        keyed: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
+        once = _Once()
         planned = []
         for container in chosen:
             with wrong.of(container):
                 former = _changeable(container)
                 spec = self._placed(former, wanted[container.name])
-                if spec.app != former.app and spec.app is not None and spec.app not in used:
-                    await check_use(self._paths, spec.app)
-                    used.add(spec.app)
+                if spec.app != former.app and spec.app is not None:
+                    await once(spec.app, partial(check_use, self._paths, spec.app))
                 program = (spec.command[:1], spec.app)
-                if program != (former.command[:1], former.app) and program[0] and program not in commands:
-                    commands.add(program)
-                    await check_command(self._paths, self._mask, spec)
+                if program != (former.command[:1], former.app) and program[0]:
+                    await once(program, partial(check_command, self._paths, self._mask, spec))
                 if spec.generation not in (former.generation, 0):
                     store.load(self._paths, spec.generation)
-                if spec.units != former.units and spec.units not in checked:
-                    checked.add(spec.units)
-                    await services.check(spec)
+                if spec.units != former.units:
+                    await once(("units", spec.units), partial(services.check, spec))
                 if _limits_differ(former, spec):
                     self._specs.check_limits(spec, former)
                     self._check_running(container, spec)
-                if spec.mounted != former.mounted and spec.mounted not in mounted:
-                    mounted[spec.mounted] = await self._specs.check_mounts(spec, coming)
-                asked_for = tuple(sorted(spec.lxc.items()))
-                if spec.lxc != former.lxc and asked_for not in keyed:
-                    keyed[asked_for] = await self._specs.check_keys(spec)
-                notes = (
-                    *mounted.get(spec.mounted, ()), *keyed.get(asked_for, ()),
-                    *(vain.notes(spec, vain.host(self._paths), former) if _limits_differ(former, spec) else ()),
-                )  # fmt: skip
+                notes: tuple[str, ...] = ()
+                if spec.mounted != former.mounted:
+                    notes += await once(("mounted", spec.mounted), partial(self._specs.check_mounts, spec, coming))
+                if spec.lxc != former.lxc:
+                    notes += await once(("lxc", *sorted(spec.lxc.items())), partial(self._specs.check_keys, spec))
+                if _limits_differ(former, spec):
+                    notes += vain.notes(spec, vain.host(self._paths), former)
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
                 planned.append(Planned(container, former, spec, restart, notes))
@@ -281,6 +272,25 @@ def _changeable(container: Container) -> Spec:
     if container.busy is not None:
         raise Busy(f"{container.name} is busy: {container.busy}", hint="wait until that is done, then try again")
     return container.wanted
+
+
+class _Once:
+    """Checks whose outcome, good or bad, is the same for all containers that are to have the same."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[Hashable, Any] = {}
+
+    async def __call__(self, what: Hashable, check: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``check`` gave, or raises the FleetError that it raised."""
+        if what not in self._outcomes:
+            try:
+                self._outcomes[what] = await check()
+            except FleetError as error:
+                self._outcomes[what] = error
+        found = self._outcomes[what]
+        if isinstance(found, FleetError):
+            raise found
+        return found
 
 
 class _Complaints:
