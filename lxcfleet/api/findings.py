@@ -84,8 +84,8 @@ class StaleRecord(TypedDict):
 
 
 class PartRecord(TypedDict):
-    """One of lxcfleet's own parts, a process of the host: lxcfleetd, launcher, booter, forwarder, dnsmasq or responder; or
-    exec, the process that serves a command of `exec` or `shell`."""
+    """One of lxcfleet's own parts, a process of the host: lxcfleetd, launcher, booter, attacher, forwarder, dnsmasq or
+    responder; or exec, the process that serves a command of `exec` or `shell`."""
 
     name: str
     pid: int

@@ -108,9 +108,11 @@ class AttachServer:
     async def _attach(
         self, request: AttachRequest, connection: socket.socket, descriptors: Sequence[int]
     ) -> None:
-        await self._registry.observe()
-        self._check(request["name"])
-        request["environment"] = {**self._language(request["name"]), **request["environment"]}
+        name = request["name"]
+        if name not in self._registry or self._registry[name].running is None:
+            await self._registry.observe()  # a look at all: not for each of a thousand commands in containers known to run
+        self._check(name)
+        request["environment"] = {**self._language(name), **request["environment"]}
         passed = [connection.fileno(), *descriptors]
         await self._launcher.send(ATTACH, json.dumps(request).encode(), passed)
 

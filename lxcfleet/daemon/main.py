@@ -27,7 +27,7 @@ from lxcfleet.runtime.pulse import MeasuredLoop
 from lxcfleet.runtime.repeats import Repeats
 
 ORPHAN_SECONDS = 150.0
-"""Seconds for which children of an earlier daemon may go on: more than launcher.children.preparing.CHILD_SECONDS."""
+"""Seconds for which children of an earlier daemon may go on: more than launcher.forking.CHILD_SECONDS."""
 OPEN_FILES = 65536
 
 

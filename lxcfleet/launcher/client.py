@@ -1,4 +1,4 @@
-"""The daemon's end of the launcher and the booter: starts them, sends requests, receives replies; see there."""
+"""The daemon's end of the launcher, the booter and the attacher: starts them, sends requests, receives replies; see there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import descriptors, outdated
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
-from lxcfleet.launcher.operations import Ask, Each, Large, Operation
+from lxcfleet.launcher.operations import ATTACH, CHECK, Ask, Each, Large, Operation
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 R = TypeVar("R")
 
-LAUNCHER, BOOTER_NAME = "launcher", "booter"
+LAUNCHER, BOOTER_NAME, ATTACHER = "launcher", "booter", "attacher"
+SERVANTS = (LAUNCHER, BOOTER_NAME, ATTACHER)
 _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
@@ -189,13 +190,15 @@ class Launcher(ABC):
 
 
 class HostLauncher(Launcher):
-    """The launcher and the booter of this host, two processes."""
+    """The launcher, the booter and the attacher of this host: three processes."""
 
     def __init__(self, paths: Paths, lock: int) -> None:
         package = str(Path(__file__).resolve().parent.parent.parent)
         environment = {**os.environ, **paths.environment(), "PYTHONPATH": package, "PATH": _PATH}
-        arguments = ["-P", "-s", "-m", "lxcfleet.launcher.main", "{requests}", "{lock}"]
-        self._launcher = Servant("launcher", arguments, lock, environment)
+        self._launcher, self._attacher = (
+            Servant(name, ["-P", "-s", "-m", f"lxcfleet.launcher.{module}", "{requests}", "{lock}"], lock, environment)
+            for name, module in ((LAUNCHER, "main"), (ATTACHER, "attacher"))
+        )
         # Monitors get many descriptors from their first moment on, if liblxc may give containers their usual limits back.
         # Otherwise monitor_guard does that some milliseconds later.
         wide = descriptors.may_raise()
@@ -203,7 +206,7 @@ class HostLauncher(Launcher):
         boots = ["-I", "-S", str(BOOTER), "{requests}", str(paths.lxc), f"{soft}:{hard}" if wide else ""]
         self._looked = -LOOK_SECONDS
         self._booter = Servant("booter", boots, lock, environment, wide=wide)
-        self._servants = {LAUNCHER: self._launcher, BOOTER_NAME: self._booter}
+        self._servants = {LAUNCHER: self._launcher, BOOTER_NAME: self._booter, ATTACHER: self._attacher}
 
     @property
     def generation(self) -> int:
@@ -216,14 +219,14 @@ class HostLauncher(Launcher):
         return {name: pid for name, each in self._servants.items() if (pid := each.pid) is not None}
 
     def start(self) -> None:
-        """Make sure that both run."""
+        """Make sure that the launcher and the booter run. The attacher is started for the first command."""
         self._launcher.start()
         self._booter.start()
 
     def close(self) -> None:
-        """Let both end."""
-        self._launcher.close()
-        self._booter.close()
+        """Let all of them end."""
+        for servant in self._servants.values():
+            servant.close()
 
     async def renew(self, names: Collection[str]) -> None:
         """End those processes; each is started anew for the next request. Containers and their monitors run on."""
@@ -271,13 +274,14 @@ class HostLauncher(Launcher):
             await self._booter.end()
 
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
-        """Send a request to the launcher; its child answers on the first descriptor."""
+        """Send a request to the launcher or the attacher; its child answers on the first descriptor."""
+        servant = self._attacher if operation in (ATTACH, CHECK) else self._launcher
         message = operation.encode() + b" " + argument
         if len(message) <= _MAX_DATAGRAM:
-            await self._launcher.send(message, descriptors)
+            await servant.send(message, descriptors)
             return
         with _memory(message) as memory:
-            await self._launcher.send(b"", [descriptors[0], memory, *descriptors[1:]])
+            await servant.send(b"", [descriptors[0], memory, *descriptors[1:]])
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """lxcfleet's own parts, which run on the host: whether they run old code, and their renewal.
 
-The parts are the daemon, its launcher and booter, the forwarder of consoles, dnsmasq and the responder behind it. A monitor
+The parts are the daemon, its launcher, booter and attacher, the forwarder of consoles, dnsmasq and the responder behind it. A monitor
 belongs to its container, see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are copies of
-the launcher. They are looked at, and end with their commands: nothing renews them.
+the attacher. They are looked at, and end with their commands: nothing renews them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import outdated, proc, sessions
-from lxcfleet.launcher.client import BOOTER_NAME, LAUNCHER, Launcher
+from lxcfleet.launcher.client import ATTACHER, LAUNCHER, SERVANTS, Launcher
 from lxcfleet.patch.events import PartRenewed
 from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.stale.judge import OldFile, Process, Why, replaced_at
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 DAEMON, DNSMASQ, RESPONDER, FORWARDER = "lxcfleetd", "dnsmasq", "responder", "forwarder"
 SESSION = "exec"
 """The name of all sessions, whether of `exec` or `shell`."""
-_PYTHON = (DAEMON, LAUNCHER, RESPONDER, FORWARDER)
+_PYTHON = (DAEMON, LAUNCHER, ATTACHER, RESPONDER, FORWARDER)
 """The parts that read modules of packages."""
 _LAYER = "base"
 """The host's root, as records of old files name it."""
@@ -143,10 +143,10 @@ class OwnParts:
         return await asyncio.to_thread(_look, pids)
 
     async def renew_servants(self) -> None:
-        """Have the launcher and the booter started anew if they run old code: monitors of containers are copies of the
-        booter. Containers run on."""
+        """Have the launcher, the booter and the attacher started anew if they run old code: monitors of containers are copies of
+        the booter. Containers run on."""
         async with self._servants:
-            old = [part.name for part in await self.look() if part.stale and part.name in (LAUNCHER, BOOTER_NAME)]
+            old = [part.name for part in await self.look() if part.stale and part.name in SERVANTS]
             await self._launcher.renew(old)
         for name in old:
             self._bus.publish(PartRenewed(name))
@@ -203,7 +203,7 @@ def _sessions(noted: Path) -> list[Part]:
     return [
         Part(
             SESSION, each.pid,
-            (*_mapped(SESSION, each.pid), *modules.old(LAUNCHER, Process(each.pid, SESSION), proc.as_time(each.loaded))),
+            (*_mapped(SESSION, each.pid), *modules.old(ATTACHER, Process(each.pid, SESSION), proc.as_time(each.loaded))),
             each.container, proc.as_time(each.began),
         )
         for each in found
@@ -249,7 +249,7 @@ def may_have_read(name: str, path: str, loaded: Collection[str]) -> bool:
         return path in loaded
     if name == RESPONDER and path.startswith(_DNSPYTHON):
         return path.endswith(".py")
-    return name in (LAUNCHER, RESPONDER, FORWARDER) and path.startswith(_STANDARD) and path in loaded
+    return name in (LAUNCHER, ATTACHER, RESPONDER, FORWARDER) and path.startswith(_STANDARD) and path in loaded
 
 
 def _loaded() -> set[str]:

@@ -260,8 +260,8 @@ class Fleet:
             return pid
 
     def servants(self) -> dict[str, int]:
-        """The daemon's children that fork the others: ``launcher`` and ``booter``."""
-        marks = {"lxcfleet.launcher": "launcher", "booter.py": "booter"}
+        """The daemon's children that fork the others: ``launcher``, ``booter``, and after the first command ``attacher``."""
+        marks = {"lxcfleet.launcher.main": "launcher", "booter.py": "booter", "lxcfleet.launcher.attacher": "attacher"}
         return {
             word: pid for pid in children_of(self.daemon_pid()) for mark, word in marks.items() if mark in command_line(pid)
         }

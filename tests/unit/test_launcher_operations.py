@@ -12,6 +12,7 @@ from lxcfleet.launcher.operations import Operation
 def test_every_operation_is_bound_to_its_function() -> None:
     attach: set[Operation[Any, Any]] = {operations.ATTACH, operations.FOREGROUND}  # the children of these talk to the client
     attach |= {operations.EXPORT, operations.IMPORT}  # and these get a descriptor
+    attach |= {operations.CHECK}  # the attacher's children do this, as ATTACH
     assert run._OPERATIONS.keys() == {*operations.ALL} - attach
 
 

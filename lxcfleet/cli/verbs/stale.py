@@ -45,8 +45,8 @@ def stale(
     it is served old files of packages. Only a restart heals that; `verify` proves it afterwards.
 
     If no containers are chosen, lxcfleet's own parts on the host are looked at, too: its daemon, launcher, booter,
-    forwarder, dnsmasq and responder. The daemon renews them by itself, and those that it is about to renew do not count; -q
-    leaves them out.
+    attacher, forwarder, dnsmasq and responder. The daemon renews them by itself, and those that it is about to renew do not
+    count; -q leaves them out.
 
     Exit status 4: some are stale. 3: none is, but some could not be looked at.
 

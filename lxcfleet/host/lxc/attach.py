@@ -15,7 +15,7 @@ import socket
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import _lxc
 
@@ -23,7 +23,9 @@ from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import language, liblxc, monitor
 from lxcfleet.host.process import proc
-from lxcfleet.host.process.enclosure import Enclosure
+
+if TYPE_CHECKING:  # the attacher copies itself for each command, and does without what it never calls
+    from lxcfleet.host.process.enclosure import Enclosure
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126

@@ -14,7 +14,6 @@ from lxcfleet.launcher.operations import Operation
 R = TypeVar("R")
 
 Reply = socket.socket
-MAX_DATAGRAM = 65536
 _NOTES, _NOTE = 20, 200
 """The most notes in an answer, and the most characters of each (a character takes 12 bytes at most), so that it fits into a
 datagram. A container's root determines the notes, and an unreadable answer would cost its whole batch. All notes are in

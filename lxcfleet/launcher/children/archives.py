@@ -26,7 +26,8 @@ from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput, NoCapacity
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.process import archiver
-from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply
+from lxcfleet.launcher.children.answer import Reply
+from lxcfleet.launcher.forking import MAX_DATAGRAM
 from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
 from lxcfleet.paths import ContainerPaths, Paths, VolumePaths
 from lxcfleet.spec.container.volumes import Volume

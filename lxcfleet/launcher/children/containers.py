@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import quota, syscalls, tree
-from lxcfleet.host.lxc import attach, liblxc
+from lxcfleet.host.lxc import liblxc
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.items.containers import Checked, CheckItem, InitPid, LimitItem
-from lxcfleet.launcher.operations import CHECK, INSPECT
+from lxcfleet.launcher.items.containers import InitPid, LimitItem
+from lxcfleet.launcher.operations import INSPECT
 from lxcfleet.paths import ContainerPaths, Paths
 
 
@@ -56,17 +56,6 @@ def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
 def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
     """Unfreeze the processes of these containers."""
     _have(liblxc.unfreeze, names, reply, paths, "unfrozen")
-
-
-def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
-    """Run a command inside; answer with its exit status (null: it took too long) and its output."""
-    name = item["name"]
-    try:
-        status, output = attach.check(name, str(paths.lxc), item["command"], item["environment"], item["timeout"])
-    except FleetError as error:
-        answer(reply, name, error)
-    else:
-        say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
 
 
 def check_keys(pairs: list[tuple[str, str]], reply: Reply, paths: Paths) -> None:

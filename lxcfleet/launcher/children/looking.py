@@ -12,7 +12,7 @@ from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.children.preparing import CHILD_SECONDS
+from lxcfleet.launcher.forking import CHILD_SECONDS
 from lxcfleet.launcher.items.base import MaskItem, SinceItem
 from lxcfleet.launcher.items.cves import CveItem
 from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem

@@ -19,15 +19,14 @@ from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
 from lxcfleet.launcher.children import secrets
-from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
+from lxcfleet.launcher.children.answer import Reply, answer
+from lxcfleet.launcher.forking import CHILD_SECONDS, MAX_DATAGRAM
 from lxcfleet.launcher.items.containers import PrepareItem
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
     from lxcfleet.base.merge.reconcile import Reconciler
 
-CHILD_SECONDS = 120
-"""The longest time, in seconds, that a child may take: liblxc can wait for ever on a monitor that hangs."""
 
 
 def prepare(_: None, reply: Reply, paths: Paths) -> None:

@@ -1,6 +1,7 @@
 """The work of the launcher's children: one operation each, then exit.
 
-Requests and replies are JSON. The booter starts containers: see host.lxc.booter.
+Requests and replies are JSON. The booter starts containers: see host.lxc.booter. The attacher's
+children run commands in them: see commands.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from lxcfleet.host.lxc import attach, foreground
+from lxcfleet.host.lxc import foreground
 from lxcfleet.host.process import proc, sessions
-from lxcfleet.launcher import operations
+from lxcfleet.launcher import forking, operations
 from lxcfleet.launcher.children import (
     apps,
     archives,
@@ -45,21 +46,12 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
 
 
 def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> None:
-    if not message:
-        answers, memory, *others = descriptors
-        with open(memory, "rb") as file:
-            message = file.read()
-        descriptors = [answers, *others]  # this is their order in a request that fits into a datagram
+    message, descriptors = forking.whole(message, descriptors)
     operation, _, argument = message.partition(b" ")
-    if operation.decode() in (operations.ATTACH, operations.CHECK, operations.FOREGROUND, operations.TRY):
+    if operation.decode() in (operations.FOREGROUND, operations.TRY):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
             os.close(descriptor)
-    if operation.decode() == operations.ATTACH:
-        signal.alarm(0)
-        request = json.loads(argument)
-        with sessions.noted(paths.sessions, request["name"]):
-            attach.run(request, descriptors, str(paths.lxc))
-    elif operation.decode() == operations.FOREGROUND:
+    if operation.decode() == operations.FOREGROUND:
         signal.alarm(0)
         request = json.loads(argument)
         # Among the sessions, too, as a patch of the host may make it old.
@@ -88,7 +80,6 @@ _bind(operations.FREEZE, containers.freeze)
 _bind(operations.UNFREEZE, containers.unfreeze)
 _bind(operations.LIMIT, containers.limit)
 _bind(operations.CHECK_KEYS, containers.check_keys)
-_bind(operations.CHECK, containers.check_health)
 _bind(operations.TRY, trials.run)
 _bind(operations.STALE, looking.stale)
 _bind(operations.SHADOWS, looking.shadows)
