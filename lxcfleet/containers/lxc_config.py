@@ -74,7 +74,7 @@ def render(
         *_confinement(spec, platform),
         *_limits(spec, platform),
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
-        *(_uplink(spec, paths) if spec.on_uplink else _network(spec, platform)),
+        *(_uplink(spec, paths, platform) if spec.on_uplink else _network(spec, platform)),
         *(_NESTING if spec.nesting else ()),
         *_asked_for(spec, platform),
         *(_devices(spec, paths, platform) if spec.devices else ()),
@@ -334,7 +334,7 @@ def _network(spec: Spec, platform: Platform) -> list[str]:
     return lines
 
 
-def _uplink(spec: Spec, paths: Paths) -> list[str]:
+def _uplink(spec: Spec, paths: Paths, platform: Platform) -> list[str]:
     """Lines for an interface of its own on one of the host's (macvlan). It reaches other containers there unless it is
     isolated, and never the host."""
     lines = [
@@ -350,6 +350,10 @@ def _uplink(spec: Spec, paths: Paths) -> list[str]:
         lines.append(f"lxc.net.0.ipv4.address = {address} {address.network.broadcast_address}")
     if spec.uplink.gateway is not None:
         lines.append(f"lxc.net.0.ipv4.gateway = {spec.uplink.gateway}")
+    if spec.uplink.address6 is not None and platform.ipv6:
+        lines.append(f"lxc.net.0.ipv6.address = {spec.uplink.address6}")
+        if spec.uplink.gateway6 is not None:
+            lines.append(f"lxc.net.0.ipv6.gateway = {spec.uplink.gateway6}")
     return [*lines, f"lxc.mount.entry = {paths.uplink_names(spec.name)} etc/resolv.conf none bind,ro,optional 0 0"]
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.errors import FleetError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import tree
-from lxcfleet.host.net import dhcp, resolved, uplink
+from lxcfleet.host.net import dhcp, resolved, sysctl, uplink
 from lxcfleet.host.net.dhcp import Client
 from lxcfleet.launcher.items.network import RejoinItem, UplinkItem
 from lxcfleet.launcher.operations import LEAVE_UPLINK, REJOIN, UPLINK
@@ -61,19 +61,23 @@ class Uplinks:
             if not spec.on_uplink:
                 continue
             uplink.check_parent(spec.uplink)
-            if spec.uplink.address is None:
+            if not spec.uplink.addresses:
                 dhcp.check_installed()
+            if spec.uplink.address6 is not None and not sysctl.ipv6_available():
+                raise Unsupported(
+                    f"{spec.name} can't have {spec.uplink.address6.ip}", why="the kernel has no IPv6, or it is switched off",
+                    hint="`sysctl net.ipv6.conf.all.disable_ipv6` tells; or leave out address6",
+                )  # fmt: skip
             self._check_free(spec, [*present, *wanted[:number]])
 
     def _check_free(self, spec: Spec, others: Iterable[Spec]) -> None:
-        address = spec.uplink.address
-        for other in others if address is not None else ():
-            theirs = other.uplink.address
-            if theirs is None or address is None or other.uplink.device != spec.uplink.device:
+        wanted = {address.ip for address in spec.uplink.addresses}
+        for other in others if wanted else ():
+            if other.uplink.device != spec.uplink.device:
                 continue
-            if theirs.ip == address.ip:
+            for taken in wanted & {address.ip for address in other.uplink.addresses}:
                 raise InvalidInput(
-                    f"{spec.name} can't have {address.ip} on {spec.uplink.words}", why=f"{other.name} has it",
+                    f"{spec.name} can't have {taken} on {spec.uplink.words}", why=f"{other.name} has it",
                     hint="choose another address, or none for one of the DHCP server's",
                 )  # fmt: skip
 
@@ -198,6 +202,8 @@ def _rejoin(container: Container) -> RejoinItem | None:
         isolated=spec.isolated, address="" if address is None else str(address),
         broadcast="" if address is None else str(address.network.broadcast_address),
         gateway="" if spec.uplink.gateway is None else str(spec.uplink.gateway),
+        address6="" if spec.uplink.address6 is None else str(spec.uplink.address6),
+        gateway6="" if spec.uplink.gateway6 is None else str(spec.uplink.gateway6),
     )  # fmt: skip
 
 

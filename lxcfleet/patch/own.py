@@ -1,8 +1,8 @@
 """lxcfleet's own parts, which run on the host: whether they run old code, and their renewal.
 
-The parts are the daemon, its launcher, booter and attacher, the forwarder of consoles, dnsmasq and the responder behind it. A monitor
-belongs to its container, see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are copies of
-the attacher. They are looked at, and end with their commands: nothing renews them.
+The parts are the daemon, its launcher, booter and attacher, the forwarder of consoles, dnsmasq and the responder behind it. A
+monitor belongs to its container, see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are
+copies of the attacher. They are looked at, and end with their commands: nothing renews them.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class OwnParts:
         return await asyncio.to_thread(_look, pids)
 
     async def renew_servants(self) -> None:
-        """Have the launcher, the booter and the attacher started anew if they run old code: monitors of containers are copies of
-        the booter. Containers run on."""
+        """Have the launcher, the booter and the attacher started anew if they run old code: monitors of containers are copies
+        of the booter. Containers run on."""
         async with self._servants:
             old = [part.name for part in await self.look() if part.stale and part.name in SERVANTS]
             await self._launcher.renew(old)

@@ -126,7 +126,7 @@ class Rehearsals:
                 f"{ask.name} can't be rehearsed", why="it is on the host's network, and so its clone would take its ports",
                 hint="rehearse one with a network of its own",
             )  # fmt: skip
-        if container.wanted.on_uplink and container.wanted.uplink.address is not None:
+        if container.wanted.on_uplink and container.wanted.uplink.addresses:
             raise WrongState(
                 f"{ask.name} can't be rehearsed", why="its clone would have its address on the host's uplink, too",
                 hint="rehearse one that has its address from a DHCP server, or is on the bridge",

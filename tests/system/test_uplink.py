@@ -21,6 +21,7 @@ from .test_dhcp import SECONDS, ip
 pytestmark = pytest.mark.system
 
 needs_udhcpc = pytest.mark.skipif(not Path("/sbin/udhcpc").exists(), reason="needs udhcpc")
+ROUTER6 = "2001:db8:9::1"
 ROUTER, RANGE, SERVER = "10.78.9.1", "10.78.9.50,10.78.9.99", "10.78.9.53"
 TAGGED = "10.78.30"
 
@@ -38,7 +39,7 @@ class Lan:
         """The uplink comes."""
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "up")
-        for words in (f"addr add {ROUTER}/24 dev eth0", "link set eth0 up", "link set lo up"):
+        for words in (f"addr add {ROUTER}/24 dev eth0", f"addr add {ROUTER6}/64 dev eth0 nodad", "link set eth0 up", "link set lo up"):
             ip("-n", self.name, *words.split())
         self.serve("eth0", RANGE)
 
@@ -145,6 +146,26 @@ def test_an_address_of_the_operators_choice_with_a_gateway(fleet: Fleet, lan: La
     assert f"{name} has it" in refused.err
     fleet.ok("set", name, f"uplink=parent={lan.name} address=10.78.9.21/24")
     until(lambda: fleet.record(name)["addresses"] == ["10.78.9.21"], SECONDS, "the other address")
+
+
+def test_ipv6_addresses_of_the_operators_choice(fleet: Fleet, lan: Lan) -> None:
+    """Alone, and beside one of IPv4; they are back after the uplink was away."""
+    alone, both = fleet.name("six"), fleet.name("both")
+    fleet.create(alone, options=on(lan, f"address6=2001:db8:9::20/64 gateway6={ROUTER6}"))
+    fleet.create(both, options=on(lan, "address=10.78.9.22/24 address6=2001:db8:9::22/64"))
+    assert fleet.record(alone)["addresses"] == ["2001:db8:9::20"]
+    assert fleet.record(both)["addresses"] == ["10.78.9.22", "2001:db8:9::22"]
+
+    def are_there() -> bool:
+        route = fleet.inside(alone, "ip -6 route")
+        return reaches(fleet, alone, ROUTER6) and reaches(fleet, both, ROUTER6) and f"default via {ROUTER6}" in route
+
+    until(are_there, SECONDS, "both reach the router by IPv6")
+    refused = fleet.run("create", fleet.name("other"), *on(lan, "address6=2001:db8:9::20/64"), *SLEEP)
+    assert (refused.status, f"{alone} has it" in refused.err) == (2, True)
+    lan.unplug()
+    lan.plug()
+    until(are_there, SECONDS, "both reach it again after the uplink was away")
 
 
 def test_isolated_ones_are_kept_apart(fleet: Fleet, lan: Lan) -> None:

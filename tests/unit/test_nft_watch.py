@@ -8,7 +8,6 @@ import socket
 import struct
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from hypothesis import HealthCheck as Check
@@ -109,7 +109,8 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
 
 
 UPLINKS = st.sampled_from(
-    [NO_UPLINK, Uplink("eth0"), Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1"))]
+    [NO_UPLINK, Uplink("eth0"), Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1")),
+     Uplink("eth0", address6=IPv6Interface("2001:db8:30::5/64"), gateway6=IPv6Address("fe80::1"))]
 )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers import store
+from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.errors import Broken, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.net import dhcp, uplink
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
@@ -66,6 +67,11 @@ def test_the_interface_for_a_vlan_has_a_name_that_the_kernel_takes() -> None:
     assert Uplink("eth0").device == "eth0"
 
 
+def six(address: str, gateway: str | None = None) -> Uplink:
+    """An IPv6 address on an interface of the host's."""
+    return Uplink("eth0", address6=IPv6Interface(address), gateway6=None if gateway is None else IPv6Address(gateway))
+
+
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [
@@ -76,6 +82,13 @@ def test_the_interface_for_a_vlan_has_a_name_that_the_kernel_takes() -> None:
         (Uplink("eth0", 0, None, IPv4Address("192.0.2.1")), "goes with an address"),
         (Uplink("eth0", 0, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.3.1")), "is not in"),
         (Uplink("eth0", 0, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.5")), "container and its gateway"),
+        (six("2001:db8::5"), "write it like 2001:db8::5/64"),
+        (six("2001:db8::/64"), "can't be a container's"),
+        (six("fe80::5/64"), "can't be a container's"),
+        (six("ff02::5/64"), "can't be a container's"),
+        (six("2001:db8::5/64", "2001:db9::1"), "is not in"),
+        (six("2001:db8::5/64", "2001:db8::5"), "container and its gateway"),
+        (Uplink("eth0", gateway6=IPv6Address("fe80::1")), "goes with an address6"),
     ],
 )
 def test_what_makes_no_sense_is_refused(said: Uplink, complaint: str) -> None:
@@ -109,6 +122,22 @@ def test_one_with_a_chosen_address_waits_for_none() -> None:
     assert not fixed.waits_for_address
     assert fixed.addresses == (IPv4Address("192.0.2.5"),)
     assert SPEC.port == ""
+    both = Container("web1", replace(SPEC, uplink=replace(FIXED, address6=IPv6Interface("2001:db8::5/64"))))
+    assert both.addresses == (IPv4Address("192.0.2.5"), IPv6Address("2001:db8::5"))
+    assert not Container("web1", replace(SPEC, uplink=six("2001:db8::5/64", "fe80::1"))).waits_for_address
+
+
+def test_lxc_is_told_an_ipv6_address_only_where_the_kernel_has_them(tmp_path: Path) -> None:
+    spec = replace(SPEC, uplink=six("2001:db8::5/64", "fe80::1"))
+    combinations.check(spec)
+    host = Platform(
+        cgroup2=True, controllers=frozenset(), apparmor=False, seccomp=False, bridge="br", cgroup="", hook=Path("/hook")
+    )
+    with_it, without = (
+        lxc_config.render(spec, own_paths(tmp_path), replace(host, ipv6=there), 64) for there in (True, False)
+    )
+    assert "lxc.net.0.ipv6.address = 2001:db8::5/64\nlxc.net.0.ipv6.gateway = fe80::1\n" in with_it
+    assert "lxc.net.0.ipv6" not in without
 
 
 def test_a_lease_has_name_servers() -> None:

@@ -98,6 +98,10 @@ class RejoinItem(TypedDict):
     broadcast: str
     gateway: str
     """Empty: none."""
+    address6: str
+    """With the length of the prefix; empty: as the network's router says."""
+    gateway6: str
+    """Empty: none."""
 
 
 class LeasedItem(TypedDict):

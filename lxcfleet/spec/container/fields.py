@@ -112,7 +112,7 @@ class SpecFields:
     uplink: Uplink = row(
         UPLINK, "With `network: uplink`: the interface of the host's and, if asked for, a VLAN on it, an address and a"
         " gateway: parent, vlan, address, gateway. Without an address, a DHCP server gives it one.", default=NO_UPLINK,
-        option=("--uplink",), metavar="'parent=IF [vlan=N] [address=A/LEN gateway=A]'",
+        option=("--uplink",), metavar="'parent=IF [vlan=N] [address=A/LEN gateway=A] [address6=A/LEN gateway6=A]'",
     )
     address: IPv4Interface | None = row(
         Interface(IPv4Interface), "Its address on the fleet's bridge.", create=False, profile=False, change=Change.NEVER,

@@ -34,7 +34,7 @@ class Spec(SpecFields):
     @property
     def by_dhcp(self) -> bool:
         """Whether a DHCP server on the network gives the container its address."""
-        return self.hardware is not None and self.uplink.address is None
+        return self.hardware is not None and not self.uplink.addresses
 
     @property
     def mac(self) -> str:

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reading.parts import PartsType
@@ -50,11 +50,24 @@ class Uplink:
     gateway: IPv4Address | None = row(
         Interface(IPv4Address), "The router to other networks, beside an address; none: there is none.",
     )
+    address6: IPv6Interface | None = row(
+        Interface(IPv6Interface), "An IPv6 address of its own, such as 2001:db8:30::5/64, with or without one of IPv4; none:"
+        " as the network's router says. With an address of either kind no DHCP server is asked.",
+    )
+    gateway6: IPv6Address | None = row(
+        Interface(IPv6Address), "The router to other networks by IPv6, beside such an address; it may be link-local, such as"
+        " fe80::1. None: as the network's router says.",
+    )
 
     @property
     def device(self) -> str:
         """The host's interface that the container's own is on."""
         return vlan_device(self.parent, self.vlan) if self.vlan else self.parent
+
+    @property
+    def addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        """The addresses that the operator gave it; none: a DHCP server is asked."""
+        return tuple(each for each in (self.address, self.address6) if each is not None)
 
     @property
     def words(self) -> str:
@@ -65,19 +78,35 @@ class Uplink:
         """What does not go together."""
         if not self.parent:
             yield "it names no interface of the host: parent=eth0"
-        if self.address is None:
-            if self.gateway is not None:
-                yield "a gateway goes with an address; a DHCP server names its own"
-            return
-        network = self.address.network
-        if network.prefixlen == 32:
-            yield f"{self.address.ip} has no length of the network's prefix: write it like {self.address.ip}/24"
-        elif network.prefixlen < 31 and self.address.ip in (network.network_address, network.broadcast_address):
-            yield f"{self.address.ip} can't be a container's in {network}"
-        elif self.gateway is not None and self.gateway not in network:
-            yield f"the gateway {self.gateway} is not in {network}"
-        elif self.gateway == self.address.ip:
-            yield f"{self.gateway} can't be the container and its gateway"
+        yield from _problems(self.address, self.gateway)
+        yield from _problems(self.address6, self.gateway6)
+
+
+def _problems(address: IPv4Interface | IPv6Interface | None, gateway: IPv4Address | IPv6Address | None) -> Iterator[str]:
+    """What is wrong with an address and its gateway, both of one kind."""
+    if address is None:
+        if gateway is not None and gateway.version == 4:
+            yield "a gateway goes with an address; a DHCP server names its own"
+        elif gateway is not None:
+            yield "a gateway6 goes with an address6; without one the network's router says where it is"
+        return
+    network, ip = address.network, address.ip
+    if network.prefixlen == network.max_prefixlen:
+        yield f"{ip} has no length of the network's prefix: write it like {ip}/{24 if ip.version == 4 else 64}"
+    elif network.prefixlen < network.max_prefixlen - 1 and ip in _not_for_hosts(network):
+        yield f"{ip} can't be a container's in {network}"
+    elif ip.version == 6 and (ip.is_link_local or ip.is_multicast or ip.is_loopback or ip.is_unspecified):
+        yield f"{ip} can't be a container's: an interface gives itself link-local addresses, and others are of no network"
+    elif gateway is not None and gateway not in network and not (gateway.version == 6 and gateway.is_link_local):
+        yield f"the gateway {gateway} is not in {network}"
+    elif gateway == ip:
+        yield f"{gateway} can't be the container and its gateway"
+
+
+def _not_for_hosts(network: IPv4Network | IPv6Network) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The addresses of a network that no host has: of IPv6 only the routers' (RFC 4291, 2.6.1)."""
+    first = network.network_address
+    return (first,) if network.version == 6 else (first, network.broadcast_address)
 
 
 NO_UPLINK = Uplink()
