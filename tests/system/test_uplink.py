@@ -39,7 +39,8 @@ class Lan:
         """The uplink comes."""
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.name, "up")
-        for words in (f"addr add {ROUTER}/24 dev eth0", f"addr add {ROUTER6}/64 dev eth0 nodad", "link set eth0 up", "link set lo up"):
+        addresses = (f"addr add {ROUTER}/24 dev eth0", f"addr add {ROUTER6}/64 dev eth0 nodad")
+        for words in (*addresses, "link set eth0 up", "link set lo up"):
             ip("-n", self.name, *words.split())
         self.serve("eth0", RANGE)
 
