@@ -240,3 +240,11 @@ def test_which_changes_make_the_mask_look_again() -> None:
     assert not view.matters("/var/log/app", inside=True, directory=True), "the program's own"
     assert not view.matters("/var/log/syslog", inside=False), "a log file was rotated"
     assert not view.matters("/home", inside=True, directory=True)
+
+
+def test_a_package_that_dpkg_removes_during_the_look_is_none_of_the_hosts(tree: OwnedTree) -> None:
+    """The directory was listed before, so there is a name without a file."""
+    tree.give("/var/lib/stays", 0)
+    put(tree.root, "var/lib/dpkg/info/stays.list", "/.\n/var/lib/stays\n")
+    (tree.root / "var/lib/dpkg/info/goes.list").symlink_to("removed")
+    assert "/var/lib/stays" in programs(tree)

@@ -85,10 +85,13 @@ def _packages(tree: Tree) -> _Packages:
     names, listed = set(), set[bytes]()
     for name in tree.names(_INFO):
         if name.endswith(".list"):
-            names.add(name.removesuffix(".list").partition(":")[0])
             # ``tree.read`` would have the file watched, which is not needed: a change shows in the directory ``info``.
-            with open(tree.outside(join(_INFO, name)), "rb") as file:
-                content = file.read()
+            try:
+                with open(tree.outside(join(_INFO, name)), "rb") as file:
+                    content = file.read()
+            except FileNotFoundError:
+                continue  # dpkg has just removed the package; as the directory has changed, all is looked at again
+            names.add(name.removesuffix(".list").partition(":")[0])
             if b"\n/var/" in content:
                 listed.update(line for line in content.split(b"\n") if line.startswith(b"/var/"))
     return _Packages(frozenset(names), frozenset(map(os.fsdecode, listed)))
