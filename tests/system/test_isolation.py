@@ -15,7 +15,7 @@ import pytest
 
 from lxcfleet.spec.container.addresses import interface_name
 
-from .harness import Fleet, until
+from .harness import TIMEOUT, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -218,10 +218,10 @@ def tables() -> str:
     return subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 
 
-def flush(fleet: Fleet) -> None:
-    """Do to this fleet, and to no other on this machine, as `nft flush ruleset` does."""
+def flush(fleet: Fleet, *, there: bool = True) -> None:
+    """Do to this fleet, and to no other on this machine, as `nft flush ruleset` does. ``there``: the rules must be there."""
     text = "".join(f"delete table {family} lxcfleet_{fleet.bridge}\n" for family in ("bridge", "inet"))
-    subprocess.run(["/usr/sbin/nft", "-f", "-"], input=text.encode(), check=True)
+    subprocess.run(["/usr/sbin/nft", "-f", "-"], input=text.encode(), capture_output=not there, check=there)
 
 
 def test_containers_on_further_bridges_are_as_those_on_the_first(fleet: Fleet) -> None:
@@ -269,6 +269,16 @@ def test_firewall_rules_that_somebody_flushed_come_back_at_once(fleet: Fleet) ->
         until(lambda number=number: len(fleet.events("repaired")) == number, 2, "an event tells the repair")  # type: ignore[misc]
         assert "rules" in fleet.events("repaired")[-1]["message"]
         assert not reaches(fleet, one, address(fleet, two))
+    # Somebody who flushes them again and again is met each time, and starts go on meanwhile.
+    with fleet.spawn("restart", one, two, "-q") as restart:
+        for _ in range(8):
+            flush(fleet, there=False)
+            time.sleep(0.2)
+        assert restart.wait(TIMEOUT) == 0
+    until(lambda: tables().count(f"lxcfleet_{fleet.bridge}") == 2, what="the rules are back after the last time")
+    for name in (one, two):
+        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches it again")  # type: ignore[misc]
+    assert not reaches(fleet, one, address(fleet, two))
     # Without a daemon the rules stay away; the bridge itself still keeps the two apart.
     client = ["nsenter", "-n", "-t", str(fleet.pid(one)), "python3", "-c", CLIENT, address(fleet, two), "8080"]
     fleet.stop_daemon(9)

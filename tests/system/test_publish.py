@@ -370,6 +370,24 @@ def test_an_interface_that_comes_later_leads_to_published_ports(fleet: Fleet, po
         late.remove()
 
 
+def test_a_fleet_without_ipv6_has_all_but_that(fleet: Fleet, port: int) -> None:
+    """Addresses, names, published ports and restarts are as ever; what names an IPv6 address is refused."""
+    fleet.settings(f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, drain: 0, ipv6: none}}\n")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.ok("create", one, "-l", "role=web", "-p", f"{port}:8080", *SERVE)
+    fleet.create(two)
+    assert [":" in each for each in fleet.record(one)["addresses"]] == [False]
+    until(lambda: ask("127.0.0.1", port), what="the published port answers")
+    found = fleet.inside(two, f"getent ahosts {one}.{fleet.tag}.test | cut -d' ' -f1 | sort -u")
+    assert found.split() == fleet.record(one)["addresses"]
+    fleet.ok("restart", one)
+    until(lambda: ask("127.0.0.1", port), what="and after a restart")
+    refused = fleet.run("create", fleet.name("six"), "-p", f"[2001:db8::1]:{port}:8080", *SLEEP)
+    assert (refused.status, "no IPv6 addresses" in refused.err) == (2, True), refused.err
+
+
 def test_no_container_reaches_the_hosts_loopback(fleet: Fleet, port: int) -> None:
     fleet.create(fleet.name(1), options=("-p", f"{port}:8080"))
     with socket.create_server(("127.0.0.1", 0)) as secret:
