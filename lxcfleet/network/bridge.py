@@ -64,6 +64,8 @@ class Bridge:
         """Whether it was told that the name server can't run."""
         self._watch: TableWatch | None = None
         self._flushed = False
+        self._losses = 0
+        """How often our rules went away, whoever removed them."""
         self._route6 = False
         self._switches = inspection.Switches()
         self._ports: dict[str | None, list[str]] = {None: []}
@@ -101,6 +103,8 @@ class Bridge:
         for spec in self._context.specs():
             ports.setdefault(spec.further_bridge, []).append(spec.port)
         wanted, guests, route6 = self._publishing.wanted(), self._admission.wanted(), sysctl.routes_ipv6()
+        self._watch_rules()
+        losses = self._losses
         if subnet is None:
             leased = self._leases.admitted(await self._leases.seen())
             joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6)
@@ -115,8 +119,10 @@ class Bridge:
         self._admission.assume(guests)
         for container in self._context.running():
             self.set_up_port(container)
-        self._context.up, self._flushed = True, False
-        self._watch_rules()
+        # What was flushed meanwhile may be what has just been loaded.
+        self._context.up, self._flushed = True, self._losses != losses
+        if self._flushed:
+            self._repair_soon.kick()
         if wanted:
             self._publishing.distrust()
 
@@ -293,6 +299,7 @@ class Bridge:
 
     def _rules_gone(self) -> None:
         """Somebody flushed them. Until they are back, containers may do everything: repair at once."""
+        self._losses += 1
         if self._context.up and not self._flushed:
             self._flushed = True
             self._repair_soon.kick()

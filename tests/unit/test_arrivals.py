@@ -14,6 +14,7 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port
+from lxcfleet.launcher.operations import NETWORK
 from lxcfleet.network import addressing, inspection
 from lxcfleet.network.context import Context
 from lxcfleet.network.fleet import FleetNetwork
@@ -108,6 +109,35 @@ def test_a_container_is_admitted_and_published_as_soon_as_the_daemon_sees_it(pla
         world.network.began(world.web2)
         await turns()
         assert "map { 0 : 10.201.0.2, 1 : 10.201.0.3 } : 8080" in world.rules()
+
+    play(story)
+
+
+def test_rules_that_are_flushed_while_they_are_loaded_are_loaded_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody flushes them a second time, so nothing else would tell that they are gone."""
+    told: list[Callable[[], None]] = []
+    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda _, gone, changed: told.append(gone))
+
+    async def story(world: World) -> None:
+        run(world.web1)
+        world.network.began(world.web1)
+        await turns()
+        flushes = [True, True]
+
+        def flushed(operation: str, argument: Any) -> dict[str, Any]:
+            if operation == NETWORK and flushes:
+                flushes.pop()
+                told[0]()
+            return {}
+
+        world.launcher.asked.clear()
+        monkeypatch.setattr(world.launcher, "_answers", flushed)
+        told[0]()
+        async with asyncio.timeout(60):
+            while world.launcher.operations().count(NETWORK) < 3:
+                await asyncio.sleep(0.01)  # threads have a share in a repair
+        await world.network.check()
+        assert world.launcher.operations().count(NETWORK) == 3
 
     play(story)
 
