@@ -34,7 +34,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves install uninstall docs root packages test-packages
+.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
 .PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
@@ -51,6 +51,7 @@ help:
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
 	echo 'make bench-curves  measure 10 to 1,000 containers, and write docs/performance.md'
+	echo 'make bench-endurance  create and destroy 10,000 containers, restart a group 2,000 times, and see what grows'
 	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema, the journal's catalogue and Ansible's fields anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
@@ -108,6 +109,9 @@ test-ansible: root ansible-packages
 
 bench: root packages
 	$(PYTHON) -m bench.run $(ARGS)
+
+bench-endurance: root packages
+	$(PYTHON) bench/endurance.py $(ARGS)
 
 bench-curves: root packages
 	$(PYTHON) bench/curves.py --page $(ARGS)

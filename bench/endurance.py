@@ -52,7 +52,7 @@ def count(own: fleet.Fleet) -> Counts:
         "lines of rules": sum(1 for line in _of_table(rules, fleet.BRIDGE)),
         "files of the fleet": sum(len(files) + len(directories) for root in roots for _, directories, files in os.walk(root)),
         "files of liblxc": sum(len(files) for _, _, files in os.walk(f"/run/lxc/lock{own.paths.lxc}")),
-        "processes": len(observe.members(fleet.PREFIX)),
+        "processes": len(observe.members(GROUP)) + len(observe.members(f"{fleet.PREFIX}c")),
     }
 
 
