@@ -38,8 +38,9 @@ from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
+from lxcfleet.launcher.children.answer import answer, answer_large
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.forking import MAX_DATAGRAM
 from lxcfleet.launcher.items.archives import ExportItem, ImportItem
 from lxcfleet.launcher.items.base import FitItem, MaskItem
 from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem, TrialItem
