@@ -48,7 +48,7 @@ class SnapshotFiles:
         if there:
             raise WrongState(
                 f"{container} has snapshots and was not destroyed", why=some(there, _NAMED),
-                hint="`lxcfleet snapshot rm` removes them, and `lxcfleet destroy --with-snapshots` all of them with it",
+                hint=f"`lxcfleet destroy {container} --with-snapshots` removes them too; `lxcfleet snapshot rm`, single ones",
             )  # fmt: skip
 
     async def place(self) -> SnapshotPlace:
