@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from lxcfleet.base.present import Found
 from lxcfleet.base.stack import Layer
+from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process.alike import Alike
@@ -182,3 +186,23 @@ def test_two_files_are_compared_once(tmp_path: Path) -> None:
     assert alike.same(before, str(one), after, str(two))
     one.unlink()
     assert alike.same(before, str(one), after, str(two)), "remembered"
+
+
+@pytest.mark.parametrize(("failures", "found"), [(0, True), (1, True), (2, False)])
+def test_a_name_in_the_kernels_cache_is_found_though_something_is_mounted_at_that_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, found: bool
+) -> None:
+    left = [failures]
+
+    def ask(*_: object) -> int:
+        if left[0]:
+            left[0] -= 1
+            ctypes.set_errno(errno.EAGAIN)
+            return -1
+        return os.open(tmp_path, os.O_PATH)
+
+    monkeypatch.setattr(syscalls, "_libc", SimpleNamespace(syscall=ask))
+    handle = syscalls.look_remembered(0, "name")
+    assert (handle is not None) is found
+    if handle is not None:
+        os.close(handle)
