@@ -6,6 +6,7 @@ Limits need a kernel with project quotas. tests/vm/test_system.py runs these tes
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import stat
@@ -98,6 +99,32 @@ def test_the_disk_space_that_is_kept_for_root_stays_for_the_host(plain_disk: Fle
         assert fill(fleet, name) < SLACK
         write(fleet.paths.lxc, 6 << 20)
         fleet.ok("restart", name)
+
+
+def test_a_full_disk_ends_a_snapshot_and_an_import_and_leaves_nothing(plain_disk: Fleet, tmp_path: Path) -> None:
+    fleet, web, new = plain_disk, plain_disk.name("web"), plain_disk.name("new")
+    fleet.create(web)
+    fleet.inside(web, "head -c 24M /dev/urandom >/srv/large")
+    archive = tmp_path / "web.lxcfleet.tar.zst"
+    fleet.ok("export", web, "-o", str(archive))
+    found = os.statvfs(fleet.paths.lxc)
+    ballast = fleet.paths.lxc / "ballast"
+    with ballast.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, max(0, found.f_bavail * found.f_frsize - (8 << 20)))
+    before = sorted(os.listdir(fleet.paths.lxc))
+    for words in (
+        ("snapshot", "create", web, "--name", "a", "--yes"), ("import", str(archive), "--name", new),
+        ("restore-check", str(archive)),
+    ):  # fmt: skip
+        ran = fleet.run(*words)
+        assert ran.status == 1, (words, ran)
+        assert "room" in ran.err, (words, ran.err)
+    assert json.loads(fleet.ok("snapshot", "list", "-f", "json")) == []
+    assert fleet.states() == {web: "running"}
+    assert not [each for each in os.listdir(fleet.paths.lxc) if each not in before and new in each]
+    ballast.unlink()
+    fleet.ok("import", str(archive), "--name", new)
+    assert fleet.inside(new, "stat -c %s /srv/large").strip() == str(24 << 20)
 
 
 def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet) -> None:
