@@ -356,8 +356,8 @@ _REMEMBERED = _OpenHow(
     os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0,
     _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV | _RESOLVE_CACHED,
 )  # fmt: skip
-_ASKED = 2
-"""A name is asked for once more if it is not there: the kernel says so, too, if something was mounted or renamed anywhere at
+_ASKED = 3
+"""A name that is not there is asked for again: the kernel says so, too, if something was mounted or renamed anywhere at
 that moment (50 of a million questions on a busy host)."""
 _CACHED_ONLY = ctypes.byref(_REMEMBERED), ctypes.sizeof(_REMEMBERED)
 
