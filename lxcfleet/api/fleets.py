@@ -208,7 +208,8 @@ class PlanRecord(TypedDict):
     """What a file would change."""
 
     id: str
-    """Tells this plan from any other one: `apply` with this id does just this, or fails with the code ``conflict``."""
+    """Tells this plan from any other one: `apply` with this id does just this, or fails with the code ``conflict``. Empty for
+    those who may only read, as values that they may not see are no part of their plan."""
     fleet: str
     changed: bool
     volumes: list[VolumeChangeRecord]
@@ -218,6 +219,8 @@ class PlanRecord(TypedDict):
     kept: list[KeptRecord]
     left: list[str]
     """Containers that the fleet owns, and the file does not have: they are left alone."""
+    not_compared: list[str]
+    """Keys whose values were not compared, as those who asked may only read."""
     refused: ErrorBody | None
     """Why `apply` would refuse it as things are now, for example as there is no room; null: it would carry it out."""
 

@@ -115,7 +115,7 @@ async def check(core: Core, orders: Orders, plan: Plan, policy: Mapping[str, Any
     if new:
         await core.creation.check_all(new, coming)
     planned = await _planned(core, plan.of(Kind.LIVE, Kind.RESTART, Kind.START), coming)
-    await core.changing.refuse_unfit(planned)
+    await core.changing.refuse_unfit(planned, or_else="change that with `lxcfleet set --ignore-depends` first")
     names = {each.name for each in plan.of(Kind.LIVE)}
     live = [each for each in planned if each.container.name in names]
     gated = orders.gated(live, policy)

@@ -134,10 +134,14 @@ class Plan:
     """Secrets whose source is another one than before."""
     apps: tuple[AppChange, ...] = ()
     """Apps of which other releases are kept than before."""
+    not_compared: tuple[str, ...] = ()
+    """Keys whose values are no part of the plan, as those who asked may not see them."""
 
     @property
     def id(self) -> str:
-        """Tells this plan from any other one."""
+        """Tells this plan from any other one; empty for one that is not the whole, and can't be carried out."""
+        if self.not_compared:
+            return ""
         numbers: dict[int, int] = {}  # new containers that are alike share one spec, which is rendered once
         rendered: list[dict[str, Any]] = []
         specs = {}
@@ -217,6 +221,7 @@ def plan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
         of_file(file, applied, time), applied, of_volumes,
         plan_secrets(file.secrets, applied.secrets if applied is not None else {}), of_apps,
+        tuple(_OPEN) if blind else (),
     )  # fmt: skip
 
 

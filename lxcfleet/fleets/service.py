@@ -112,6 +112,7 @@ class Fleets:
             "changes": changes,
             "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
             "left": list(made.left),
+            "not_compared": list(made.not_compared),
             "refused": refused,
         }
 

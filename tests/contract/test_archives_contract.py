@@ -111,7 +111,7 @@ def test_a_failed_export_leaves_no_file_and_the_old_archive(cli: Cli, daemon: Da
     assert (tmp_path / f"web1{SUFFIX}").read_text() == "old"
     daemon.model.during = str
     assert daemon.fleet["web1"].state is State.RUNNING
-    assert cli("export", "web1", "-o", str(tmp_path / "no" / "x")).status == 1
+    assert cli("export", "web1", "-o", str(tmp_path / "no" / "x")).status == 2
     # Somebody else writes it.
     beside = tmp_path / f".web1{SUFFIX}.new"
     with beside.open("w") as held:

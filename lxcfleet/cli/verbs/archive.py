@@ -462,7 +462,7 @@ def _show(outcomes: Sequence[Outcome], style: str, quiet: bool, say: Callable[[O
     """Show the outcomes; gives the exit status."""
     done = [each for each in outcomes if each.error is None]
     if quiet:
-        output.write("".join(f"{each.name}\n" for each in done))
+        output.write("".join(f"{each.name}\n" for each in outcomes if each.error is None or each.made))
         return _status(outcomes, done)
     rows = [
         ["name", "status", "what"],

@@ -361,7 +361,8 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
     for (change, what), names in alike.items():
         yield f"{change} {some(names, _NAMED)}" + (f": {what}" if what else "")
     if plan["changed"]:
-        yield f"plan {plan['id']}: {sum(len(cast(Any, plan)[each]) for each in _CHANGED)} changes"
+        title = f"plan {plan['id']}" if plan["id"] else "what you may see of the plan"
+        yield f"{title}: {sum(len(cast(Any, plan)[each]) for each in _CHANGED)} changes"
     else:
         yield "nothing to do: all is as the file has it"
 
@@ -372,6 +373,8 @@ def _tell_kept(plan: PlanRecord) -> None:
         alike.setdefault((each["key"], each["file"], each["now"], each["why"]), []).append(each["name"])
     for (key, file, now, why), names in alike.items():
         output.say(output.printable(f"lxcfleet: {some(names, _NAMED)}: {key} {file}, now {now} ({why}): left so"))
+    if keys := plan["not_compared"]:
+        output.say(f"lxcfleet: {', '.join(keys)}: not compared, as you may only read; root's plan may have more changes")
     _tell_left(plan["left"])
 
 

@@ -161,8 +161,9 @@ class Changing:
         if spec.mounted != former.mounted:
             await self._specs.check_mounts(spec)
 
-    async def refuse_unfit(self, planned: Iterable[Planned]) -> None:
-        """Refuse another base for containers whose own packages would break on it. Raises WrongState, HostError."""
+    async def refuse_unfit(self, planned: Iterable[Planned], *, or_else: str = "use --ignore-depends") -> None:
+        """Refuse another base for containers whose own packages would break on it. ``or_else``: how the operator has it all
+        the same. Raises WrongState, HostError."""
         going: dict[int, list[str]] = {}
         for each in planned:
             if each.spec.generation != each.former.generation:
@@ -177,7 +178,7 @@ class Changing:
             raise WrongState(
                 f"nothing was changed: packages of {some([*left], SHOWN)} would break on {goal}",
                 why="\n".join([*lines[:SHOWN], *more]),
-                hint="upgrade or remove these packages in the container, or use --ignore-depends",
+                hint=f"upgrade or remove these packages in the container, or {or_else}",
             )
 
     def _placed(self, former: Spec, spec: Spec) -> Spec:

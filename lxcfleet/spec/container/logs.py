@@ -31,4 +31,4 @@ class Logs:
 
 USUAL_LOGS = Logs()
 
-LOGS = PartsType(Logs, "[logs](logs.md#one-container-s-own)")
+LOGS = PartsType(Logs, "[logs](logs.md#one-containers-own)")
