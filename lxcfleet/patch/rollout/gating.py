@@ -7,6 +7,7 @@ that was well before (labels, names, a higher limit) is changed in all of them a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from lxcfleet.containers.reconciling.changes import risky
@@ -16,21 +17,22 @@ from lxcfleet.spec.policies.rollout import GateLive, ProfileRollout, RolloutSett
 
 Own = Callable[[Spec | None], ProfileRollout]
 """What its group or profile says of a container in rollouts."""
+Crew = Callable[[Spec | None], str | None]
+"""The group or profile of a container that has canaries of its own; None: it is among all the others."""
 
 
-def choose(planned: Sequence[Planned], policy: RolloutSettings, own: Own) -> list[Planned]:
+def choose(planned: Sequence[Planned], policy: RolloutSettings, own: Own, crew: Crew) -> list[Planned]:
     """Those of these changes that are made in waves. As many as canaries are nobody's canaries, unless what halts is taken
     back by itself."""
     found = [each for each in planned if _is_gated(each, policy.gate_live, own)]
-    crews: dict[Share, int] = {}
-    for each in found:
-        share = _canaries(each, policy, own)
-        crews[share] = crews.get(share, 0) + 1
-    many = {share for share, size in crews.items() if size > share.of(size)}
-    return [each for each in found if own(each.spec).auto_revert or _canaries(each, policy, own) in many]
+    sizes = Counter(crew(each.spec) for each in found)
+    shares = {crew(each.spec): _canaries(each, policy, own) for each in found}
+    many = {name for name, size in sizes.items() if size > shares[name].of(size)}
+    return [each for each in found if own(each.spec).auto_revert or crew(each.spec) in many]
 
 
 def _canaries(each: Planned, policy: RolloutSettings, own: Own) -> Share:
+    """How many go first of those that it is among, which say the same."""
     share = own(each.spec).canaries
     return policy.canaries if share is None else share
 

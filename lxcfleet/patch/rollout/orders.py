@@ -133,7 +133,8 @@ class Orders:
 
     def gated(self, planned: Sequence[Planned], policy: Mapping[str, Any]) -> list[Planned]:
         """Those of these changes without a restart that are made in waves."""
-        return gating.choose(planned, policies.overridden(self._fleet.config.rollout, policy), self._sight.own)
+        settings = policies.overridden(self._fleet.config.rollout, policy)
+        return gating.choose(planned, settings, self._sight.own, self._sight.crew)
 
     def reverts(self, names: Iterable[str]) -> bool:
         """Whether the group or profile of any of these containers says that what halts is taken back."""

@@ -111,6 +111,11 @@ class Sight:
         """What its group or profile says of a container in rollouts."""
         return self._policy_of(spec)[1]
 
+    def crew(self, spec: Spec | None) -> str | None:
+        """The group or profile whose canaries a container is among; None: those that are in no crew."""
+        name, own = self._policy_of(spec)
+        return name if own.canaries is not None else None
+
     def tests_of(self, name: str) -> tuple[RolloutTest, ...]:
         """The tests of a container, as its group or its profile has them."""
         return self._policy_of(self._fleet.registry[name].spec)[1].tests or ()
@@ -182,7 +187,7 @@ class Sight:
             identity="" if container.running is None else container.running.identity,
             priority=boot_order if own.priority is None else own.priority,
             pool=pool if own.max_unavailable is not None else None,
-            crew=pool if own.canaries is not None else None,
+            crew=self.crew(spec),
             bake=own.bake,
             min_healthy_time=own.min_healthy_time,
             healthy_deadline=own.healthy_deadline,
