@@ -674,7 +674,7 @@ def test_after_a_patch_only_what_the_last_rollout_left_bad_is_excused(
 
 
 def test_a_test_that_fails_while_the_canary_is_baked_halts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baking, "seconds_between_tests", lambda _: 0.02)
+    monkeypatch.setattr(baking, "seconds_between_tests", lambda *_: 0.02)
     world = having(tmp_path, monkeypatch, SMOKE)
     world.fleet.config.rollout = replace(POLICY, canaries=Share(1), bake=600.0)
     world.verdicts["a", "smoke", True] = [Verdict.GOOD] * 5 + [Verdict.BAD]
