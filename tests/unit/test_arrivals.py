@@ -13,7 +13,8 @@ import pytest
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
-from lxcfleet.host.net import bridge_port
+from lxcfleet.host.net import bridge_port, nft_watch
+from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.launcher.operations import NETWORK
 from lxcfleet.network import addressing, inspection
 from lxcfleet.network.context import Context
@@ -26,6 +27,7 @@ from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.reading.terms import Network
 
 from .network_parts import FakeLauncher, own_paths, registry_of, run
+from .nft_messages import watched_netlink
 
 
 class World:
@@ -138,6 +140,44 @@ def test_rules_that_are_flushed_while_they_are_loaded_are_loaded_again(play: Pla
                 await asyncio.sleep(0.01)  # threads have a share in a repair
         await world.network.check()
         assert world.launcher.operations().count(NETWORK) == 3
+
+    play(story)
+
+
+@pytest.mark.parametrize(("found", "loads"), [([], 1), ([False], 2)])
+def test_messages_that_a_load_of_rules_loses_do_not_repeat_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch, found: list[bool], loads: int
+) -> None:
+    """From 420 containers on, each load overflowed the watch's buffer. It is repeated only if the table is not there.
+
+    ``found``: whether it is, as long as that is not as it should be."""
+    netlink = watched_netlink(monkeypatch)
+    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", TableWatch)
+    asked: list[bool] = []
+
+    def is_there(_: str) -> bool:
+        asked.append(found.pop() if found else True)
+        return asked[-1]
+
+    monkeypatch.setattr(nft_watch, "is_there", is_there)
+
+    async def story(world: World) -> None:
+        def load(operation: str, _: Any) -> dict[str, Any]:
+            if operation == NETWORK:
+                netlink.lose()
+            return {"networks": [], "ipv6": False} if operation == "routes" else {}
+
+        monkeypatch.setattr(world.launcher, "_answers", load)
+        run(world.web1)
+        world.network.began(world.web1)
+        async with asyncio.timeout(60):
+            while netlink.failed < loads:
+                await asyncio.sleep(0.01)
+        for _ in range(20):  # a load that was repeated has begun by now, as no thread has a share in it
+            await turns()
+            await world.network.check()
+        assert world.launcher.operations().count(NETWORK) == loads
+        assert len(asked) == loads
 
     play(story)
 

@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
 from lxcfleet.host.net import nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
 
-NEW_TABLE, DELETED_TABLE, NEW_GENERATION = 0xA00, 0xA02, 0xA0F
-INET = 1
+from .nft_messages import DELETED_TABLE, NEW_GENERATION, NEW_TABLE, Netlink, message, watched_netlink
 
-
-def message(kind: int, name: str = "") -> bytes:
-    """A message of nfnetlink's, with the name of a table."""
-    text = name.encode() + b"\0"
-    attribute = struct.pack("=HH", 4 + len(text), 1) + text
-    body = struct.pack("=BBH", INET, 0, 0) + (attribute if name else b"")
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
-
-
-class Netlink:
-    """A socket that gives what it is told to."""
-
-    def __init__(self, *_: object) -> None:
-        self.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.errors: list[OSError] = []
-
-    def say(self, data: bytes) -> None:
-        self.pair[1].send(data)
-
-    def lose(self) -> None:
-        """The buffer has overflowed: the next read says so, and what came meanwhile is lost. netlink(7)."""
-        self.errors.append(OSError(errno.ENOBUFS, "No buffer space available"))
-        self.say(b"")
-
-    def recv(self, size: int) -> bytes:
-        if self.errors:
-            self.pair[0].recv(size)
-            raise self.errors.pop()
-        return self.pair[0].recv(size)
-
-    def bind(self, _: object) -> None:
-        """It is bound."""
-
-    def setsockopt(self, *_: object) -> None:
-        """It has no options."""
-
-    def setblocking(self, flag: bool) -> None:
-        self.pair[0].setblocking(flag)
-
-    def fileno(self) -> int:
-        return self.pair[0].fileno()
-
-    def close(self) -> None:
-        for each in self.pair:
-            each.close()
+INET, BRIDGE = 1, 7
 
 
 @pytest.fixture
 def netlink(monkeypatch: pytest.MonkeyPatch) -> Netlink:
-    made = Netlink()
-    names = {name: getattr(socket, name) for name in ("AF_NETLINK", "SOCK_RAW", "SOCK_CLOEXEC", "SOL_SOCKET", "SO_RCVBUF")}
-    monkeypatch.setattr(nft_watch, "socket", SimpleNamespace(socket=lambda *_: made, **names))
-    return made
+    return watched_netlink(monkeypatch)
 
 
 def told(netlink: Netlink, happens: Callable[[], None]) -> list[str]:
@@ -101,22 +53,138 @@ def test_a_table_that_is_replaced_is_not_told(netlink: Netlink) -> None:
     assert told(netlink, replace) == ["changed"]
 
 
-def test_after_an_overflow_the_table_counts_as_gone_and_the_watch_goes_on(netlink: Netlink) -> None:
-    """What was lost may have been the removal of our table. What comes after it is heard."""
+@pytest.mark.parametrize(("there", "heard"), [(True, ["changed"]), (False, ["changed", "gone"])])
+def test_after_an_overflow_the_kernel_is_asked_whether_the_table_is_there(
+    netlink: Netlink, monkeypatch: pytest.MonkeyPatch, there: bool, heard: list[str]
+) -> None:
+    """What was lost may have been its removal; but a load of many rules of our own overflows the buffer as well."""
+    monkeypatch.setattr(nft_watch, "is_there", lambda table: there)
 
     def overflow() -> None:
         netlink.say(message(DELETED_TABLE, "own"))
         netlink.lose()
+
+    assert told(netlink, overflow) == heard
+
+
+def test_the_kernel_is_asked_once_it_drops_no_more_messages(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the buffer is read to its end, the kernel drops messages and does not say so again."""
+    read: list[bool] = []
+
+    def is_there(_: str) -> bool:
+        read.append(netlink.empty())
+        return True
+
+    monkeypatch.setattr(nft_watch, "is_there", is_there)
+
+    def overflow() -> None:
+        netlink.lose()
+        for _ in range(3):
+            netlink.say(message(NEW_TABLE, "other"))
+
+    assert told(netlink, overflow) == ["changed"]
+    assert read == [True]
+
+
+def test_a_table_that_is_there_again_counts_if_its_message_was_lost(
+    netlink: Netlink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load begins with its removal: that came, and the rest did not."""
+
+    def is_there(_: str) -> bool:
+        netlink.say(message(NEW_GENERATION))
+        return True
+
+    monkeypatch.setattr(nft_watch, "is_there", is_there)
+
+    def overflow() -> None:
+        netlink.lose()
+        netlink.say(message(DELETED_TABLE, "own"))
+
+    assert told(netlink, overflow) == ["changed", "changed"]
+
+
+def test_the_watch_goes_on_after_an_overflow(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft_watch, "is_there", lambda table: True)
+
+    def overflow() -> None:
+        netlink.lose()
         netlink.say(message(DELETED_TABLE, "own") + message(NEW_GENERATION))
 
-    assert told(netlink, overflow).count("gone") == 2
+    assert told(netlink, overflow).count("gone") == 1
 
 
-def test_a_socket_that_gives_errors_for_ever_does_not_keep_the_loop(netlink: Netlink) -> None:
+def test_a_socket_that_gives_errors_does_not_keep_the_loop(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each error ends one read: the loop goes on between them."""
+    turns: list[int] = []
+
+    def is_there(_: str) -> bool:
+        turns.append(netlink.failed)
+        return True
+
+    monkeypatch.setattr(nft_watch, "is_there", is_there)
 
     def overflow() -> None:
         for _ in range(3):
             netlink.lose()
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, lambda: turns.append(netlink.failed))
 
-    assert told(netlink, overflow) == ["gone", "gone", "gone"]
+    told(netlink, overflow)
+    assert turns[0] < 3
+    assert turns[-1] == 3
+
+
+def test_a_kernel_that_does_not_answer_is_asked_again(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft_watch, "_PAUSE_SECONDS", 0.0)
+    answers: list[bool | OSError] = [False, OSError(errno.ENOBUFS, "No buffer space available")]
+
+    def is_there(_: str) -> bool:
+        answer = answers.pop()
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(nft_watch, "is_there", is_there)
+    assert told(netlink, netlink.lose) == ["changed", "gone"]
+
+
+class Asked:
+    """A socket that answers questions for tables as the kernel does."""
+
+    def __init__(self, present: set[int], error: int = errno.ENOENT) -> None:
+        self._present, self._error = present, error
+        self._family = 0
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It is closed."""
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
+
+    def sendto(self, data: bytes, _: object) -> None:
+        """A question for one table."""
+        size, kind, flags = struct.unpack_from("=IHH", data)
+        assert (size, kind, flags) == (len(data), 0xA01, 1)
+        assert (size % 4, data[20:28]) == (0, b"\x08\x00\x01\x00own\x00")
+        self._family = data[16]
+
+    def recv(self, _: int) -> bytes:
+        """The answer."""
+        if self._family in self._present:
+            return message(NEW_TABLE, "own")
+        return struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -self._error) + bytes(16)
+
+
+@pytest.mark.parametrize(("present", "there"), [({INET, BRIDGE}, True), ({INET}, False), ({BRIDGE}, False), (set(), False)])
+def test_the_fleets_tables_are_there_or_not(monkeypatch: pytest.MonkeyPatch, present: set[int], there: bool) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_: Asked(present))
+    assert nft_watch.is_there("own") is there
+
+
+def test_an_error_does_not_say_that_a_table_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_: Asked(set(), errno.ENOMEM))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        nft_watch.is_there("own")

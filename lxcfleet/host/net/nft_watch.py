@@ -5,23 +5,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
 
 from lxcfleet.errors import HostError
 
+log = logging.getLogger(__name__)
+
 _NETFILTER = 12
 _GROUP = 7
 """NFNLGRP_NFTABLES."""
 _NFTABLES = 10 << 8
-_NEW_TABLE, _DELETED_TABLE, _NEW_GENERATION = _NFTABLES, _NFTABLES | 2, _NFTABLES | 15
+_NEW_TABLE, _GET_TABLE, _DELETED_TABLE, _NEW_GENERATION = _NFTABLES, _NFTABLES | 1, _NFTABLES | 2, _NFTABLES | 15
 _TABLE_NAME = 1
-_BUFFER = 1 << 20
+_ERROR, _REQUEST = 2, 1
+"""NLMSG_ERROR, NLM_F_REQUEST; linux/netlink.h."""
+_INET, _BRIDGE = 1, 7
+"""NFPROTO_INET, NFPROTO_BRIDGE; linux/netfilter.h. The fleet has a table in each of these families."""
+_SO_RCVBUFFORCE = 33
+"""asm-generic/socket.h. Without it the buffer is no larger than net.core.rmem_max: 208 KiB on Debian's kernels."""
+_BUFFER = 16 << 20
+"""A load of all rules tells each element of the sets; 100,000 of them fit."""
+_PAUSE_SECONDS = 1.0
+"""After which the kernel is asked again that could not say whether the tables are there."""
 
 
 class TableWatch:
-    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name."""
+    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name.
+
+    Messages may be lost. Then the kernel is asked whether the table is there: a load of many rules of our own may overflow
+    the buffer, and would be repeated for ever if each loss counted as a removal.
+    """
 
     def __init__(self, table: str, gone: Callable[[], None], changed: Callable[[], None]) -> None:
         """Raises HostError if the kernel does not report such changes."""
@@ -29,9 +47,12 @@ class TableWatch:
         self._gone = gone
         self._changed = changed
         self._missing: set[int] = set()
+        self._lost = False
+        """Whether messages were lost since the kernel was last asked for the table."""
+        self._again: asyncio.Handle | None = None
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            _enlarge(self._socket)
             self._socket.bind((0, 1 << (_GROUP - 1)))
         except OSError as error:
             raise HostError.from_os_error("changes of the packet filter can't be watched", error) from error
@@ -40,6 +61,8 @@ class TableWatch:
 
     def close(self) -> None:
         """Stop watching."""
+        if self._again is not None:
+            self._again.cancel()
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
@@ -49,10 +72,32 @@ class TableWatch:
                 for kind, family, name in messages(self._socket.recv(1 << 16)):
                     self._note(kind, family, name)
         except BlockingIOError:
-            return
+            # Not earlier: until the buffer is empty, the kernel drops messages without another word.
+            if self._lost:
+                self._look()
         except OSError:
             # The buffer overflowed, and the lost messages may have been about our table.
             self._missing.clear()
+            self._lost = True
+            self._call_again(0)
+
+    def _call_again(self, seconds: float) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(seconds, self._read)
+
+    def _look(self) -> None:
+        """Tell what the lost messages may have told."""
+        try:
+            there = is_there(self._table)
+        except OSError as error:
+            log.debug("the kernel does not say whether %s is there, and is asked again: %s", self._table, error)
+            self._call_again(_PAUSE_SECONDS)
+            return
+        self._lost = False
+        self._missing.clear()
+        self._changed()
+        if not there:
             self._gone()
 
     def _note(self, kind: int, family: int, name: str) -> None:
@@ -63,6 +108,33 @@ class TableWatch:
                 self._gone()
         elif name == self._table:
             (self._missing.add if kind == _DELETED_TABLE else self._missing.discard)(family)
+
+
+def is_there(table: str) -> bool:
+    """Whether the packet filter has the fleet's tables of this name. Raises OSError."""
+    name = table.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(name), _TABLE_NAME) + name
+    attribute += bytes(-len(attribute) % 4)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as asks:
+        asks.setblocking(False)  # the kernel has answered when it has taken the question
+        for family in (_INET, _BRIDGE):
+            body = struct.pack("=BBH", family, 0, 0) + attribute
+            asks.sendto(struct.pack("=IHHII", 16 + len(body), _GET_TABLE, _REQUEST, 0, 0) + body, (0, 0))
+            answer = asks.recv(1 << 16)
+            if struct.unpack_from("=H", answer, 4)[0] == _ERROR:
+                number = -struct.unpack_from("=i", answer, 16)[0]
+                if number != errno.ENOENT:
+                    raise OSError(number, os.strerror(number))
+                return False
+    return True
+
+
+def _enlarge(watching: socket.socket) -> None:
+    """Give a socket the buffer that it needs."""
+    try:
+        watching.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    except PermissionError:  # in some containers; less is enough for a small fleet
+        watching.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, str]]:
