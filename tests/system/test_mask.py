@@ -518,7 +518,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
         item: PrepareItem = {
             "name": "x", "started": "", "generation": 0, "first_id": 1, "disk": 0, "app": False, "make": False, "mount": True,
-            "reconcile": False, "language": False, "files": {}, "volumes": [], "secrets": [], "devices": [],
+            "reconcile": False, "language": False, "files": {"config": ""}, "volumes": [], "secrets": [], "devices": [],
             "stack": stack_of(paths, "x").to_json(),
         }  # fmt: skip
         while os.waitpid(changing, os.WNOHANG) == (0, 0):
