@@ -98,5 +98,8 @@ def test_a_command_runs_as_a_user_of_the_container(fleet: Fleet, user: str, told
 
 def test_the_log_tells_of_a_user_that_the_container_does_not_have(fleet: Fleet) -> None:
     name = fleet.name("nobody")
-    fleet.run("create", name, "--user", "no-such-user", "--", "sleep", "1000")
+    refused = fleet.run("create", name, "--user", "no-such-user", "--", "sleep", "1000")
+    assert (refused.status, "the host has no user no-such-user" in refused.err) == (2, True)
+    fleet.ok("create", name, "--no-start", "--user", "no-such-user", "--", "sleep", "1000")
+    fleet.run("start", name)
     until(lambda: "no such user" in fleet.ok("logs", name), 10, "the log tells of the missing user")

@@ -51,7 +51,8 @@ def check_user(spec: Spec, etc: Path = Path("/etc")) -> None:
         if name and not name.isdigit() and name not in _names(etc / file):
             raise InvalidInput(
                 f"its command can't run as {spec.user}", why=f"the host has no {what} {name}, and so no new container has",
-                hint=f"make a system account of the host for it (adduser --system {name}), or write it as UID:GID",
+                hint=f"make a system account of the host for it (adduser --system {name}), write it as UID:GID, or create"
+                " with --no-start and add it in the container",
             )  # fmt: skip
 
 

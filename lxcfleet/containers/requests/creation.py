@@ -102,6 +102,8 @@ class Creation:
         while (wanted := self._wanted(ask, config)) != checked:
             # During the checks, another client may take a name.
             notes = await self._check(wanted)
+            if ask.start and wanted.new:  # else it can be made in the container first
+                check_user(wanted.like)
             planned = await self._updates(wanted) if ask.update else {}
             checked = wanted
         updates = {name: each.spec for name, each in planned.items()}
@@ -197,6 +199,7 @@ class Creation:
             await self._room.check_new(count, kind)
         for names, spec in alike:
             await self._check(request.Wanted(tuple(names), (), spec), room=False, coming=coming)
+            check_user(spec)
         await self._room.check_static(wanted)
         connected = sum(each.network is Network.BRIDGE for each in wanted.values())
         if connected:
@@ -242,7 +245,6 @@ class Creation:
             await check_use(self._paths, wanted.like.app)
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)
-            check_user(wanted.like)
         if wanted.new:
             await services.check(wanted.like)
         if room:
