@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -180,10 +180,17 @@ class ChangeSets:
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""
+        return self._holds(rollout, container, lambda specs: specs.wanted)
+
+    def has_former(self, rollout: str, container: Container) -> bool:
+        """Whether a container has the spec that the rollout replaces."""
+        return self._holds(rollout, container, lambda specs: specs.former)
+
+    def _holds(self, rollout: str, container: Container, which: Callable[[Specs], Mapping[str, Any]]) -> bool:
         try:
             specs = self.of(rollout).members.get(container.name)
             spec = container.wanted
-            return specs is not None and spec is not None and holds(spec, specs.wanted)
+            return specs is not None and spec is not None and holds(spec, which(specs))
         except FleetError:
             return False
 

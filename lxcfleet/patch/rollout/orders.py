@@ -156,17 +156,9 @@ class Orders:
     async def undo(self) -> RolloutRecord:
         """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises
         FleetError."""
-        last = self.ledger.last
-        if last is None or last.kind is not RolloutKind.CHANGE:
-            raise WrongState(
-                "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
-                hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them"
-                if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
-            )  # fmt: skip
+        last, changed = await self._way_back()
         changes = self._change_sets.of(last.id)
         registry = self._fleet.registry
-        changed = [name for name in changes.members if name in registry and self._change_sets.has(last.id, registry[name])]
-        await self._change_sets.check_way_back(last.id, [registry[name] for name in changed])
         if not last.status.ended:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
@@ -185,10 +177,50 @@ class Orders:
                 if before is None and member.live:  # it got that at once, and can have it back so
                     await self._change_sets.put(rollout.id, container)
                 else:
-                    members[name] = replace(member, expected=expected, bake=0.0)
+                    # One that gets its restart at this moment has to have another one: its new spec may come with that.
+                    begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
+                    members[name] = replace(member, expected=expected, bake=0.0, live=member.live and not begun)
         self.refuse_second()  # another one may have begun meanwhile
         self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}")
         return await self._start(replace(rollout, members=members), dry_run=False)
+
+    async def _way_back(self) -> tuple[Rollout, list[str]]:
+        """The rollout that is undone, as it is in this moment, and whom it changed. All of these can have back what they had.
+        Raises FleetError.
+
+        It goes on while that is looked at, and may change others meanwhile: these are looked at, too.
+        """
+        first, checked = self._to_undo(), set[str]()
+        while True:
+            last = self._to_undo()
+            if last.id != first.id:
+                raise WrongState(
+                    "nothing is undone", why=f"another rollout, {last.id}, has begun meanwhile",
+                    hint="`lxcfleet rollout status` shows it; if it is the one to be undone, ask once more",
+                )  # fmt: skip
+            changed = self._changed(last)
+            fresh = [name for name in changed if name not in checked]
+            if not fresh:
+                return last, changed
+            await self._change_sets.check_way_back(last.id, [self._fleet.registry[name] for name in fresh])
+            checked.update(fresh)
+
+    def _to_undo(self) -> Rollout:
+        last = self.ledger.last
+        if last is not None and last.kind is RolloutKind.CHANGE:
+            return last
+        raise WrongState(
+            "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
+            hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them"
+            if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
+        )  # fmt: skip
+
+    def _changed(self, last: Rollout) -> list[str]:
+        """Those that have the spec of a rollout, and those that get it in this moment, as they are in its wave."""
+        registry, sets = self._fleet.registry, self._change_sets
+        begun = {member.name for member in last.by_phase(MemberPhase.RESTARTING)}
+        known = [registry[name] for name in sets.of(last.id).members if name in registry]
+        return [c.name for c in known if sets.has(last.id, c) or (c.name in begun and sets.has_former(last.id, c))]
 
     def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
         settings = policies.overridden(self._fleet.config.rollout, policy)

@@ -1,0 +1,139 @@
+"""`rollout undo` of a rollout that goes on while it is looked at whether its members can have back what they had."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.errors import WrongState
+from lxcfleet.patch.rollout import planner
+from lxcfleet.patch.rollout.change_sets import ChangeSets
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status
+from lxcfleet.spec.container.spec import Spec
+
+from .test_driver import World as Fleet
+
+
+class World:
+    """Containers that get another limit or command by a rollout, and what happens during the look."""
+
+    def __init__(self, directory: Path) -> None:
+        self.fleet = Fleet(directory, "a", "b", "c")
+        self.looked: list[str] = []
+        self.kept: list[Rollout] = []
+        self.meanwhile: list[Callable[[], object]] = []
+        """What happens during the looks, one after the other."""
+        changing = SimpleNamespace(check_there=self._look)
+        self.orders, self.ledger = self.fleet.orders, self.fleet.ledger
+        self.orders._change_sets = ChangeSets(self.fleet.paths, cast(Any, changing))
+        keep = self.ledger.keep
+
+        def note(rollout: Rollout) -> None:
+            keep(rollout)
+            self.kept.append(rollout)
+
+        cast(Any, self.ledger).keep = note
+        for name, box in self.fleet.boxes.items():
+            box.wanted = box.spec = cast(Any, Spec(name, first_id=1879048192, created="2026-01-01T00:00:00Z", pids=100))
+
+    async def _look(self, now: Spec, _: Spec) -> None:
+        self.looked.append(now.name)
+        await asyncio.sleep(0)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+
+    async def begin(self, **fields: Any) -> Rollout:
+        """Begin to change all containers."""
+        wanted = {name: replace(box.wanted, **fields) for name, box in self.fleet.boxes.items()}
+        await self.orders.begin_change(wanted, {})
+        assert self.ledger.last is not None
+        return self.ledger.last
+
+    def wave(self, *names: str, given: bool = True, **fields: Any) -> None:
+        """The driver begins a wave, and these have their specs already if ``given``."""
+        assert self.ledger.last is not None
+        self.ledger.keep(planner.begin_wave(self.ledger.last, names))
+        for name in names if given else ():
+            box = self.fleet.boxes[name]
+            box.wanted = replace(box.wanted, **fields)
+
+    def undone(self) -> Rollout:
+        """The rollout that was undone, as it ended."""
+        return [each for each in self.kept if each.status is Status.ABORTED][-1]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_what_is_changed_during_the_look_is_taken_back_too_and_nothing_older_is_written_down(world: World) -> None:
+    async def run() -> None:
+        first = await world.begin(pids=200)
+        world.wave("a", pids=200)
+        world.meanwhile = [lambda: world.wave("b", pids=200)]
+        await world.orders.undo()
+        assert world.ledger.last is not None
+        assert set(world.ledger.last.members) == {"a", "b"}
+        assert world.ledger.last.undoes == first.id
+
+    asyncio.run(run())
+    assert world.looked == ["a", "b"]
+    ended = world.undone()
+    assert (ended.wave, ended.members["b"].phase) == (2, MemberPhase.RESTARTING)
+
+
+def test_a_rollout_that_begins_during_the_look_is_not_touched(world: World) -> None:
+    others: list[Rollout] = []
+
+    def another() -> None:
+        assert world.ledger.last is not None
+        world.ledger.keep(planner.end(world.ledger.last, Status.DONE, "now"))
+        others.append(replace(world.ledger.last, id="another", status=Status.RUNNING))
+        world.ledger.keep(others[0])
+
+    async def run() -> None:
+        await world.begin(pids=200)
+        world.wave("a", pids=200)
+        world.meanwhile = [another]
+        with pytest.raises(WrongState, match="nothing is undone") as refused:
+            await world.orders.undo()
+        assert "another" in refused.value.why
+
+    asyncio.run(run())
+    assert world.ledger.last == others[0]
+
+
+def test_one_that_gets_its_spec_in_this_moment_is_restarted_on_its_former_one(world: World) -> None:
+    """A wave has begun, and its specs are being written."""
+
+    async def run() -> None:
+        await world.begin(command=("/bin/other",))
+        world.wave("a", given=False)
+        await world.orders.undo()
+        assert world.ledger.last is not None
+        assert {name: member.live for name, member in world.ledger.last.members.items()} == {"a": False}
+
+    asyncio.run(run())
+
+
+def test_one_that_somebody_else_changed_since_is_none_of_the_rollout(world: World) -> None:
+    """Its wave was aborted, and the daemon killed before it was seen how it went."""
+
+    async def run() -> None:
+        await world.begin(pids=200)
+        world.wave("a", pids=200)
+        world.wave("b", given=False)
+        world.fleet.boxes["b"].wanted = replace(world.fleet.boxes["b"].wanted, pids=300)
+        world.orders.abort()
+        await world.orders.undo()
+        assert world.ledger.last is not None
+        assert set(world.ledger.last.members) == {"a"}
+
+    asyncio.run(run())
