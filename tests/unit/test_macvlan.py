@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import macvlan
+from lxcfleet.launcher.children import networks
+from lxcfleet.launcher.items.network import RejoinItem
+from lxcfleet.paths import Paths
 
 
 class Kernel:
@@ -26,10 +31,14 @@ class Kernel:
         self.failing: dict[str, int] = {}
         """Errors of calls, by the call."""
         self.was_up: list[str] = []
+        self.calls: list[str] = []
+        """Those that change something."""
 
     def _fail(self, call: str) -> None:
         if call in self.failing:
             raise NetlinkError(self.failing[call], os.strerror(self.failing[call]))
+        if call != "lookup":
+            self.calls.append(call)
 
     def link_lookup(self, ifname: str) -> list[int]:
         self._fail("lookup")
@@ -61,11 +70,11 @@ class Kernel:
         found = [self.links[ifname]] if ifname in self.links else []
         return [SimpleNamespace(get_nested=lambda *_, kind=each["kind"]: kind) for each in found]
 
-    def addr(self, command: str, **_: Any) -> None:
-        self._fail(f"addr {command}")
+    def addr(self, command: str, *, address: str, **_: Any) -> None:
+        self._fail(f"addr {command} {address}")
 
-    def route(self, command: str, **_: Any) -> None:
-        self._fail(f"route {command}")
+    def route(self, command: str, *, gateway: str, **_: Any) -> None:
+        self._fail(f"route {command} {gateway}")
 
 
 @pytest.fixture
@@ -89,19 +98,53 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
 MAC = "06:0a:0b:0c:0d:0e"
 
 
-@pytest.mark.parametrize("call", ["lookup", "addr add", "link set", "route add"])
+CARD = macvlan.Card(
+    "web1", 1, 1.0, "eth9", MAC, False, "192.0.2.5/24", "192.0.2.255", "192.0.2.1", "2001:db8::5/64", "2001:db8::1"
+)
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["lookup", "addr add 192.0.2.5", "addr add 2001:db8::5", "link set", "route add 192.0.2.1", "route add 2001:db8::1"],
+)
 def test_half_an_interface_is_taken_away_again(kernel: Kernel, call: str) -> None:
     """It counted as mended, and the container had no address, or no way out."""
     kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
     kernel.failing[call] = errno.ENOMEM
-    card = macvlan.Card("web1", 1, 1.0, "eth9", MAC, False, "192.0.2.5/24", "192.0.2.255", "192.0.2.1")
     with pytest.raises(HostError):
-        macvlan._set_up(card)
+        macvlan._set_up(CARD)
     assert "eth0" not in kernel.links
     kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
     kernel.failing.clear()
-    macvlan._set_up(card)
+    macvlan._set_up(CARD)
     assert kernel.links["eth0"]["state"] == "up"
+
+
+def test_an_interface_has_its_addresses_before_it_is_up(kernel: Kernel) -> None:
+    """What was broken off after it was made, and before it had its IPv6 address, was never mended."""
+    kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
+    macvlan._set_up(CARD)
+    assert kernel.calls == [
+        "addr add 192.0.2.5", "addr add 2001:db8::5", "link set", "route add 192.0.2.1", "route add 2001:db8::1"
+    ]  # fmt: skip
+
+
+def test_a_route_that_a_router_gave_meanwhile_stays(kernel: Kernel) -> None:
+    kernel.links["eth0"] = {"kind": "macvlan", "address": MAC}
+    kernel.failing["route add 2001:db8::1"] = errno.EEXIST
+    macvlan._set_up(CARD)
+    assert kernel.links["eth0"]["state"] == "up"
+
+
+def test_a_container_is_given_all_of_its_interface_in_one_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two could be broken off between them: then it had an interface, and nobody gave it the rest."""
+    cards: list[macvlan.Card] = []
+    monkeypatch.setattr(macvlan, "rejoin", cards.append)
+    answer, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with answer, reply:
+        networks.rejoin([cast(RejoinItem, CARD._asdict())], reply, Paths())
+        assert json.loads(answer.recv(9000))["error"] is None
+    assert cards == [CARD]
 
 
 PLACE = macvlan.Place("eth9", 0, "eth9", "fleet", "eth9", MAC)

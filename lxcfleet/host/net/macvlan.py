@@ -50,6 +50,8 @@ class Card(NamedTuple):
     address: str
     broadcast: str
     gateway: str
+    address6: str
+    gateway6: str
 
 
 @contextlib.contextmanager
@@ -184,9 +186,24 @@ def _set_up(card: Card) -> None:
             if card.address:
                 address, _, length = card.address.partition("/")
                 netlink.addr("add", index=index, address=address, prefixlen=int(length), broadcast=card.broadcast)
+            if card.address6:
+                address, _, length = card.address6.partition("/")
+                netlink.addr("add", family=socket.AF_INET6, index=index, address=address, prefixlen=int(length))
             netlink.link("set", index=index, state="up")
             if card.gateway:
                 netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", gateway=card.gateway, oif=index)
+            if card.gateway6:
+                with _there_already():  # a router has told of itself
+                    netlink.route("add", family=socket.AF_INET6, dst="::/0", gateway=card.gateway6, oif=index)
         except (NetlinkError, OSError):
             _remove(netlink, _INSIDE)  # with half a one it would count as connected
+            raise
+
+
+@contextlib.contextmanager
+def _there_already() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
             raise

@@ -133,14 +133,12 @@ def leave_uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
 
 def rejoin(items: list[RejoinItem], reply: Reply, _: Paths) -> None:
     """Give containers their interfaces on a network of the host's again."""
-    from lxcfleet.host.net import card6, macvlan
+    from lxcfleet.host.net import macvlan
 
     failure = None
     for item in items:
         try:
-            macvlan.rejoin(macvlan.Card(**{key: item[key] for key in macvlan.Card._fields}))  # type: ignore[literal-required]
-            if item["address6"]:
-                card6.give(item["name"], item["pid"], item["began"], item["address6"], item["gateway6"])
+            macvlan.rejoin(macvlan.Card(**item))
         except FleetError as error:
             failure = failure or error
     answer(reply, "rejoin", failure)
