@@ -52,7 +52,7 @@ class Booted:
             return
         words: dict[str, str] = {}
         risky = {}
-        for name in names:
+        for name in filter(self._is_on_host, names):
             base = reconcile.last_base(self._paths, name)
             if base not in words:
                 words[base] = self._changes(name, present)
@@ -60,6 +60,11 @@ class Booted:
                 risky[name] = words[base]
         self._since = time.time()
         self._keep(risky)
+
+    def _is_on_host(self, name: str) -> bool:
+        """Whether a boot brings it what changed on the host: what is on a generation keeps that."""
+        wanted = self._registry[name].wanted
+        return wanted is not None and not wanted.generation
 
     def _changes(self, name: str, present: Mapping[str, str]) -> str:
         """What changed since the last start of the container; empty: nothing, or it is not known."""

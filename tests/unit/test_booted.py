@@ -11,6 +11,7 @@ import pytest
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers.exits import Exit
+from lxcfleet.containers.restarts import FRESH
 from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.paths import Paths
@@ -43,7 +44,10 @@ class World:
 
     def _box(self, name: str) -> Any:
         self.paths.container(name).directory.mkdir(parents=True)
-        return SimpleNamespace(name=name, running=None, busy=None, exit=None, state=State.STOPPED, resting=False)
+        return SimpleNamespace(
+            name=name, running=None, busy=None, exit=None, state=State.STOPPED, resting=False, foreground=None,
+            wanted=SimpleNamespace(generation=0), course=FRESH, lack=None, unseen=False, backs_off=False,
+        )  # fmt: skip
 
     def anew(self) -> Booted:
         """As another daemon has it."""
@@ -105,4 +109,15 @@ def test_a_damaged_note_is_none(world: World) -> None:
     world.paths.booted.write_text("{")
     world.ends("a")
     world.anew().settle(WELL)
+    assert world.down() == set()
+
+
+def test_what_is_on_a_generation_was_brought_nothing(world: World) -> None:
+    """Its base is another one than the host's present root, at each boot."""
+    world.boxes["a"].wanted.generation = 3
+    world.boxes["b"].wanted = None  # its spec can't be read
+    world.booted.booting(world.boxes)
+    world.ends("a")
+    world.ends("b")
+    world.booted.settle(WELL)
     assert world.down() == set()
