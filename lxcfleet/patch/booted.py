@@ -42,6 +42,10 @@ class Booted:
         self._paths, self._registry, self._fallen, self._healthy_seconds = paths, registry, fallen, healthy_seconds
         self._status = status
         self._since, self._risky = _read(paths.booted)
+        self._told: set[str] = set()
+        """Those whose fall could not be noted."""
+        self._unsaved = False
+        """Whether the file says something else than what is known, as it could not be written."""
 
     def booting(self, names: Iterable[str]) -> None:
         """The host has booted, and these are about to be started."""
@@ -75,35 +79,44 @@ class Booted:
 
     def settle(self, well_seconds: float) -> None:
         """Note those that failed since as fallen, and forget those that were healthy for so long, or are gone."""
-        if not self._risky:
+        if not self._risky and not self._unsaved:
             return
         chosen = {name: self._registry[name] for name in self._risky if name in self._registry}
         failed = {name for name, container in chosen.items() if self._failed(container)}
-        for name in failed:
-            container = chosen[name]
-            ended = "" if container.exit is None else f": {container.exit.words}"
-            why = f"it failed in its first run after the boot of the host{ended}; packages that changed: {self._risky[name]}"
-            try:
-                self._fallen.note(container, why, now())
-            except OSError as error:
-                log.warning("%s: that a patch took it down can't be noted: %s", name, error.strerror)
-                return
-            log.warning("%s: %s", name, why)
+        noted = {name for name in failed if self._note(chosen[name], self._risky[name])}
         well = {name for name, container in chosen.items() if self._healthy_seconds(container) >= well_seconds}
-        self._keep({name: words for name, words in self._risky.items() if name in chosen and name not in failed | well})
+        self._keep({name: words for name, words in self._risky.items() if name in chosen and name not in noted | well})
+
+    def _note(self, container: Container, words: str) -> bool:
+        """Note its fall; returns whether that is on disk. If not, it is tried again, and told once."""
+        ended = "" if container.exit is None else f": {container.exit.words}"
+        why = f"it failed in its first run after the boot of the host{ended}; packages that changed: {words}"
+        try:
+            self._fallen.note(container, why, now())
+        except OSError as error:
+            if container.name not in self._told:
+                log.warning("%s: that a patch took it down can't be noted: %s", container.name, error.strerror)
+            self._told.add(container.name)
+            return False
+        log.warning("%s: %s", container.name, why)
+        return True
 
     def _failed(self, container: Container) -> bool:
         ended = container.exit is not None and not container.exit.asked and container.exit.at >= self._since
         return container.busy is None and container.state is State.FAILED and ended
 
     def _keep(self, risky: dict[str, str]) -> None:
-        if risky == self._risky:
+        if risky == self._risky and not self._unsaved:
             return
         self._risky = risky
         try:
             tree.write(self._paths.booted, json.dumps({"since": self._since, "containers": risky}))
         except OSError as error:
-            log.warning("which containers the boot brought a patch can't be noted: %s", error.strerror)
+            if not self._unsaved:
+                log.warning("which containers the boot brought a patch can't be noted: %s", error.strerror)
+            self._unsaved = True
+        else:
+            self._unsaved = False
 
 
 def _read(file: Path) -> tuple[float, dict[str, str]]:

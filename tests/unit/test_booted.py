@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers.exits import Exit
 from lxcfleet.containers.restarts import FRESH
+from lxcfleet.host.kernel import tree
 from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.paths import Paths
@@ -97,6 +100,46 @@ def test_what_was_well_after_the_boot_and_fails_later_failed_by_itself(world: Wo
     world.ends("b")
     world.booted.settle(WELL)
     assert world.down() == {"b"}
+
+
+def test_a_full_disk_keeps_one_from_being_noted_and_no_other_from_being_proven(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def note(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    world.booted.booting(world.boxes)
+    world.ends("a")
+    world.well["b"] = WELL
+    with monkeypatch.context() as patch:
+        patch.setattr(world.fallen, "note", note)
+        for _ in range(3):
+            world.booted.settle(WELL)
+    assert caplog.text.count("can't be noted") == 1
+    world.well.clear()
+    world.ends("b")
+    world.anew().settle(WELL)
+    assert world.down() == {"a"}  # as there is room again; the other one was well
+
+
+def test_what_could_not_be_written_down_is_tried_again_and_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    world.booted.booting(world.boxes)
+    world.well = {"a": WELL, "b": WELL}
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "write", write)
+        for _ in range(3):
+            world.booted.settle(WELL)
+    assert caplog.text.count("can't be noted") == 1
+    world.booted.settle(WELL)
+    world.well.clear()
+    world.ends("a")
+    world.anew().settle(WELL)
+    assert world.down() == set()
 
 
 def test_without_a_boot_nothing_is_a_fall(world: World) -> None:
