@@ -1,10 +1,13 @@
 """A look at what changed in the host's root finds what a look at all of it would find."""
 
+import errno
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Container, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +24,7 @@ from lxcfleet.paths import Paths
 
 from .mask_tree import put, small_host
 
+REAL_SCANDIR = os.scandir
 PLAN = {"/": Directory(Owner(0o755)), "/c": Directory(Owner(0o755), opaque=True)}
 SHOWN = "/a/b"
 NAMES = ("a", "b", "c")
@@ -107,6 +111,68 @@ def test_a_look_at_the_changes_finds_what_a_look_at_everything_finds(
             assert sorted(again, key=lambda each: each.path) == sorted(former, key=lambda each: each.path)
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_what_can_not_be_looked_at_stays_private(
+    base: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As a FUSE mount of another user, of which not even root sees the status."""
+    put(base, "data/public/file")
+    put(base, "data/known/secret", mode=0o600)
+    first = sweep.sweep(Tree(base), {})
+    assert [each.path for each in first] == ["/data/known/secret"]
+    closed = {str(base / "data/public"), str(base / "data/known")}
+    real = os.lstat
+
+    def refuse(path: str) -> os.stat_result:
+        if any(f"{path}/".startswith(f"{each}/") for each in closed):
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "scandir", lambda handle: Entries(handle, closed, code))
+    expected = {sweep.Private(f"/data/{name}", False, f"unreadable: {os.strerror(code)}") for name in ("public", "known")}
+    changed = Changes(itself=frozenset({"/data/public"}))
+    assert set(sweep.sweep_again(Tree(base), {}, ["/data/known/secret"], changed)) == expected
+    assert set(sweep.sweep(Tree(base), {})) == expected
+    monkeypatch.undo()
+    assert sweep.sweep_again(Tree(base), {}, ["/data/public", "/data/known"], Changes()) == first
+
+
+class Entries:
+    """The entries of a directory, of which some have no status; os.scandir."""
+
+    def __init__(self, handle: int, closed: Container[str], code: int) -> None:
+        self._found, self._closed, self._code = REAL_SCANDIR(handle), closed, code
+        self._directory = os.readlink(f"/proc/self/fd/{handle}")
+
+    def __enter__(self) -> Iterator[object]:
+        return map(self._entry, self._found)
+
+    def __exit__(self, *_: object) -> None:
+        self._found.close()
+
+    def _entry(self, entry: "os.DirEntry[str]") -> object:
+        if f"{self._directory}/{entry.name}" not in self._closed:
+            return entry
+
+        def refuse(**_: object) -> os.stat_result:
+            raise OSError(self._code, os.strerror(self._code))
+
+        return SimpleNamespace(name=entry.name, is_symlink=lambda: False, stat=refuse)
+
+
+def test_a_directory_that_can_not_be_listed_to_its_end_counts_as_private(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Entries):
+        def _entry(self, entry: "os.DirEntry[str]") -> object:
+            if self._directory.endswith("/data"):
+                raise OSError(errno.EIO, "Input/output error")
+            return entry
+
+    put(base, "data/file")
+    monkeypatch.setattr(os, "scandir", lambda handle: Failing(handle, (), errno.EIO))
+    assert sweep.sweep(Tree(base), {}) == [sweep.Private("/data", True, "unreadable: Input/output error")]
+
+
 # -- the record -----------------------------------------------------------------------------------------
 
 
@@ -141,8 +207,9 @@ def since(own: Paths, *inside: str) -> Since:
 
 def test_only_what_changed_is_looked_at(own: Paths, base: Path, whole: list[str]) -> None:
     build.ensure(own, root=base)
-    put(base, "usr/lib/new-secret", mode=0o600)
-    put(base, "usr/lib/new", mode=0o644)
+    for name, mode in (("new-secret", 0o600), ("new", 0o644)):
+        (base / "usr/lib" / name).touch()
+        (base / "usr/lib" / name).chmod(mode)
     assert build.ensure(own, root=base, force=True, since=since(own, "/usr/lib"))
     assert len(whole) == 1
     assert build.hidden(own, "/usr/lib/new-secret", base)
@@ -150,12 +217,28 @@ def test_only_what_changed_is_looked_at(own: Paths, base: Path, whole: list[str]
     assert build.is_current(own, base)
 
 
-def test_what_the_kernel_did_not_tell_is_seen_in_a_watched_directory(own: Paths, base: Path, whole: list[str]) -> None:
+def test_everything_is_looked_at_if_a_watched_directory_shows_what_the_kernel_did_not_tell(
+    own: Paths, base: Path, whole: list[str]
+) -> None:
     build.ensure(own, root=base)
-    put(base, "etc/secret-of-nobody", mode=0o600)
+    put(base, "etc/program/deep/secret-of-nobody", mode=0o600)
     assert build.ensure(own, root=base, force=True, since=since(own))
+    assert len(whole) == 2
+    assert build.hidden(own, "/etc/program/deep/secret-of-nobody", base)
+
+
+def test_watched_directories_that_went_or_are_looked_at_anyway_are_no_reason_for_more(
+    own: Paths, base: Path, whole: list[str]
+) -> None:
+    put(base, "opt/program/etc/file")
+    put(base, "opt/former/file")
+    build.ensure(own, root=base)
+    put(base, "opt/program/etc/secret", mode=0o600)
+    shutil.rmtree(base / "opt/former")
+    changes = Changes(inside=frozenset({"/opt"}), below=frozenset({"/opt"}))
+    assert build.ensure(own, root=base, force=True, since=Since(stamp(str(own.mask_record)), changes))
     assert len(whole) == 1
-    assert build.hidden(own, "/etc/secret-of-nobody", base)
+    assert build.hidden(own, "/opt/program/etc/secret", base)
 
 
 @pytest.mark.parametrize("reason", ["another look", "other rules", "a former version", "what is kept"])
@@ -269,6 +352,47 @@ def test_a_private_file_may_have_names_that_clones_see(
     """The kernel tells one of its names. Of a new file it told each as it came."""
     born = None if age is None else time.time() - age
     assert fresh._is_doubtful(path.replace("LXC", str(own.lxc)), born) is doubtful
+
+
+class Clock:
+    """The wall clock and the monotonic one, in place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.passed, self.set = 1000.0, 1e9
+
+    def time(self) -> float:
+        return self.set + self.passed
+
+    def monotonic(self) -> float:
+        return self.passed
+
+
+@pytest.mark.parametrize("noticed", ["before the look", "at the look"])
+def test_births_are_not_believed_after_the_clock_was_set_back(
+    own: Paths, base: Path, kernel: FakeWatch, monkeypatch: pytest.MonkeyPatch, noticed: str
+) -> None:
+    """A file of before that may seem younger than the last look."""
+    clock = Clock()
+    monkeypatch.setattr("lxcfleet.base.mask.freshness.time", clock)
+    fresh = Freshness(own, base)
+    clock.passed += 10
+    fresh.take_note()
+    born = clock.time()
+    clock.passed += 1
+    clock.set -= 60
+    if noticed == "before the look":
+        fresh.take_note()
+    for _ in range(2):  # the step is remembered longer than until the next look
+        fresh.looking()
+        fresh.looked()
+        clock.passed += 20
+    clock.passed += 40
+    assert fresh._began < born < clock.time()
+    assert fresh._is_doubtful("/home/alice/key", born)
+    new = clock.time()
+    clock.passed += 5
+    assert not fresh._is_doubtful("/home/alice/key", new)
+    assert kernel.told == []
 
 
 @pytest.mark.parametrize("trouble", ["overflow", "too many", "somebody looked"])

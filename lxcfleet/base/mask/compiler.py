@@ -75,17 +75,29 @@ def _look(
 ) -> tuple[list[Private], Look]:
     """Sweep the base; only what changed, if that passes over the same as before."""
     visited: Stamps = {}
-    if since is None or since[0].settled != passed:
+    present: Stamps = {}
+    if since is not None:
+        present = {path: stamp(tree.outside(path) or "/") for path in since[0].swept}
+    if since is None or since[0].settled != passed or _untold(since, present):
         found = sweep(tree, first, exempt=exempt, mounts=mounts, visited=visited)
     else:
         former, changes = since
-        present = {path: stamp(tree.outside(path) or "/") for path in former.swept}
-        # The kernel told all that came. What it did not tell and is seen here all the same is looked at as well.
-        other = {path for path, known in former.swept.items() if present[path] != known}
-        changes = replace(changes, inside=changes.inside | other)
         found = sweep_again(tree, first, former.private, changes, exempt=exempt, mounts=mounts, visited=visited)
         visited = {path: found_now for path, found_now in present.items() if found_now is not None} | visited
     return found, Look(visited, sorted(each.path for each in found), passed)
+
+
+def _untold(since: tuple[Look, Changes], present: Stamps) -> set[str]:
+    """The watched directories that changed though the kernel did not tell that files came into them. More may have come there
+    and elsewhere than a look at their entries would find."""
+    former, changes = since
+    return {
+        path
+        for path, known in former.swept.items()
+        if present[path] not in (known, None)
+        and path not in changes.inside
+        and changes.below.isdisjoint(parents(path))  # all below these is looked at
+    }
 
 
 def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> dict[str, Entry]:

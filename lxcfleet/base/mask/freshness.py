@@ -17,6 +17,8 @@ from lxcfleet.paths import Paths
 
 MOST = 5000
 """As many changed paths are kept. To look at more of them is not much quicker than to look at everything."""
+_STEP = 0.01
+"""In seconds. By less, the wall clock is not set back, but compared inaccurately."""
 
 
 class Freshness:
@@ -36,6 +38,10 @@ class Freshness:
         """The changes since the last look that matter, as ``Watch.changed`` tells them; None: not all are known."""
         self._began = 0.0
         """When the last look began, in seconds since the epoch."""
+        self._clock = _clock()
+        """What the wall clock was ahead of the monotonic one when it was last compared."""
+        self._ahead = 0.0
+        """As far as the wall clock had come before it was set back. What was born until then may be older than it seems."""
         self._looks = False
         """Whether a look is under way: what matters follows from what it finds, so all changes are kept."""
         self._view: build.View | None = None
@@ -50,6 +56,7 @@ class Freshness:
     def take_note(self) -> None:
         """Empty the kernel's queue, whose length is limited. Call this now and then."""
         with self._lock:
+            self._compare_clocks()
             parts = mounts.parts() if self._root == Path("/") else {}
             if self._watched != parts:
                 self._begin(parts)
@@ -88,7 +95,13 @@ class Freshness:
         """
         if path.startswith((f"{self._paths.lxc}/", f"{self._paths.state}/")):
             return path.startswith(f"{self._paths.generations}/")
-        return born is None or not self._began <= born <= time.time()
+        return born is None or not max(self._began, self._ahead) <= born <= time.time()
+
+    def _compare_clocks(self) -> None:
+        """Notice if the wall clock was set back, by which births are noted."""
+        former, self._clock = self._clock, _clock()
+        if self._clock < former - _STEP:
+            self._ahead = max(self._ahead, former + time.monotonic() + _STEP)
 
     def _note(self, path: str, inside: bool, directory: bool) -> bool:
         """Keep a change that matters; returns whether there are too many."""
@@ -104,6 +117,7 @@ class Freshness:
         with self._lock:
             since = None if self._changed is None else Since(self._record, _changes(self._changed))
             self._changed = set() if self._watches else None
+            self._compare_clocks()
             self._looks, self._began = True, time.time()
         return since
 
@@ -123,6 +137,10 @@ class Freshness:
         """Note that this look failed."""
         with self._lock:
             self._looks, self._changed = False, None
+
+
+def _clock() -> float:
+    return time.time() - time.monotonic()
 
 
 def _changes(changed: set[tuple[str, bool, bool]]) -> Changes:

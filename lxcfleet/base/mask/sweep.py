@@ -136,12 +136,16 @@ class _Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.found.append(Private(directory, True, f"unreadable: {error.strerror}"))
+                self._unreadable(directory, error, directory=True)
                 continue
             try:
                 if self._visited is not None and place == places[0]:
                     self._visited[directory] = stamp(handle)
                 self.look(handle, directory, seen)
+            except FileNotFoundError:  # it went meanwhile
+                continue
+            except OSError as error:
+                self._unreadable(directory, error, directory=True)
             finally:
                 os.close(handle)
 
@@ -157,16 +161,28 @@ class _Search:
 
     def judge_at(self, path: str) -> None:
         """Judge what is at a path, if the search comes there."""
+        if path in self._settled or not self.enters(parent(path)):
+            return
         mode = self._mode(path)
-        if mode is not None and not stat.S_ISLNK(mode) and path not in self._settled and self.enters(parent(path)):
+        if mode is not None and not stat.S_ISLNK(mode):
             self._judge(path, mode)
 
     def _mode(self, path: str) -> int | None:
+        """The mode of what is at a path to which the search comes; None if nothing is there, or it can't be looked at. The
+        latter is found, unless the search passes over it."""
         # Not from what the tree remembers: it may have been asked before the change.
         try:
             return os.lstat(self._tree.outside(path) or "/").st_mode
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if path not in self._settled:
+                self._unreadable(path, error)
+            return None
+
+    def _unreadable(self, path: str, error: OSError, *, directory: bool = False) -> None:
+        """``directory``: whether it is known to be one, and so may be looked at to make an empty one in its place."""
+        self.found.append(Private(path, directory, f"unreadable: {error.strerror}"))
 
     def look(self, handle: int, directory: str, seen: set[str] | None = None) -> None:
         """Judge the entries of one directory. Runs 150,000 times over: the common case comes first.
@@ -181,11 +197,16 @@ class _Search:
                     if entry.name in seen:
                         continue
                     seen.add(entry.name)
-                if entry.is_symlink() or path in settled:
+                if path in settled:
                     continue
                 try:
+                    if entry.is_symlink():
+                        continue
                     mode = entry.stat(follow_symlinks=False).st_mode
                 except FileNotFoundError:
+                    continue
+                except OSError as error:  # a FUSE mount of another user answers not even root
+                    self._unreadable(path, error)
                     continue
                 if stat.S_ISREG(mode) and mode & stat.S_IROTH and path not in mounts:
                     continue

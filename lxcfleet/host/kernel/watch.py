@@ -33,9 +33,13 @@ _EVENT = struct.Struct("=IBBHQii")
 """struct fanotify_event_metadata: length, version, reserved, length of itself, mask, descriptor, pid."""
 _HANDLE = 12
 """Bytes of an information record before its file handle: struct fanotify_event_info_fid."""
+_HANDLE_HEAD = 8
+"""Bytes of struct file_handle before the handle itself. The record of a handle that the kernel could not make is shorter."""
 _BUFFER = 1 << 16
 _UNKNOWN = ""
 """Instead of a path: the kernel does not tell it, or not all of them."""
+_DELETED = " (deleted)"
+"""The kernel tells a removed name with this at its end. So may a name end that somebody gave."""
 
 
 class Watch:
@@ -78,12 +82,15 @@ class Watch:
         other users can't read and that has several names does, as its other names are not known.
         """
         found = False
-        seen: set[tuple[bytes, int]] = set()
         while True:
             try:
                 events = os.read(self._descriptor, _BUFFER)
             except BlockingIOError:
                 return found
+            except OSError:  # events may be lost
+                return True
+            # Only of what was read at once: the file may have changed again after it was asked for an event read before.
+            seen: set[tuple[bytes, int]] = set()
             position = 0
             while position < len(events) and not found:
                 length, _, _, own, mask, _, _ = _EVENT.unpack_from(events, position)
@@ -104,46 +111,64 @@ class Watch:
 
     def _path(self, handle: bytes) -> str | None:
         """The present path of a file; open_by_handle_at(2). None: it is gone, or not below the top. ``_UNKNOWN``: other users
-        can't read it, and it has several names; or the kernel has forgotten where it is, and tells only that it is a file.
+        can't read it, and it has names that are not told; or the kernel has forgotten where it is, and tells only that it is
+        a file; or it can't be asked now.
 
         Any user can make directories whose path is longer than the kernel tells; then this is the path of the nearest
         directory above that is short enough, or for another file ``_UNKNOWN``.
         """
+        if len(handle) < _HANDLE_HEAD:
+            return _UNKNOWN
         buffer = ctypes.create_string_buffer(handle, len(handle))
         descriptor = _libc.open_by_handle_at(self._top, buffer, os.O_PATH | os.O_CLOEXEC)
         if descriptor < 0:
-            return None
+            # Another failure, as a lack of descriptors or memory, does not tell that the file is gone.
+            return None if ctypes.get_errno() in (errno.ESTALE, errno.ENOENT) else _UNKNOWN
         try:
             status = os.fstat(descriptor)
-            while (path := _told(descriptor)) == _UNKNOWN:
-                try:
-                    above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
-                except OSError:
-                    return _UNKNOWN
+            while (told := _told(descriptor)) == _UNKNOWN:
+                above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = above
-            if path == "/" and not stat.S_ISDIR(status.st_mode):
-                return _UNKNOWN
-            several = stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not status.st_mode & stat.S_IROTH
-            if several and self._doubtful(self._prefix + path, syscalls.born(descriptor)):
-                return _UNKNOWN
-            return self._prefix + path if not self._prefix or self._has(path, descriptor) else None
+            return self._place(descriptor, told, status)
+        except OSError:
+            return _UNKNOWN
         finally:
             os.close(descriptor)
 
-    def _has(self, path: str, descriptor: int) -> bool:
-        """Whether the file is at that path below the top: for a bind mount, the kernel watches all of its file system."""
+    def _place(self, descriptor: int, told: str, status: os.stat_result) -> str | None:
+        """What ``_path`` returns for a file of that status, for which the kernel told the path of what is open."""
+        if told == "/" and not stat.S_ISDIR(status.st_mode):
+            return _UNKNOWN
+        path, names = told, status.st_nlink
+        if told.endswith(_DELETED):
+            present = os.fstat(descriptor)
+            if not self._is_at(told, present):
+                if present.st_nlink == 0:
+                    return None
+                if stat.S_ISDIR(present.st_mode):
+                    return _UNKNOWN
+                # A name that is open stays known after its removal, and may be told though the file has another one.
+                path, names = told.removesuffix(_DELETED), names + 1
+        several = stat.S_ISREG(status.st_mode) and names > 1 and not status.st_mode & stat.S_IROTH
+        if several and self._doubtful(self._prefix + path, syscalls.born(descriptor)):
+            return _UNKNOWN
+        return self._prefix + path if not self._prefix or self._is_at(path, os.fstat(descriptor)) else None
+
+    def _is_at(self, path: str, status: os.stat_result) -> bool:
+        """Whether the file of that status is at that path below the top. For a bind mount, the kernel watches all of its file
+        system."""
         try:
             found = os.stat(path.lstrip("/") or ".", dir_fd=self._top, follow_symlinks=False)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        return found.st_ino == os.fstat(descriptor).st_ino
+        return os.path.samestat(found, status)
 
 
 def _told(descriptor: int) -> str:
     """The path that the kernel tells for a descriptor; ``_UNKNOWN`` if it is too long."""
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+        return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
