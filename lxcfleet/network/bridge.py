@@ -26,6 +26,7 @@ from lxcfleet.network.leases import Leases
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules import rules
+from lxcfleet.network.rules.rules import Behind
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
@@ -67,6 +68,8 @@ class Bridge:
         self._losses = 0
         """How often our rules went away, whoever removed them."""
         self._route6 = False
+        self._behind: Behind | None = None
+        """What the rules say of the programs that the name server asks."""
         self._switches = inspection.Switches()
         self._ports: dict[str | None, list[str]] = {None: []}
         """The ports of containers by further bridge, as they were set up; None: those of the fleet's own."""
@@ -103,18 +106,18 @@ class Bridge:
         for spec in self._context.specs():
             ports.setdefault(spec.further_bridge, []).append(spec.port)
         wanted, guests, route6 = self._publishing.wanted(), self._admission.wanted(), sysctl.routes_ipv6()
+        behind = await _behind(settings, gateway)
         self._watch_rules()
         losses = self._losses
         if subnet is None:
             leased = self._leases.admitted(await self._leases.seen())
-            joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6)
+            joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6, behind=behind)
             await self._context.ask(JOIN, joining)
         else:
-            behind = name_server.behind(subnet.gateway.ip)
             ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6, behind=behind)
             await self._context.ask(NETWORK, ask)
         records.record(self._context.paths, settings)
-        self._route6, self._ports = route6, ports
+        self._route6, self._behind, self._ports = route6, behind, ports
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
         for container in self._context.running():
@@ -252,7 +255,8 @@ class Bridge:
         faults = await self._faults()
         if not self._flushed:  # the rules come before the switches, see sysctl.route_localhost
             faults += self._switch_on()
-        if not self._context.up or faults or self._route6 != sysctl.routes_ipv6():
+        behind = await _behind(settings, gateway)  # another one, if dnsmasq was installed since
+        if not self._context.up or faults or self._route6 != sysctl.routes_ipv6() or self._behind != behind:
             self._context.up = False
             await self.ensure()
             self._cut_off = False
@@ -303,3 +307,11 @@ class Bridge:
         if self._context.up and not self._flushed:
             self._flushed = True
             self._repair_soon.kick()
+
+
+async def _behind(settings: NetworkSettings, gateway: IPv4Address | None) -> Behind | None:
+    """The programs that the name server asks, if there is to be one. In a thread, as the host's users may be in a directory
+    service."""
+    if not settings.dns or gateway is None:
+        return None
+    return await asyncio.to_thread(name_server.behind, gateway)

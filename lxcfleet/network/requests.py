@@ -55,10 +55,13 @@ def lan(
     leased: Sequence[str],
     *,
     route6: bool,
+    behind: Behind | None,
 ) -> JoinItem:
-    """For the operator's bridge. ``leased``: elements of the set of addresses that were given, see network.lan."""
+    """For the operator's bridge. ``leased``: elements of the set of addresses that were given, see network.lan.
+
+    ``behind``: see rules.render."""
     bridge = settings.bridge
-    ruleset = rules.resume_names(bridge) + other_bridge.render(bridge, published, route6=route6)
+    ruleset = rules.resume_names(bridge) + other_bridge.render(bridge, published, route6=route6, behind=behind)
     ruleset += other_bridge.render_bridge(bridge, guard=settings.guard, ipv6=settings.ipv6 != OFF)
     ruleset += guard.admit(bridge, guests) + other_bridge.change_leases(bridge, leased, [])
     return {"bridge": bridge, "ports": ports, "rules": ruleset, "forward": bool(published)}

@@ -13,18 +13,19 @@ import pytest
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
-from lxcfleet.host.net import bridge_port, nft_watch
+from lxcfleet.host.net import bridge_port, dnsmasq, nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
-from lxcfleet.launcher.operations import NETWORK
+from lxcfleet.launcher.operations import JOIN, NETWORK
 from lxcfleet.network import addressing, inspection
 from lxcfleet.network.context import Context
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.network.name_server import NameServer
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import Addresses, Network
 
 from .network_parts import FakeLauncher, own_paths, registry_of, run
 from .nft_messages import watched_netlink
@@ -178,6 +179,34 @@ def test_messages_that_a_load_of_rules_loses_do_not_repeat_it(
             await world.network.check()
         assert world.launcher.operations().count(NETWORK) == loads
         assert len(asked) == loads
+
+    play(story)
+
+
+@pytest.mark.parametrize("dhcp", [False, True])
+def test_a_name_server_that_was_installed_later_has_its_rules(
+    play: Play, monkeypatch: pytest.MonkeyPatch, dhcp: bool
+) -> None:
+    """The rules that keep others from what it asks name its user, which comes with the package."""
+    users: list[int | None] = [None]
+    monkeypatch.setattr(dnsmasq, "user", lambda: users[-1])
+    for step in ("missing", "start", "tidy"):
+        monkeypatch.setattr(NameServer, step, lambda _: [])
+    monkeypatch.setattr(NameServer, "current", True)
+
+    async def story(world: World) -> None:
+        answers = {"routes": {"networks": [], "ipv6": False}, "bridge": {"address": "10.201.0.1"}}
+        monkeypatch.setattr(world.launcher, "_answers", lambda operation, _: answers.get(operation, {}))
+        world.network._context.settings = NetworkSettings(addresses=Addresses.DHCP if dhcp else Addresses.OWN)
+        run(world.web1)
+        await world.network.check()
+        assert "th dport { 953, 954 }" not in world.rules()
+        users.append(105)
+        await world.network.check()
+        assert "ip daddr 127.201.0.1 meta l4proto { tcp, udp } th dport { 953, 954 } meta skuid != 105 drop" in world.rules()
+        world.launcher.asked.clear()
+        await world.network.check()
+        assert not {NETWORK, JOIN} & {*world.launcher.operations()}
 
     play(story)
 

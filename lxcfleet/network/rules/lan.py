@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 from lxcfleet.network.rules.bandwidth import CHAINS, UNLIMITED, Bandwidth
-from lxcfleet.network.rules.rules import Published, published_chains, table
+from lxcfleet.network.rules.rules import Behind, Published, published_chains, refuse_others, table
 from lxcfleet.spec.container.addresses import LAN_HARDWARE, lan_port
 
 
@@ -196,9 +196,9 @@ def _guard(*, ipv6: bool) -> list[str]:
     ]
 
 
-def render(bridge: str, published: Sequence[Published], *, route6: bool) -> str:
+def render(bridge: str, published: Sequence[Published], *, route6: bool, behind: Behind | None = None) -> str:
     """The table of the host's ports that lead to containers. Answers come back by way of the host, as it is not the
-    containers' router: they see the host's address."""
+    containers' router: they see the host's address. ``behind``: what the name server asks, if there is one."""
     own = table(bridge)
     return "\n".join(
         [
@@ -221,6 +221,11 @@ def render(bridge: str, published: Sequence[Published], *, route6: bool) -> str:
             "  chain translation {",
             "    type nat hook postrouting priority srcnat; policy accept;",
             f'    oifname "{bridge}" ct status & dnat != 0 masquerade',
+            "  }",
+            "  chain from_users {",
+            "    type filter hook output priority filter; policy accept;",
+            "    meta skuid 0 accept",
+            *refuse_others(behind),
             "  }",
             "}",
             "",

@@ -179,12 +179,7 @@ def _users_of_the_host(subnet: Subnet, behind: Behind | None) -> Iterator[str]:
     yield "  chain from_users {"
     yield "    type filter hook output priority filter; policy accept;"
     yield "    meta skuid 0 accept"
-    if behind is not None:
-        # Not by the state of a connection: over UDP, one that the name server began would admit whoever has its port next.
-        ports = ", ".join(map(str, behind.ports))
-        others = f"ip daddr {behind.address} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} meta skuid != {behind.user}"
-        yield f"    {others} meta l4proto tcp reject with tcp reset"
-        yield f"    {others} drop"
+    yield from refuse_others(behind)
     # The host's own address of that kind leads to it, too, if it is the bridge's: no rule can tell by which interface.
     places = (*_to_name_server(subnet), "ip6 daddr fe80::/10 fib daddr type local")
     often = f"add @users_asking_often {{ meta skuid limit rate over {MOST_QUESTIONS} }} drop"
@@ -198,6 +193,17 @@ def _users_of_the_host(subnet: Subnet, behind: Behind | None) -> Iterator[str]:
         yield f"    {there} meta skuid >= {MAPPED} ct count over {MOST_STREAMS} reject with tcp reset"
         yield f"    {there} meta skuid < {MAPPED} {limit}"
     yield "  }"
+
+
+def refuse_others(behind: Behind | None) -> Iterator[str]:
+    """Of a chain for what leaves the host, where root's packets were let through: nobody else but the name server asks the
+    programs that it asks."""
+    if behind is not None:
+        # Not by the state of a connection: over UDP, one that the name server began would admit whoever has its port next.
+        ports = ", ".join(map(str, behind.ports))
+        others = f"ip daddr {behind.address} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} meta skuid != {behind.user}"
+        yield f"    {others} meta l4proto tcp reject with tcp reset"
+        yield f"    {others} drop"
 
 
 def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:
