@@ -17,6 +17,7 @@ import dns.query
 import dns.rdatatype
 import pytest
 
+from . import behind_the_name_server
 from .harness import PATIENCE, SLEEP, TIMEOUT, Fleet, alive, command_lines, until
 
 pytestmark = [
@@ -342,6 +343,7 @@ def test_rules_that_somebody_flushed_come_back_with_the_leased_addresses(fleet: 
     for family in ("bridge", "inet"):
         subprocess.run(["/usr/sbin/nft", "delete", "table", family, own], check=True)
     until(lambda: fleet.events("repaired"), 15, "the rules are back")
+    behind_the_name_server.ask(HOST)
     assert _connects(within, address)
     fleet.inside(one, "ip addr add 10.77.9.222/24 dev eth0")
     assert not _connects(within, "10.77.9.222")

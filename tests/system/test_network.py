@@ -20,6 +20,7 @@ from lxcfleet.host.net import dnsmasq
 from lxcfleet.network.rules import rules
 from lxcfleet.spec.container.addresses import hardware_address, interface_name
 
+from . import behind_the_name_server
 from .harness import CLIENT, DAEMON, SLEEP, TIMEOUT, Fleet, alive, source, until
 
 pytestmark = pytest.mark.system
@@ -388,32 +389,13 @@ def test_nobody_takes_the_name_server_over_tcp_from_others(fleet: Fleet) -> None
     until(lambda: fleet.run("exec", one, *ask).status == 0, 10, "it is answered")
 
 
-def _ask_as_a_user(address: str, port: int) -> None:
-    """Ask as a user of the host, over UDP and TCP; fails if either is taken."""
-    import os
-    import socket
-
-    os.setgroups([])
-    os.setgid(60001)
-    os.setuid(60001)
-    for kind, refusal in ((socket.SOCK_DGRAM, PermissionError), (socket.SOCK_STREAM, ConnectionRefusedError)):
-        with socket.socket(socket.AF_INET, kind) as asks:
-            try:
-                asks.connect((address, port))
-                asks.send(b"x")
-            except refusal:
-                continue
-            raise SystemExit(f"{kind} is taken")
-
-
 def test_users_of_the_host_do_not_reach_what_the_name_server_asks(fleet: Fleet) -> None:
     """2,000 datagrams a second of one user took single answers from others."""
-    fleet.create(fleet.name(1))
-    address = str(dnsmasq.responder_address(IPv4Address(name_server(fleet))))
-    for port in (dnsmasq.RESPONDER_PORT, dnsmasq.STAND_IN_PORT):
-        subprocess.run(["/usr/bin/python3", "-c", source(_ask_as_a_user, (address, port))], check=True)
-    # The name server itself reaches it: it knows no records of that kind.
-    assert services(name_server(fleet), f"_none._tcp.x.y.{fleet.tag}.test") == set()
+    name, domain = fleet.name(1), f"{fleet.tag}.test"
+    fleet.create(name, options=("--port", "http=8080"))
+    behind_the_name_server.ask(name_server(fleet))
+    # The name server itself reaches it: these records are nowhere else.
+    assert services(name_server(fleet), f"_http._tcp.{name}.{domain}") == {f"8080 {name}.{domain}"}
 
 
 def _flood(address: str, domain: str) -> None:
