@@ -24,6 +24,7 @@ from lxcfleet.daemon.uses.archives import Archives
 from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.daemon.uses.moves import Moves
 from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
+from lxcfleet.host.process import passing
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
 from lxcfleet.spec.reading.names import check_name, check_variable
@@ -78,7 +79,7 @@ class AttachServer:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await _readable(connection)
-                message, descriptors, _, _ = socket.recv_fds(connection, MAX_ATTACH, 8)
+                message, descriptors = passing.received(connection, MAX_ATTACH, 8)
                 refuse(self._access.role(connection), Role.ALL)
                 data = _read(message, descriptors)
                 if isinstance(data, dict) and "run" in data:

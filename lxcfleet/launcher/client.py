@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -11,16 +12,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from lxcfleet.errors import HostError, from_body
+from lxcfleet.errors import ErrorBody, HostError, from_body
 from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
-from lxcfleet.host.process import descriptors, outdated
+from lxcfleet.host.process import descriptors, outdated, passing
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
-from lxcfleet.launcher.operations import ATTACH, CHECK, Ask, Each, Large, Operation
+from lxcfleet.launcher.operations import CHILD_SECONDS, OF_ATTACHER, Ask, Each, Large, Operation, Run
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
 """If newuidmap can't be found, liblxc writes the id maps itself, as root may: that saves two programs per start."""
 _DIED = "the process that did it ended before it was done"
+_SEE_LOG = "`journalctl -u lxcfleet` may have the reason"
+_MORE_SECONDS = 5.0
+"""The seconds from the alarm that ends a child to the moment when its answer is given up."""
 HANGS_SECONDS = 100.0
 """A boot whose process ended after more than so many seconds was ended by its own alarm (see booter), not by somebody."""
 LOOK_SECONDS = 1.0
@@ -58,6 +62,17 @@ class Reply(Generic[R]):
     body: R
     descriptor: int | None
 
+    def close(self) -> None:
+        """Close the descriptor, if one came along."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def file(self) -> BinaryIO:
+        """The memory file that came along. Raises HostError if none did."""
+        if self.descriptor is None:
+            raise _unreadable("it came without its file, as where the daemon has no file descriptor left")
+        return open(self.descriptor, "rb")
+
 
 class Conversation(Generic[A, R]):
     """The exchange with a child that does an operation."""
@@ -77,13 +92,21 @@ class Conversation(Generic[A, R]):
             await send_datagram(self._socket, b"", [memory])
 
     async def hear(self) -> Reply[R] | None:
-        """The child's next reply; None if there will be no more."""
+        """The child's next reply; None if there will be no more. Raises HostError if it can't be read."""
         await readable(self._socket)
         try:
-            message, passed, _, _ = socket.recv_fds(self._socket, _MAX_REPLY, 1)
+            message, passed = passing.received(self._socket, _MAX_REPLY, 1)
         except ConnectionError:
             return None
-        return Reply(json.loads(message), passed[0] if passed else None) if message else None
+        reply: Reply[Any] = Reply(None, passed[0] if passed else None)
+        try:
+            if message:
+                return replace(reply, body=json.loads(message))
+        except (ValueError, RecursionError) as error:
+            reply.close()
+            raise _unreadable(type(error).__name__) from None
+        reply.close()
+        return None
 
     def close(self) -> None:
         """End the requests: the child ends once it has done its present work."""
@@ -94,8 +117,7 @@ class Conversation(Generic[A, R]):
         with contextlib.suppress(OSError):  # it has ended already
             self._socket.shutdown(socket.SHUT_WR)
         while (reply := await self.hear()) is not None:
-            if reply.descriptor is not None:
-                os.close(reply.descriptor)
+            reply.close()
 
 
 class Launcher(ABC):
@@ -153,40 +175,53 @@ class Launcher(ABC):
             raise
         return Conversation(ours, self.generation)
 
-    async def _replies(self, operation: Operation[A, R], argument: A) -> AsyncIterator[Reply[R]]:
-        """The answers of a child, until the child is done."""
-        conversation = await self.converse(operation, argument)
-        try:
-            while (reply := await conversation.hear()) is not None:
-                yield reply
-        finally:
-            conversation.close()
-
     async def ask(self, operation: Ask[A, R], argument: A) -> R:
-        """The answer to a request that may be made twice; raises Died if no child lived to answer it."""
+        """The answer to a request that may be made twice; raises Died if no child lived to answer it.
+
+        Nothing after the first answer counts. A child that ran a hostile program is not waited for, nor listened to for ever.
+        """
         for _ in range(TRIES):
-            answers = [reply.body async for reply in self._replies(operation, argument)]
-            if answers:
-                return answers[0]
-        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+            conversation = await self.converse(operation, argument)
+            try:
+                async with asyncio.timeout(_longest(operation, argument)):
+                    reply = await conversation.hear()
+                if reply is not None:
+                    reply.close()
+                    if not isinstance(operation, Run):  # what the child held is free once it has ended
+                        await conversation.end()
+                    return cast(R, _checked(operation, reply.body))
+            except TimeoutError:
+                raise Died(f"{operation} failed", why="it took longer than it may", hint=_SEE_LOG) from None
+            finally:
+                conversation.close()
+        raise Died(f"{operation} failed", why=_DIED, hint=_SEE_LOG)
 
     async def each(self, operation: Each[A, R], argument: A) -> AsyncIterator[R]:
         """The answers in the order in which they come. If the child dies, some are missing."""
-        async for reply in self._replies(operation, argument):
-            yield reply.body
+        conversation = await self.converse(operation, argument)
+        try:
+            while (reply := await conversation.hear()) is not None:
+                reply.close()
+                yield reply.body
+        finally:
+            conversation.close()
 
     async def ask_large(self, operation: Large[A, R], argument: A) -> R:
         """Like ``ask``, for an answer that comes in a memory file. Raises the child's error, or Died."""
         for _ in range(TRIES):
-            async for reply in self._replies(operation, argument):
-                assert reply.descriptor is not None
-                with open(reply.descriptor, "rb") as file:
+            conversation = await self.converse(operation, argument)
+            try:
+                reply = await conversation.hear()
+            finally:
+                conversation.close()
+            if reply is not None:
+                with reply.file() as file:
                     text = file.read()
                 said: Any = reply.body
                 if said["error"]:
                     raise from_body(said["error"])
                 return cast(R, json.loads(text))
-        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+        raise Died(f"{operation} failed", why=_DIED, hint=_SEE_LOG)
 
 
 class HostLauncher(Launcher):
@@ -275,13 +310,38 @@ class HostLauncher(Launcher):
 
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Send a request to the launcher or the attacher; its child answers on the first descriptor."""
-        servant = self._attacher if operation in (ATTACH, CHECK) else self._launcher
+        servant = self._attacher if operation in OF_ATTACHER else self._launcher
         message = operation.encode() + b" " + argument
         if len(message) <= _MAX_DATAGRAM:
             await servant.send(message, descriptors)
             return
         with _memory(message) as memory:
             await servant.send(b"", [descriptors[0], memory, *descriptors[1:]])
+
+
+def _longest(operation: Ask[Any, Any], argument: Any) -> float | None:
+    """The seconds after which no answer comes any more, though somebody may still hold the other end of the socket: a copy
+    of the child that was frozen with the container, on its way into that. None: only the child has the other end."""
+    return argument["timeout"] + CHILD_SECONDS + _MORE_SECONDS if isinstance(operation, Run) else None
+
+
+def _checked(operation: Ask[Any, Any], body: Any) -> Any:
+    """``body``, if it has the form of an answer. Raises HostError."""
+    if not isinstance(body, dict):
+        raise _unreadable("it is no object")
+    error = body.get("error")
+    if error is not None:
+        if not isinstance(error, dict) or any(not isinstance(error.get(key), str) for key in ErrorBody.__annotations__):
+            raise _unreadable("its error has no such form")
+    elif isinstance(operation, Run):
+        status = body.get("status", "")
+        if not (status is None or type(status) is int) or not isinstance(body.get("output"), str):
+            raise _unreadable("it lacks the exit status or the output")
+    return body
+
+
+def _unreadable(why: str) -> HostError:
+    return HostError("the answer of a process of the launcher can't be read", why=why, hint=_SEE_LOG)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 One request is one datagram: an operation's name and its argument, with a reply socket and any other descriptors.
 A request too large for a datagram comes in a memfd. The child answers on the reply socket, and no other process keeps a
-copy of it. So when the socket closes without an answer, the daemon knows that the child died.
+copy of it. So when the socket closes without an answer, the daemon knows that the child died. No program that a child
+becomes or runs inherits a descriptor: one in a container could hold the reply socket for ever, and answer in the child's
+place.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
+from lxcfleet.host.process import passing
+from lxcfleet.launcher.operations import CHILD_SECONDS
+
 MAX_DATAGRAM = 65536
-CHILD_SECONDS = 120
-"""The longest time, in seconds, that a child may take: liblxc can wait for ever on a monitor that hangs."""
 _MOST_DESCRIPTORS = 8
 
 
@@ -29,7 +32,7 @@ def serve(requests: socket.socket, work: Callable[[bytes, Sequence[int]], None],
     gc.disable()
     gc.freeze()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(requests, MAX_DATAGRAM, _MOST_DESCRIPTORS)
+        message, descriptors = passing.received(requests, MAX_DATAGRAM, _MOST_DESCRIPTORS)
         if not message and not descriptors:
             return
         if _fork(name) == 0:

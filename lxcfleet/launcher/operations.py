@@ -39,6 +39,9 @@ from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem,
 A = TypeVar("A")
 R = TypeVar("R")
 
+CHILD_SECONDS = 120
+"""The longest time, in seconds, that a child may take: liblxc can wait for ever on a monitor that hangs."""
+
 
 class Operation(str, Generic[A, R]):
     """An operation. ``A``: the type of its argument; ``R``: the type of one answer."""
@@ -46,6 +49,10 @@ class Operation(str, Generic[A, R]):
 
 class Ask(Operation[A, R], Generic[A, R]):
     """An operation with one answer."""
+
+
+class Run(Ask[A, Checked], Generic[A]):
+    """An operation that runs a program, which may be hostile. Its argument has a ``timeout``, in seconds."""
 
 
 class Each(Operation[A, R], Generic[A, R]):
@@ -70,8 +77,8 @@ LIMIT: Each[list[LimitItem], Done] = Each("limit")
 """Answers in the order of the items."""
 CHECK_KEYS: Ask[list[tuple[str, str]], Done] = Ask("check_keys")
 """Takes keys of LXC's configuration with their values: whether liblxc takes all of them."""
-CHECK: Ask[CheckItem, Checked] = Ask("check")
-TRY: Ask[TrialItem, Checked] = Ask("try")
+CHECK: Run[CheckItem] = Run("check")
+TRY: Run[TrialItem] = Run("try")
 """Runs a test of a container; nothing that it started is left afterwards."""
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """Answers the host's features, as host.facts.features.Features.to_json writes them."""
@@ -148,4 +155,6 @@ RULES: Ask[RulesItem, Done] = Ask("rules")
 LOOKUP: Ask[LookupItem, LookedUp] = Ask("lookup")
 DISCONNECT: Ask[DisconnectItem, Done] = Ask("disconnect")
 
+OF_ATTACHER: tuple[Operation[Any, Any], ...] = (ATTACH, CHECK)
+"""Those that the attacher's children do. The launcher's children do all others."""
 ALL: tuple[Operation[Any, Any], ...] = tuple(each for each in [*globals().values()] if isinstance(each, Operation))

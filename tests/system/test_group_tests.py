@@ -31,7 +31,10 @@ profiles:
   web:
     rollout:
       tests:
-        - {name: version, passes: 2, run: [sh, -c, "cd /opt/lxcfleet-tests; cat version; grep -q good version"]}
+        - name: version
+          passes: 2
+          run: [sh, -c, "ls -l /proc/self/fd | grep socket: && exit 9;
+            cd /opt/lxcfleet-tests; cat version; grep -q good version"]
         - name: outside
           where: host
           run: [/bin/sh, -c, 'env >>SEEN; test "$(id -u)" = 0 && test -e LXC/$LXCFLEET_CONTAINER']

@@ -71,6 +71,15 @@ def test_a_check_that_hangs_fails_and_leaves_no_process(fleet: Fleet) -> None:
     assert sleeping <= 3, "more than the container's own command and one check"
 
 
+def test_a_check_holds_no_socket_of_the_daemons_and_what_it_leaves_makes_nobody_wait(fleet: Fleet) -> None:
+    """Before, the daemon waited for what the check left in the background, which could also answer in its place."""
+    name = fleet.name("a")
+    check = "(setsid sleep 4242 &); ls -l /proc/self/fd | grep -v ' [012] ->' | grep socket: && exit 9; exit 0"
+    fleet.create(name, options=("--health-exec", check, "--health-interval", "3600", "--health-start-period", "0"))
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    assert int(fleet.inside(name, "grep -lx sleep /proc/[0-9]*/comm | wc -l")) == 2
+
+
 def test_a_port_or_a_page_decides_a_containers_health(fleet: Fleet) -> None:
     tcp, http = fleet.name("t"), fleet.name("h")
     bridge = ("--network", "bridge")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from lxcfleet.errors import FleetError, HostError
@@ -49,7 +48,7 @@ class Preparer:
         except asyncio.CancelledError:
             # The answer may have come in the same moment. Its descriptor would keep the container's mounts as long as we run.
             if future.done() and not future.cancelled() and future.exception() is None:
-                _close(future.result())
+                future.result().close()
             raise
 
     def _pump(self) -> None:
@@ -108,7 +107,7 @@ class Preparer:
                 if not future.done():
                     future.set_result(reply)
                 else:
-                    _close(reply)
+                    reply.close()
         except ConnectionError:
             pass  # the child was killed
         finally:
@@ -137,12 +136,6 @@ class Preparer:
         """Let the idle children end."""
         while self._idle:
             self._idle.pop().close()
-
-
-def _close(reply: Reply[Done]) -> None:
-    """Close the descriptor of an answer for which nobody waits any more."""
-    if reply.descriptor is not None:
-        os.close(reply.descriptor)
 
 
 def _bases(batch: _Batch) -> set[int]:

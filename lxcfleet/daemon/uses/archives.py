@@ -366,9 +366,9 @@ async def _head(conversation: _Talk) -> Head:
     if reply is None:
         raise Died("the archive can't be read", why="the process that read it ended before it was done")
     if reply.body["error"]:
+        reply.close()
         raise from_body(reply.body["error"])
-    assert reply.descriptor is not None
-    with open(reply.descriptor, "rb") as file:
+    with reply.file() as file:
         text = file.read(heads.MOST_HEAD)
     return await asyncio.to_thread(heads.parse, text)  # it may be made so that this takes seconds
 

@@ -22,7 +22,7 @@ import _lxc
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import language, liblxc, monitor
-from lxcfleet.host.process import proc
+from lxcfleet.host.process import passing, proc
 
 if TYPE_CHECKING:  # the attacher copies itself for each command, and does without what it never calls
     from lxcfleet.host.process.enclosure import Enclosure
@@ -46,9 +46,10 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
-    """Serve one AttachRequest: ``descriptors`` are the client's connection, stdin, stdout and stderr."""
-    for descriptor in descriptors:  # so that the command does not inherit the client's connection
-        os.set_inheritable(descriptor, False)
+    """Serve one AttachRequest: ``descriptors`` are the client's connection, stdin, stdout and stderr.
+
+    They were received so that no program inherits them, as the command must not have the client's connection.
+    """
     client = socket.socket(fileno=descriptors[0])
     standard = list(descriptors[1:4])
     try:
@@ -117,7 +118,7 @@ def _start(request: Mapping[str, Any], standard: list[int], client: socket.socke
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = _attach(request["name"], lxc_path, _exec(command, variables, theirs))
     theirs.close()
-    _, terminal, _, _ = socket.recv_fds(ours, 16, 1)
+    _, terminal = passing.received(ours, 16, 1)
     ours.close()
     with contextlib.suppress(OSError):
         socket.send_fds(client, [b'{"terminal": true}'], terminal)

@@ -54,7 +54,7 @@ def main() -> None:
     gc.disable()
     gc.freeze()
     while True:
-        message, ancillary, _, _ = requests.recvmsg(_REQUEST, _ANCILLARY)
+        message, ancillary, _, _ = requests.recvmsg(_REQUEST, _ANCILLARY, _socket.MSG_CMSG_CLOEXEC)
         if not message:
             return
         reply, namespace = memoryview(ancillary[0][2]).cast("i")

@@ -37,8 +37,6 @@ _MESSAGE = 65536
 
 def serve(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
     """Serve one run: ``descriptors`` are the client's connection, the daemon's, stdin, stdout and stderr."""
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
     client, daemon = socket.socket(fileno=descriptors[0]), socket.socket(fileno=descriptors[1])
     client.setblocking(False)
     keeper = _Keeper(request, client, descriptors[2:5], lxc_path)

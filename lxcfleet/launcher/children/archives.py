@@ -25,7 +25,7 @@ from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, H
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput, NoCapacity
 from lxcfleet.host.kernel import syscalls, tree
-from lxcfleet.host.process import archiver
+from lxcfleet.host.process import archiver, passing
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.forking import MAX_DATAGRAM
 from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
@@ -220,7 +220,7 @@ def _head(reader: Reader) -> str:
 
 
 def _hear(reply: Reply) -> ImportItem | None:
-    message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+    message, descriptors = passing.received(reply, MAX_DATAGRAM, 1)
     if descriptors:
         with open(descriptors[0], "rb") as file:
             message = file.read()

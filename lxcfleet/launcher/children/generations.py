@@ -14,8 +14,8 @@ from lxcfleet.base.stack import stack_of
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.forking import CHILD_SECONDS
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem
+from lxcfleet.launcher.operations import CHILD_SECONDS
 from lxcfleet.paths import Paths
 
 SECONDS = 600

@@ -12,10 +12,10 @@ from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.forking import CHILD_SECONDS
 from lxcfleet.launcher.items.base import MaskItem, SinceItem
 from lxcfleet.launcher.items.cves import CveItem
 from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem
+from lxcfleet.launcher.operations import CHILD_SECONDS
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.stale.versions import Versions

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,12 @@ from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
+from lxcfleet.host.process import passing
 from lxcfleet.launcher.children import secrets
 from lxcfleet.launcher.children.answer import Reply, answer
-from lxcfleet.launcher.forking import CHILD_SECONDS, MAX_DATAGRAM
+from lxcfleet.launcher.forking import MAX_DATAGRAM
 from lxcfleet.launcher.items.containers import PrepareItem
+from lxcfleet.launcher.operations import CHILD_SECONDS
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
     """The batches that the daemon sends on the reply socket, until it closes that."""
     while True:
         signal.alarm(0)
-        message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+        message, descriptors = passing.received(reply, MAX_DATAGRAM, 1)
         if descriptors:
             with open(descriptors[0], "rb") as file:
                 message = file.read()
