@@ -17,8 +17,8 @@ import pytest
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import quota, syscalls, tree
 from lxcfleet.host.lxc import attach
-from lxcfleet.launcher import main
-from lxcfleet.launcher.children import containers, run
+from lxcfleet.launcher import forking, main
+from lxcfleet.launcher.children import commands, containers
 from lxcfleet.paths import Paths
 
 
@@ -50,7 +50,8 @@ def test_a_large_request_brings_the_same_descriptors(
         os.lseek(memory, 0, os.SEEK_SET)
         message, rights = b"", [opened[0], memory, *opened[1:4]]
     try:
-        run._do(message, rights, Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), (opened[4], opened[5]))
+        paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+        commands.run(*forking.whole(message, rights), paths, (opened[4], opened[5]))
     finally:
         for descriptor in opened[:4]:
             os.close(descriptor)

@@ -9,15 +9,16 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from lxcfleet.errors import FleetError
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import sessions
 from lxcfleet.launcher.children.answer import Reply, answer, say
 from lxcfleet.launcher.items.containers import Checked, CheckItem
-from lxcfleet.launcher.operations import ATTACH, CHECK
+from lxcfleet.launcher.operations import ATTACH, CHECK, OF_ATTACHER
 from lxcfleet.paths import Paths
 
 
@@ -27,16 +28,18 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: Sequence
     for descriptor in held:
         os.close(descriptor)
     operation, _, argument = message.partition(b" ")
-    if operation == ATTACH.encode():
-        signal.alarm(0)
-        request = json.loads(argument)
-        with sessions.noted(paths.sessions, request["name"]):
-            attach.run(request, descriptors, str(paths.lxc))
-    elif operation == CHECK.encode():
-        with suppress(BrokenPipeError):  # the daemon went away: nobody is there for the answer
-            check_health(json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
-    else:
-        raise AssertionError(f"{operation!r} is for the launcher")
+    _OPERATIONS[operation.decode()](json.loads(argument), descriptors, paths)
+
+
+def _attach(request: Any, descriptors: Sequence[int], paths: Paths) -> None:
+    signal.alarm(0)
+    with sessions.noted(paths.sessions, request["name"]):
+        attach.run(request, descriptors, str(paths.lxc))
+
+
+def _check(item: CheckItem, descriptors: Sequence[int], paths: Paths) -> None:
+    with suppress(BrokenPipeError):  # the daemon went away: nobody is there for the answer
+        check_health(item, socket.socket(fileno=descriptors[0]), paths)
 
 
 def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
@@ -48,3 +51,7 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
         answer(reply, name, error)
     else:
         say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
+
+
+_WORK: dict[str, Callable[[Any, Sequence[int], Paths], None]] = {ATTACH: _attach, CHECK: _check}
+_OPERATIONS = {str(operation): _WORK[operation] for operation in OF_ATTACHER}
