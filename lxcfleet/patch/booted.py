@@ -3,19 +3,28 @@
 A boot starts them on fresh mounts, all at once: for a patch that was not in them yet, such as one whose rollout was halted,
 that is a restart without canaries and gates. One that fails in that first run was taken down by the patch, and not by itself.
 So it is noted like one that a rollout took down (patch.fallen): the next patch starts it, and nothing proves it until then.
+With its first end after the boot, of whatever kind, that is over: only restarts by its own policy, as it fails again and
+again, still belong to that run.
+
+No clock is asked whether an end is one since the boot, as the host may set it while it boots: it is another end than the one
+that was known before.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.merge.records import STATUS, versions
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.fallen import Fallen
@@ -31,8 +40,26 @@ _NAMED = 5
 """The most packages that are named."""
 
 
+@dataclass(frozen=True)
+class _First:
+    """The first run of a container after the boot."""
+
+    changes: str
+    """The packages that the boot brought it, in words."""
+    ended: float | None = None
+    """The moment of the end that was known before this run, by which that is told from others; None: there was none."""
+    run: str = ""
+    """The run, as ``Running.identity`` has it; empty: it was not seen yet."""
+    row: int = 0
+    """How often in a row it had failed when it was seen last, and its policy started it again."""
+
+
+class _Verdict(Enum):
+    OPEN, FELL, OVER = range(3)
+
+
 class Booted:
-    """The containers whose first run after the boot has not proven itself yet, with the packages that changed, in words."""
+    """The containers whose first run after the boot has not proven itself yet."""
 
     def __init__(
         self, paths: Paths, registry: Registry, fallen: Fallen, healthy_seconds: Callable[[Container], float],
@@ -41,7 +68,7 @@ class Booted:
         """``status``: dpkg's present record."""
         self._paths, self._registry, self._fallen, self._healthy_seconds = paths, registry, fallen, healthy_seconds
         self._status = status
-        self._since, self._risky = _read(paths.booted)
+        self._firsts = _read(paths.booted)
         self._told: set[str] = set()
         """Those whose fall could not be noted."""
         self._unsaved = False
@@ -55,20 +82,21 @@ class Booted:
             log.warning("which packages changed since containers' last starts is not known: %s", error.strerror)
             return
         words: dict[str, str] = {}
-        risky = {}
+        firsts = {}
         for name in filter(self._is_on_host, names):
             base = reconcile.last_base(self._paths, name)
             if base not in words:
                 words[base] = self._changes(name, present)
             if words[base]:
-                risky[name] = words[base]
-        self._since = time.time()
-        self._keep(risky)
+                firsts[name] = _First(words[base], ended=_last_end(self._registry[name]))
+        self._keep(firsts)
 
     def _is_on_host(self, name: str) -> bool:
-        """Whether a boot brings it what changed on the host: what is on a generation keeps that."""
-        wanted = self._registry[name].wanted
-        return wanted is not None and not wanted.generation
+        """Whether a boot brings it what changed on the host: what is on a generation keeps that. What `lxcfleet run` runs is
+        begun by its caller."""
+        container = self._registry[name]
+        wanted = container.wanted
+        return container.foreground is None and wanted is not None and not wanted.generation
 
     def _changes(self, name: str, present: Mapping[str, str]) -> str:
         """What changed since the last start of the container; empty: nothing, or it is not known."""
@@ -78,19 +106,42 @@ class Booted:
         return some(said, _NAMED)
 
     def settle(self, well_seconds: float) -> None:
-        """Note those that failed since as fallen, and forget those that were healthy for so long, or are gone."""
-        if not self._risky and not self._unsaved:
+        """Note those that failed in their first runs as fallen. Forget all whose first run is over, or was healthy for so
+        long."""
+        if not self._firsts and not self._unsaved:
             return
-        chosen = {name: self._registry[name] for name in self._risky if name in self._registry}
-        failed = {name for name, container in chosen.items() if self._failed(container)}
-        noted = {name for name in failed if self._note(chosen[name], self._risky[name])}
-        well = {name for name, container in chosen.items() if self._healthy_seconds(container) >= well_seconds}
-        self._keep({name: words for name, words in self._risky.items() if name in chosen and name not in noted | well})
+        left = {}
+        for name, first in self._firsts.items():
+            if name not in self._registry or self._healthy_seconds(self._registry[name]) >= well_seconds:
+                continue
+            container = self._registry[name]
+            verdict = self._judge(container, first)
+            if verdict is _Verdict.OPEN:
+                left[name] = _seen(container, first)
+            elif verdict is _Verdict.FELL and not self._note(container, first.changes):
+                left[name] = first
+        self._keep(left)
 
-    def _note(self, container: Container, words: str) -> bool:
+    def _judge(self, container: Container, first: _First) -> _Verdict:
+        """Whether its first run goes on, or how it went."""
+        if container.foreground is not None:
+            return _Verdict.OVER
+        if container.busy is not None or container.unseen or container.lack is not None or container.backs_off:
+            return _Verdict.OPEN
+        ended = _last_end(container) not in (None, first.ended)
+        if container.running is not None:
+            same = not ended and first.run in ("", container.running.identity)
+            return _Verdict.OPEN if same or container.course.row > first.row else _Verdict.OVER
+        if ended:
+            failed = container.state is State.FAILED and container.exit is not None and not container.exit.asked
+            return _Verdict.FELL if failed else _Verdict.OVER
+        owed = store.noted(self._paths, container.name) is Intent.RUN
+        return _Verdict.OPEN if owed and not first.run else _Verdict.OVER
+
+    def _note(self, container: Container, changes: str) -> bool:
         """Note its fall; returns whether that is on disk. If not, it is tried again, and told once."""
         ended = "" if container.exit is None else f": {container.exit.words}"
-        why = f"it failed in its first run after the boot of the host{ended}; packages that changed: {words}"
+        why = f"it failed in its first run after the boot of the host{ended}; packages that changed: {changes}"
         try:
             self._fallen.note(container, why, now())
         except OSError as error:
@@ -101,16 +152,12 @@ class Booted:
         log.warning("%s: %s", container.name, why)
         return True
 
-    def _failed(self, container: Container) -> bool:
-        ended = container.exit is not None and not container.exit.asked and container.exit.at >= self._since
-        return container.busy is None and container.state is State.FAILED and ended
-
-    def _keep(self, risky: dict[str, str]) -> None:
-        if risky == self._risky and not self._unsaved:
+    def _keep(self, firsts: dict[str, _First]) -> None:
+        if firsts == self._firsts and not self._unsaved:
             return
-        self._risky = risky
+        self._firsts = firsts
         try:
-            tree.write(self._paths.booted, json.dumps({"since": self._since, "containers": risky}))
+            tree.write(self._paths.booted, json.dumps({name: asdict(first) for name, first in firsts.items()}))
         except OSError as error:
             if not self._unsaved:
                 log.warning("which containers the boot brought a patch can't be noted: %s", error.strerror)
@@ -119,9 +166,24 @@ class Booted:
             self._unsaved = False
 
 
-def _read(file: Path) -> tuple[float, dict[str, str]]:
+def _last_end(container: Container) -> float | None:
+    return None if container.exit is None else container.exit.at
+
+
+def _seen(container: Container, first: _First) -> _First:
+    """The same, with the run as it is now."""
+    if container.running is None or container.busy is not None:
+        return first
+    return replace(first, ended=_last_end(container), run=container.running.identity, row=container.course.row)
+
+
+def _read(file: Path) -> dict[str, _First]:
     try:
-        data = json.loads(file.read_bytes())
-        return float(data["since"]), {str(name): str(words) for name, words in data["containers"].items()}
+        return {str(name): _parse(each) for name, each in json.loads(file.read_bytes()).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0.0, {}
+        return {}
+
+
+def _parse(data: Mapping[str, Any]) -> _First:
+    ended = data["ended"]
+    return _First(str(data["changes"]), None if ended is None else float(ended), str(data["run"]), int(data["row"]))

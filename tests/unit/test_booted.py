@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.base.merge import reconcile
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.exits import Exit
-from lxcfleet.containers.restarts import FRESH
+from lxcfleet.containers.restarts import FRESH, Course
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
@@ -59,8 +60,20 @@ class World:
 
     def ends(self, name: str, *, asked: bool = False, later: float = 1.0) -> None:
         """The container ends with a failure."""
+        self.boxes[name].running = None
         self.boxes[name].exit = Exit(at=time.time() + later, status=3 << 8, asked=asked)
         self.boxes[name].state = State.STOPPED if asked else State.FAILED
+
+    def runs(self, name: str, pid: int, row: int = 0) -> None:
+        """The container runs; ``row``: so often it had failed in a row before, and its policy started it again."""
+        self.boxes[name].running = SimpleNamespace(identity=f"{pid}@1.00")
+        self.boxes[name].state = State.RUNNING
+        self.boxes[name].course = Course(row)
+
+    def owed(self, *names: str) -> None:
+        """Their starts are owed to them."""
+        for name in names:
+            self.paths.container(name).pending.write_text(Intent.RUN.value, encoding="ascii")
 
     def down(self) -> set[str]:
         """Those that a patch took down."""
@@ -85,14 +98,91 @@ def test_what_fails_after_a_boot_with_other_packages_was_taken_down_by_them(worl
 
 
 def test_an_end_from_before_the_boot_or_one_that_was_asked_for_is_no_fall(world: World) -> None:
+    world.ends("a")
+    world.owed("a")
     world.booted.booting(world.boxes)
-    world.ends("a", later=-60)
     world.ends("b", asked=True)
     world.booted.settle(WELL)
     assert world.down() == set()
 
 
+def test_a_clock_that_was_put_back_while_the_host_booted_hides_no_fall(world: World) -> None:
+    world.ends("a", later=7200)  # before the boot
+    world.ends("b", later=7200)
+    world.owed("a")
+    world.booted.booting(world.boxes)
+    world.ends("b", later=-7200)
+    world.booted.settle(WELL)
+    assert world.down() == {"b"}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_only_the_first_run_counts(world: World, again: bool) -> None:
+    """The operator stopped one before it was well, or restarted it: weeks later it fails by itself."""
+    world.owed(*world.boxes)
+    world.booted.booting(world.boxes)
+    world.booted.settle(WELL)
+    world.runs("a", 1)
+    world.runs("b", 2)
+    world.booted.settle(WELL)
+    world.ends("a", asked=True)
+    if not again:
+        world.anew().settle(WELL)
+    world.runs("a", 3)
+    world.boxes["b"].running.identity = "4@9.00"  # nobody heard of the end before that
+    world.booted = world.anew()
+    world.booted.settle(WELL)
+    world.ends("a")
+    world.ends("b")
+    world.booted.settle(WELL)
+    assert world.down() == set()
+
+
+def test_what_is_not_owed_its_start_any_more_has_no_first_run(world: World) -> None:
+    """The operator had it stay down, as it was about to be started; `lxcfleet run` is begun by its caller."""
+    world.owed("b")
+    world.booted.booting(world.boxes)
+    world.boxes["b"].foreground = object()
+    world.booted.settle(WELL)
+    world.boxes["b"].foreground = None
+    world.ends("a")
+    world.ends("b")
+    world.booted.settle(WELL)
+    assert world.down() == set()
+
+
+def test_what_is_run_in_the_foreground_is_no_matter_of_the_boot(world: World) -> None:
+    world.boxes["a"].foreground = object()
+    world.booted.booting(world.boxes)
+    world.boxes["a"].foreground = None
+    world.ends("a")
+    world.booted.settle(WELL)
+    assert world.down() == set()
+
+
+def test_restarts_by_its_policy_belong_to_the_first_run_until_the_policy_gives_up(world: World) -> None:
+    world.owed("a", "b")
+    world.booted.booting(world.boxes)
+    for turn in range(3):
+        for name in ("a", "b"):
+            world.runs(name, 10 + turn, row=turn if name == "a" else min(turn, 1))  # the second one ran for long in between
+        world.booted.settle(WELL)
+        world.booted.settle(WELL)
+        for name in ("a", "b"):
+            world.ends(name, later=turn)
+            world.boxes[name].state, world.boxes[name].backs_off = State.BACKOFF, True
+        world.booted.settle(WELL)
+        assert world.down() == set()
+        for name in ("a", "b"):
+            world.boxes[name].backs_off = False
+    for name in ("a", "b"):
+        world.boxes[name].state = State.FAILED
+    world.booted.settle(WELL)
+    assert world.down() == {"a"}
+
+
 def test_what_was_well_after_the_boot_and_fails_later_failed_by_itself(world: World) -> None:
+    world.owed("a", "b")
     world.booted.booting(world.boxes)
     world.well["a"] = WELL
     world.booted.settle(WELL)
