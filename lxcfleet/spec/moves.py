@@ -26,9 +26,9 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 
 PROTOCOL = 2
+"""Counts the forms of what two hosts say to each other. A host understands its own form, and all before it."""
 HANDED_OVER = b"handed over\n"
 """What the sending daemon has the other host told, once it has noted that the container belongs there."""
-"""Counts the forms of what two hosts say to each other."""
 MOST_HOST = 255
 _ID = re.compile("[0-9a-f]{16}")
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?(?:[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)")
@@ -180,6 +180,17 @@ def onward(here: Journal | None, there: Journal | None, move: str) -> Next:
     if here.step is Step.HEALTHY:
         return Next.END if ours.step is Step.HEALTHY else Next.GRANT
     return Next.NOTE if ours.step is Step.HEALTHY else Next.GRANT
+
+
+def after_failure(there: Journal | None, move: str, *, cut: bool) -> Next:
+    """What comes next if the other side was to start what was handed over, and that failed. ``there``: what it says by
+    then; ``cut``: the line was, or something else was at work on it: that tells nothing of the container itself."""
+    ours = there if there is not None and there.id == move and not there.away else None
+    if ours is None:
+        return Next.LOST
+    if ours.step is Step.HEALTHY:
+        return Next.NOTE
+    return Next.GRANT if cut and ours.step is not Step.REVOKED else Next.REVOKE
 
 
 def backward(here: Journal | None, there: Journal | None, move: str) -> Next:

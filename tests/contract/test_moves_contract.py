@@ -17,10 +17,11 @@ import leftovers
 import pytest
 
 from lxcfleet.cli import main
-from lxcfleet.cli.verbs import move
+from lxcfleet.cli.ui import mover, ssh
 from lxcfleet.containers import moving, store
 from lxcfleet.daemon.uses import moves as sending
 from lxcfleet.paths import Paths
+from lxcfleet.spec import moves
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
 
@@ -33,13 +34,20 @@ ROOT = Path(main.__file__).parents[2]
 
 SSH = """\
 #!{python} -I
-import os, signal, subprocess, sys
+import json, os, signal, subprocess, sys
 arguments = sys.argv[1:]
 with open({log!r}, "a") as file:
     file.write("\\0".join(arguments) + "\\n")
 host, command = arguments[arguments.index("--") + 1 :]
-word, _, fault = open({faults!r}).read().partition(" ")
-here = word and any(f" {{each}} " in f"{{command}} " for each in word.split("|"))
+faults = [line.split(" ") for line in open({faults!r}).read().splitlines()]
+word, fault = next((each for each in faults if any(f" {{one}} " in f"{{command}} " for one in each[0].split("|"))), ("", ""))
+here = bool(word)
+def fail_from_now_on(*lines):
+    with open({faults!r}, "w") as file:
+        file.write("\\n".join(lines))
+def answer(code):
+    print(json.dumps({{"error": {{"code": code, "message": "no", "why": "", "hint": ""}}}}))
+    sys.exit(0)
 if here and fault == "before":
     print("ssh: connect to host other port 22: Connection refused", file=sys.stderr)
     sys.exit(255)
@@ -51,12 +59,27 @@ if here and fault == "missing":
 if here and fault == "older":
     print("Error: No such command 'receive'.", file=sys.stderr)
     sys.exit(2)
+if here and fault in ("busy", "denied") and "--when-told" not in command:
+    fail_from_now_on(*(" ".join(each) for each in faults if each[1] != "busy"))
+    answer("busy" if fault == "busy" else "wrong-state")
 said = None
+if here and fault in ("lost", "granted"):
+    said = sys.stdin.buffer.readline()
+    fail_from_now_on()
+    if fault == "granted":
+        name, move = command.split()[3:5]
+        script = "import sys; from lxcfleet.api.client import Client; from lxcfleet.paths import Paths; "
+        script += "from lxcfleet.api.moves import ArrivalRequest, Do; "
+        script += "Client(Paths.from_environment()).arrival(ArrivalRequest(*sys.argv[1:], Do.GRANT))"
+        subprocess.run([{python!r}, "-c", script, name, move], env={environment!r}, check=True)
+    sys.exit(255)
 if here and fault == "killed":
     said = sys.stdin.buffer.readline()
     os.kill(os.getppid(), signal.SIGKILL)
 ran = subprocess.run(["sh", "-c", command], env={environment!r}, capture_output=True, input=said)
-if here and fault == "after":
+if here and fault == "cut":
+    fail_from_now_on("status|grant|revoke before")
+if here and fault in ("after", "cut"):
     sys.exit(255)
 if here and fault == "kill":
     os.kill(os.getppid(), signal.SIGKILL)
@@ -113,9 +136,9 @@ class Other:
         found: dict[str, str] = json.loads(self.process.stdout.readline())
         return found
 
-    def fail(self, word: str, fault: str) -> None:
-        """Have something go wrong when ``word`` is asked for."""
-        self.faults.write_text(f"{word} {fault}" if word else "")
+    def fail(self, *faults: tuple[str, str]) -> None:
+        """Have something go wrong when certain words are asked for."""
+        self.faults.write_text("\n".join(" ".join(each) for each in faults))
 
 
 @pytest.fixture
@@ -200,26 +223,27 @@ def test_a_line_that_is_cut_before_the_hand_over_leaves_it_here(cli: Cli, daemon
         ("check", "missing", "has no lxcfleet"), ("check", "older", "older release"),
         ("import", "before", "Connection refused"), ("import", "after", "can't be reached"),
     ):  # fmt: skip
-        other.fail(word, fault)
+        other.fail((word, fault))
         ran = cli("move", "web", HOST)
         assert (ran.status, reason in ran.err) == (1, True), ran.err
         soon(lambda: state(daemon, "web") == "running")
         assert step(daemon.paths, "web") is None
     assert other.states() == {}, "the copy goes"
-    other.fail("", "")
+    other.fail()
     assert cli("move", "web", HOST).status == 0
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 
 
-@pytest.mark.parametrize(("fault", "way"), [("before", "--abort"), ("after", "--continue"), ("after", "--abort")])
+@pytest.mark.parametrize(("fault", "way"), [("before", "--abort"), ("cut", "--continue"), ("cut", "--abort")])
 def test_a_line_that_is_cut_after_it(
     cli: Cli, daemon: Daemon, other: Other, fault: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other side is asked to start it, and neither answers nor can be asked to give it up."""
-    monkeypatch.setattr(move, "_NO_LINE", 0.0)
+    monkeypatch.setattr(mover, "_NO_LINE", 0.0)
+    monkeypatch.setattr(mover, "_LINE_AGAIN", 0.1)
     assert cli("create", "web", *SLEEP).status == 0
-    other.fail("grant|revoke", fault)
-    ran = cli("move", "web", HOST)
+    other.fail(("grant|revoke", fault))
+    ran = cli("move", "web", HOST, "--timeout", "1")
     assert (ran.status, "what became of it is not known" in ran.err) == (1, True), ran.err
     assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
     assert (cli("destroy", "web", "--force").status, cli("start", "web").status) == (1, 0)
@@ -230,7 +254,7 @@ def test_a_line_that_is_cut_after_it(
     assert [(each["name"], each["step"], each["authority"]) for each in listed] == [("web", "handed", False)]
     running = [state(daemon, "web"), *other.states().values()].count("running")
     assert running == 0 if fault == "before" else running <= 1
-    other.fail("", "")
+    other.fail()
     ran = cli("move", "web", way)
     if way == "--continue":
         assert ran.status == 0, ran.err
@@ -244,15 +268,112 @@ def test_a_line_that_is_cut_after_it(
         assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 
 
+@pytest.mark.parametrize("fault", ["lost", "granted", "after"])
+def test_a_line_that_is_cut_after_it_for_a_moment(
+    cli: Cli, daemon: Daemon, other: Other, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the other side has heard of the hand-over, after it took the container, and after that was seen healthy.
+
+    A good container was stopped there, and what it had written stayed there."""
+    monkeypatch.setattr(mover, "_LINE_AGAIN", 0.1)
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(("--when-told", fault))
+    moved = cli("move", "web", HOST)
+    assert moved.status == 0, moved.err
+    assert "can't be reached" in moved.err
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+    assert "receive revoke" not in other.log.read_text()
+
+
+@pytest.mark.parametrize("fault", ["before", "older"])
+def test_the_ssh_that_waits_has_ended_before_the_hand_over(cli: Cli, daemon: Daemon, other: Other, fault: str) -> None:
+    """The copy there was destroyed, after the container had been stopped for all that time."""
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(("--when-told", fault))
+    moved = cli("move", "web", HOST)
+    assert moved.status == 0, moved.err
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+    assert "receive revoke" not in other.log.read_text()
+
+
+def test_what_is_healthy_there_after_all_is_not_taken_back(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is interrupted, and was confirmed in the same moment. That was told as a container of which nobody knows."""
+    interrupted: list[object] = []
+
+    def result(program: ssh.Running) -> object:
+        found = ask(program)
+        if not interrupted and step(other.paths, "web") is Step.HEALTHY:
+            interrupted.append(found)
+            raise KeyboardInterrupt
+        return found
+
+    ask = ssh.result
+    assert cli("create", "web", *SLEEP).status == 0
+    monkeypatch.setattr(ssh, "result", result)
+    moved = cli("move", "web", HOST)
+    assert moved.status == 0, moved.err
+    assert "is healthy there" in moved.err
+    assert interrupted
+    assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+def test_what_does_not_start_there_runs_here_again(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if something else is at work on it there when it is to be taken back."""
+    monkeypatch.setattr(mover, "_LINE_AGAIN", 0.1)
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(("--when-told", "before"), ("grant", "denied"), ("revoke", "busy"))
+    ran = cli("move", "web", HOST)
+    assert (ran.status, "is not moved, and is here again" in ran.err) == (1, True), ran.err
+    assert (state(daemon, "web"), other.states(), step(daemon.paths, "web")) == ("running", {}, None)
+
+
+def test_what_is_destroyed_there_is_told_as_that(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its operator may have said there that it belongs there: it starts here only if somebody here says so."""
+    def hand_over(way: int) -> None:
+        hand(way)
+        moving.note(other.paths, "web", None)
+
+    hand = sending._hand_over
+    assert cli("create", "web", *SLEEP).status == 0
+    other.fail(("--when-told", "before"))
+    monkeypatch.setattr(sending, "_hand_over", hand_over)
+    ran = cli("move", "web", HOST)
+    assert (ran.status, "is not on root@other any more" in ran.err) == (1, True), ran.err
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
+    assert cli("move", "web", "--abort").status == 0
+    assert state(daemon, "web") == "running"
+
+
+def test_a_host_takes_containers_of_an_older_release(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon here is the older one, and then the newer one."""
+    assert cli("create", "web", *SLEEP).status == 0
+    now = moves.PROTOCOL
+    monkeypatch.setattr(moves, "PROTOCOL", now + 1)
+    ran = cli("move", "web", HOST)
+    assert (ran.status, "upgrade lxcfleet there" in ran.err, state(daemon, "web")) == (1, True, "running"), ran.err
+    monkeypatch.setattr(moves, "PROTOCOL", 1)
+    moved = cli("move", "web", HOST)
+    assert moved.status == 0, moved.err
+    assert other.states() == {"web": "running"}
+
+
 @pytest.mark.parametrize("word", ["import", "grant"])
 def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: Spawn, word: str) -> None:
     """Killed just after the other side did something. Exactly one runs."""
     assert cli("create", "web", *SLEEP).status == 0
-    other.fail(word, "kill")
+    other.fail((word, "kill"))
     process = spawn("move", "web", HOST)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    other.fail("", "")
+    other.fail()
     if word == "import":
         soon(lambda: state(daemon, "web") == "running")
         assert other.states().get("web", "stopped") != "running"
@@ -268,30 +389,39 @@ def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(
 ) -> None:
     """Before anything there has heard of it. The daemon has told ssh, which goes on by itself: it runs there."""
     assert cli("create", "web", *SLEEP).status == 0
-    other.fail("grant", "killed")
+    other.fail(("grant", "killed"))
     process = spawn("move", "web", HOST)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     soon(lambda: other.states() == {"web": "running"})
     assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
     soon(lambda: step(other.paths, "web") is Step.HEALTHY)
-    other.fail("", "")
+    other.fail()
     assert cli("move", "web", "--continue").status == 0
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 
 
+@pytest.mark.parametrize("told", [False, True])
 def test_a_daemon_that_is_killed_in_the_moment_of_the_hand_over(
-    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, daemon: Daemon, other: Other, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has noted the hand-over, and told nobody. The client has the next daemon go on."""
+    """It has noted the hand-over, and told nobody, or just told the other host, which is at work on it therefore.
+
+    The client has the next daemon go on."""
     def hand_over(_: int) -> None:
         raise ConnectionResetError
+
+    monkeypatch.setattr(mover, "_LINE_AGAIN", 0.1)
+    if told:
+        other.fail(("grant", "busy"))
 
     assert cli("create", "web", *SLEEP).status == 0
     monkeypatch.setattr(sending, "_hand_over", hand_over)
     moved = cli("move", "web", HOST)
     assert moved.status == 0, moved.err
     assert "another one goes on" in moved.err
+    assert ("at work on it" in moved.err) is told
+    assert "receive revoke" not in other.log.read_text()
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 
 

@@ -253,3 +253,13 @@ def test_another_host_that_talks_nonsense_is_refused(script: str, tmp_path: Path
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(FleetError, match=r"makes no sense|lxcfleet on other failed"):
         ssh.ask(Way("other"), ["lxcfleet", "receive", "status", "web"])
+
+
+def test_a_cut_line_takes_nothing_back_and_what_is_healthy_there_stays() -> None:
+    """It was told to start it there, and that failed, or nothing was heard of it."""
+    steps = (Step.RECEIVED, Step.GRANTED, Step.HEALTHY, Step.REVOKED)
+    found = {cut: [moves.after_failure(journal(step, away=False), MOVE, cut=cut) for step in steps] for cut in (True, False)}
+    assert found[True] == [Next.GRANT, Next.GRANT, Next.NOTE, Next.REVOKE]
+    assert found[False] == [Next.REVOKE, Next.REVOKE, Next.NOTE, Next.REVOKE]
+    for there in (None, journal(Step.GRANTED, away=False, move="f" * 16), journal(Step.KEPT, away=True)):
+        assert {moves.after_failure(there, MOVE, cut=cut) for cut in (True, False)} == {Next.LOST}

@@ -99,6 +99,13 @@ class Running:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         return self._status
 
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status is None
+
     def _failure(self, status: int) -> FleetError:
         host = self.way.host
         self._errors.seek(0)

@@ -302,7 +302,7 @@ class Moves:
         """Whether a container can come here. Raises FleetError."""
         if ask.origin == _origin(self._paths):
             raise InvalidInput(f"{ask.name} is not moved", why="the other host is this one", hint="name another host")
-        if ask.protocol != moves.PROTOCOL or _number(__version__) < _number(ask.version):
+        if ask.protocol > moves.PROTOCOL or _number(__version__) < _number(ask.version):
             raise Unsupported(
                 f"{ask.name} is not moved: the other host has lxcfleet {__version__}, and this one {ask.version}",
                 why="a host takes containers of its own release and of older ones", hint="upgrade lxcfleet there",
