@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.containers import store
+from lxcfleet.spec.container.addresses import lan_port
 from lxcfleet.spec.container.spec import Spec
 
 from .harness import SLEEP, Fleet, until
@@ -133,7 +134,8 @@ def test_a_dhcp_server_there_gives_address_and_name_servers(fleet: Fleet, lan: L
     before = wait(fleet, one, "10.78.9.")
     fleet.ok("restart", one)
     assert wait(fleet, one, "10.78.9.") == before
-    assert not [name for name in os.listdir("/sys/class/net") if name.startswith("ld")]
+    card = fleet.inside(one, "cat /sys/class/net/eth0/address").strip()
+    assert lan_port(card) not in os.listdir("/sys/class/net"), "it is on no bridge"
 
 
 def test_an_address_of_the_operators_choice_with_a_gateway(fleet: Fleet, lan: Lan) -> None:
