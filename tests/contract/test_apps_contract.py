@@ -253,6 +253,7 @@ def test_a_release_that_nobody_can_have_is_told_for_all_of_them(cli: Cli) -> Non
     assert (refused.status, "nothing was changed: 3 of 3 containers" in refused.err) == (2, True), refused.err
 
 
+@pytest.mark.usefixtures("shop")
 def test_a_failed_gate_goes_back_by_itself_and_names_both_releases(cli: Cli, daemon: Daemon) -> None:
     daemon.model.fails["web1"] = HostError("its program ends at once")
     failed = cli("app", "use", "web*", "shop@2", *CANARY)
