@@ -1,4 +1,4 @@
-"""Runs a command inside a container, by liblxc's attach. Only children of the launcher use this.
+"""Runs a command inside a container, by liblxc's attach. Only children of the attacher and of the launcher use this.
 
 The protocol with the client is api.requests.AttachRequest's.
 """

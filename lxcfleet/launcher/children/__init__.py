@@ -1,1 +1,1 @@
-"""The work of the launcher's children: one operation each."""
+"""The work of the children of the launcher and of the attacher: one operation each."""

@@ -19,7 +19,7 @@ from lxcfleet.spec.reading.rows import Row, read_said, row, rows_of, schema_of
 from lxcfleet.spec.reading.types import Items, Text, Texts, ValueType, Whole
 
 MAX_TIMEOUT = 60.0
-"""Seconds; the launcher's children may not take longer than 120."""
+"""Seconds; the attacher's children may not take longer than 120."""
 _HTTP_PORT = 80
 SHELL = ("/bin/sh", "-c")
 class CheckKind(StrEnum):
