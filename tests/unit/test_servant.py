@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,24 @@ def test_a_request_for_which_a_servant_has_no_room_goes_to_the_next_one(tmp_path
 
     asyncio.run(asyncio.wait_for(run(), 30))
     os.close(lock)
+
+
+@pytest.mark.reaches("processes", reason="ten real servants begin")
+def test_a_servant_has_the_usual_limit_of_the_stack_from_its_beginning(tmp_path: Path) -> None:
+    """Before, some had the daemon's, and so had their containers: execve(2) put it back after the daemon had set another."""
+    former = resource.getrlimit(resource.RLIMIT_STACK)
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(10):
+            resource.setrlimit(resource.RLIMIT_STACK, (16 << 20, former[1]))
+            servant = Servant("servant", ["-c", "import time; time.sleep(9999)"], lock, dict(os.environ))
+            servant.start()
+            process = servant._process
+            assert process is not None
+            time.sleep(0.05)  # the program has begun
+            assert resource.prlimit(process.pid, resource.RLIMIT_STACK)[0] == 8 << 20
+            process.kill()
+            servant.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, former)
+        os.close(lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import socket
 import subprocess
@@ -34,14 +35,19 @@ _END_SECONDS = 5.0
 
 
 def _set_limits(pid: int) -> None:
-    """Give a process the usual limits, as far as this one may: to raise a hard limit takes a capability."""
-    for which, (soft, hard) in [*_LIMITS.items(), (resource.RLIMIT_NOFILE, descriptors.usual())]:
-        most = resource.getrlimit(which)[1]
-        try:
-            resource.prlimit(pid, which, (soft, hard))
-        except (PermissionError, ValueError):
-            reachable = soft if most == _NO_LIMIT else most if soft == _NO_LIMIT else min(soft, most)
-            resource.prlimit(pid, which, (reachable, most))
+    """Give a process the usual limits, as far as this one may."""
+    for which, limits in [*_LIMITS.items(), (resource.RLIMIT_NOFILE, descriptors.usual())]:
+        _set_limit(pid, which, limits)
+
+
+def _set_limit(pid: int, which: int, limits: tuple[int, int]) -> None:
+    """To raise a hard limit takes a capability."""
+    soft, most = limits[0], resource.getrlimit(which)[1]
+    try:
+        resource.prlimit(pid, which, limits)
+    except (PermissionError, ValueError):
+        reachable = soft if most == _NO_LIMIT else most if soft == _NO_LIMIT else min(soft, most)
+        resource.prlimit(pid, which, (reachable, most))
 
 
 class Servant:
@@ -76,6 +82,9 @@ class Servant:
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = [word.format(requests=theirs.fileno(), lock=self._lock) for word in self._arguments]
+        # A program gets the limit of the stack that its process had when execve(2) was called, whatever was set meanwhile
+        # (finalize_exec() in Linux's fs/exec.c). So the process inherits the right one from this one.
+        _set_limit(os.getpid(), resource.RLIMIT_STACK, _LIMITS[resource.RLIMIT_STACK])
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
