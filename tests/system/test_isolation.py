@@ -19,6 +19,8 @@ from .harness import TIMEOUT, Fleet, until
 
 pytestmark = pytest.mark.system
 
+ETH_P_ALL = 3
+
 SERVER = """
 import socket
 s = socket.create_server(("", 8080), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -124,8 +126,8 @@ def seen_by(fleet: Fleet, name: str, neighbour: str) -> str:
 
 SPY = """
 import socket, struct
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-s.bind(("eth0", 0))
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 3))  # all protocols
 s.setsockopt(263, 1, struct.pack("iHH8s", socket.if_nametoindex("eth0"), 1, 0, b""))  # SOL_PACKET: promiscuous
 print("listens", flush=True)
 while True:
@@ -161,8 +163,9 @@ def test_what_a_container_asks_of_others_reaches_its_owner_only(fleet: Fleet) ->
         fleet.ok("create", name, *SERVE)
     fleet.create(still)
     peers = {bytes.fromhex(mac(hardware(fleet, name))) for name in (one, two)}
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
-        wire.bind((interface_name(IPv4Address(address(fleet, still))), 0))
+    # A socket that has a protocol before it is bound to an interface gets the frames of all interfaces until then; packet(7).
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((interface_name(IPv4Address(address(fleet, still))), ETH_P_ALL))
         wire.setblocking(False)
         for _ in range(2):
             fleet.ok("restart", two)

@@ -75,9 +75,12 @@ printf '\nlast without end'
 
 
 def test_a_line_of_ten_megabytes_does_no_harm(fleet: Fleet, journal: Journal) -> None:
-    """It is longer than the burst, and its console's file is overwritten while it is read. What is missing is told."""
+    """It is longer than the burst, and its console's file is overwritten while it is read. What is missing is told.
+
+    Where the file is read quickly, the burst is used up, and lines are kept again only after a while."""
     name = fleet.name("m")
-    fleet.ok("create", name, "--", "sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo last; sleep 9999")
+    script = "head -c 10000000 /dev/zero | tr '\\0' x; echo; while echo last; do sleep 0.5; done"
+    fleet.ok("create", name, "--", "sh", "-c", script)
     until(lambda: "last" in journal.messages(of(name)), 20)
     entries = [entry for entry in journal.entries(of(name)) if "x" * 9 in entry["MESSAGE"]]
     assert all(len(entry["MESSAGE"]) <= 16384 and entry["CONTAINER_PARTIAL_MESSAGE"] for entry in entries[:-1])
