@@ -346,6 +346,21 @@ def test_ctrl_c_ends_the_command_of_a_bake_and_leaves_nothing(cli: Cli, spawn: S
     assert json.loads(daemon.paths.bakes.read_text()) == []
 
 
+def test_two_bakes_that_begin_at_once_have_a_clone_each(cli: Cli, spawn: Spawn, daemon: Daemon) -> None:
+    processes = []
+    for app in ("one", "two"):
+        # Each clone of the model's fills both places, so that it does not matter which name it has.
+        places = [daemon.paths.container(name).delta / f"opt/{app}" for name in ("bake1", "bake2")]
+        script = "sleep 1; " + "; ".join(f"test ! -e {p.parents[1]} || mkdir -p {p}" for p in places)
+        processes.append(spawn("app", "bake", app, "--version", "1", "--", "sh", "-c", script))
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    assert sorted(cli("app", "list", "-q").out.split()) == ["one@1", "two@1"]
+    assert json.loads(cli("list", "-f", "json").out) == []
+    assert json.loads(daemon.paths.bakes.read_text()) == []
+
+
 def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, daemon: Daemon) -> None:
     cli("create", "bake1", "-l", "lxcfleet.bake=shop@1", *SLEEP)
     cli("create", "bake2", *SLEEP)

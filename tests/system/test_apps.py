@@ -180,3 +180,19 @@ def test_a_clone_builds_a_release(fleet: Fleet) -> None:
     failed = fleet.run("app", "bake", "shop", "--version", "2", "--", "sh", "-c", "echo no make here; exit 2")
     assert (failed.status, "no make here" in failed.err) == (1, True)
     assert fleet.json_any("list") == []
+
+
+def test_clones_build_at_the_same_time(fleet: Fleet) -> None:
+    there = fleet.name("there")
+    fleet.create(there)
+    build = "mkdir -p /opt/$APP; echo $APP >/opt/$APP/name; sleep 1"
+    names = ["one", "two", "three"]
+    clients = [
+        fleet.spawn("app", "bake", name, "--version", "1", "-e", f"APP={name}", "--", "sh", "-ec", build) for name in names
+    ]
+    for client in clients:
+        _, said = client.communicate(timeout=120)
+        assert client.returncode == 0, said
+    for name in names:
+        assert (fleet.paths.release(name, "1").tree / "name").read_text() == f"{name}\n"
+    assert list(fleet.states()) == [there]

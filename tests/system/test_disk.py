@@ -19,7 +19,7 @@ import pytest
 from lxcfleet.host.kernel import quota
 
 from . import hogs
-from .harness import SLEEP, Fleet, fleet_on_disk, source
+from .harness import SLEEP, Fleet, Ran, fleet_on_disk, source, until
 
 pytestmark = pytest.mark.system
 
@@ -125,6 +125,35 @@ def test_a_full_disk_ends_a_snapshot_and_an_import_and_leaves_nothing(plain_disk
     ballast.unlink()
     fleet.ok("import", str(archive), "--name", new)
     assert fleet.inside(new, "stat -c %s /srv/large").strip() == str(24 << 20)
+
+
+def test_a_build_that_fills_the_disk_ends_and_leaves_nothing(plain_disk: Fleet) -> None:
+    fleet, web = plain_disk, plain_disk.name("web")
+    fleet.create(web)
+
+    def bake(version: str, script: str) -> Ran:
+        words = ("app", "bake", "shop", "--version", version, "--", "sh", "-ec", f"mkdir -p /opt/shop; {script}")
+        return fleet.run(*words, timeout=300)
+
+    def free() -> int:
+        found = os.statvfs(fleet.paths.lxc)
+        return found.f_bavail * found.f_frsize
+
+    before = free()
+    for script, why in (
+        ("head -c 1G /dev/zero >/opt/shop/large", "No space left on device"),
+        ("head -c 1G /dev/zero >/opt/shop/large || true", "there is no room for this release"),
+        ("head -c 120M /dev/zero >/opt/shop/large", "there is no room for this release"),
+    ):
+        ran = bake("1", script)
+        assert (ran.status, why in ran.err) == (1, True), (script, ran)
+        assert fleet.states() == {web: "running"}
+        assert json.loads(fleet.ok("app", "list", "-f", "json")) == []
+        assert not fleet.paths.app("shop").exists()
+        until(lambda: free() > before - (4 << 20), what="the space is free again")
+    assert bake("1", "head -c 1G /dev/zero >/srv/large || true; rm /srv/large; echo small >/opt/shop/small").status == 0
+    assert os.listdir(fleet.paths.release("shop", "1").tree) == ["small"]
+    fleet.ok("app", "rm", "shop@1")
 
 
 def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet) -> None:

@@ -58,8 +58,8 @@ class Baking:
                 f"{place} can't be baked", why="the host has files there, of which a clone would leave only its changes",
                 hint="name another place: --path",
             )  # fmt: skip
-        create = self._request(ask, release)
         if ask.dry_run:
+            create = self._request(ask, release, self._free_name())
             checked = await self._fleet.create(replace(create, dry_run=True))
             lines = [*checked.plan, f"{release.release}: seal what {place} has then, and destroy {create.name}"]
             return self._fleet.operations.dry("bake app", [Result(release.release, "planned", True)], lines)
@@ -71,17 +71,20 @@ class Baking:
 
         async def job() -> Result:
             with self._apps.in_hand(release.release):
-                await self._bake(ask, release, create, place, broken_off)
+                await self._bake(ask, release, place, broken_off)
                 notes = self._apps.told(release) + await self._apps.prune(ask.name, ask.version, ask.keep)
             return Result(release.release, "baked", True, notes=notes)
 
         operation = self._fleet.operations.begin("bake app", [Job(release.release, job)], _AT_ONCE)
         return operation
 
-    def _request(self, ask: BakeAppRequest, release: Release) -> CreateRequest:
+    def _free_name(self) -> str:
+        """A name for a clone that neither a container has nor another build, whose clone may not be made yet."""
+        taken = {*self._noted(), *(each.name for each in self._fleet.registry)}
+        return next(name for name in first(PREFIX, len(taken) + 1) if name not in taken)
+
+    def _request(self, ask: BakeAppRequest, release: Release, name: str) -> CreateRequest:
         """What makes the clone: it runs the command once, whatever its profile says."""
-        taken = {each.name for each in self._fleet.registry}
-        name = next(name for name in first(PREFIX, len(taken) + 1) if name not in taken)
         own: dict[str, Any] = {
             "init": Init.APP, "restart": Restart(), "autostart": False, "health": None, "depends_on": {}, "app": None,
         }  # fmt: skip
@@ -89,10 +92,9 @@ class Baking:
         said = {**ask.said, **own, "labels": {**labels, LABEL: release.release}}
         return CreateRequest(name=name, said={key: value for key, value in said.items() if value is not None})
 
-    async def _bake(
-        self, ask: BakeAppRequest, release: Release, create: CreateRequest, place: str, broken_off: Callable[[], bool]
-    ) -> None:
-        name = create.name or ""
+    async def _bake(self, ask: BakeAppRequest, release: Release, place: str, broken_off: Callable[[], bool]) -> None:
+        name = self._free_name()
+        create = self._request(ask, release, name)
         self._note(name, there=True)
         try:
             installed = await asyncio.to_thread(database.installed)

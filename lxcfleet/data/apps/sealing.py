@@ -67,7 +67,7 @@ class _Bounds:
         if self.size > self.room:
             raise HostError(
                 "there is no room for this release", why=f"{self.room >> 20} MiB may be used, and it has more, at {path}",
-                hint="remove old releases: lxcfleet app list, lxcfleet app rm",
+                hint="make room on the file system; lxcfleet app rm removes a release that nobody has",
             )  # fmt: skip
 
 
