@@ -171,8 +171,11 @@ class Uplinks:
         return not all(broken) or any(device in _LINK.findall(text) for text in broken)
 
     def forget(self, name: str) -> None:
-        """A container is destroyed."""
-        self._context.paths.uplink_names(name).unlink(missing_ok=True)
+        """A container is destroyed, or was not made."""
+        try:
+            self._context.paths.uplink_names(name).unlink(missing_ok=True)
+        except OSError as error:  # the next container of that name replaces it, and nothing that is gone waits for this
+            log.error("%s is gone, and the list of its name servers can't be removed: %s", name, error)
 
     def findings(self) -> list[Finding]:
         """Whether containers can be on the networks that they are to be on, as ``doctor`` tells it."""

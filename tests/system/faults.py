@@ -206,8 +206,10 @@ class Stage:
         return "broken" if any(self.fleet.paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")) else "absent"
 
     def told(self, name: str) -> str:
-        """The state of a container as the daemon tells it."""
-        return self.fleet.states().get(name, "absent")
+        """Whether a container is there and runs, as the daemon tells it. failed: it does not run, and how it ended could not
+        be noted, so it may look as if it had ended by itself."""
+        told = self.fleet.states().get(name, "absent")
+        return "stopped" if told == "failed" else told
 
     def agreed(self, name: str) -> str:
         """The state on which daemon and kernel agree, within a moment; fails if they don't."""

@@ -27,6 +27,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp
+from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.bus import Bus
@@ -34,7 +35,7 @@ from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import Action, State
 
-from .network_parts import own_paths, registry_of
+from .network_parts import context_of, own_paths, registry_of
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 NOBODY: Any = None
@@ -159,6 +160,15 @@ def test_what_a_dhcp_client_left_keeps_no_container_from_being_forgotten(
 ) -> None:
     with failing(monkeypatch, Path, "unlink"):
         dhcp.Client("web", fleet.paths).forget()
+    assert "can't be removed" in caplog.text
+
+
+def test_a_list_of_name_servers_keeps_no_container_from_being_forgotten(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a container that could not be made was listed as stopped, until the next daemon."""
+    with failing(monkeypatch, Path, "unlink", errno.EROFS):
+        Uplinks(context_of(fleet.paths)).forget("web")
     assert "can't be removed" in caplog.text
 
 
