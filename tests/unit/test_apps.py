@@ -237,6 +237,21 @@ def test_bombs_are_stopped_before_they_fill_the_disk(paths: Paths, tmp_path: Pat
     assert nothing_left(paths)
 
 
+def test_a_file_that_is_all_holes_takes_no_room_on_the_disk(paths: Paths, tmp_path: Path) -> None:
+    """A clone makes one of any size for nothing, and sealing it must not fill the host's disk with zeros."""
+    source = tmp_path / "source"
+    source.mkdir()
+    with (source / "big").open("wb") as file:
+        file.write(b"begin")
+        file.truncate(48 << 20)
+        file.seek(20 << 20)
+        file.write(b"middle")
+    seal(paths, source)
+    made = paths.release("shop", "1").tree / "big"
+    assert made.read_bytes() == (source / "big").read_bytes()
+    assert made.stat().st_blocks * 512 <= 4 << 20
+
+
 def test_a_file_that_is_no_archive_is_refused(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(os.urandom(2048))
     with pytest.raises(InvalidInput, match="can't be read"):

@@ -100,9 +100,12 @@ class Sealer:
                     piece = content.read(min(left, _PIECE))
                     if not piece:
                         raise InvalidInput(f"{_told(clean)} is cut off", why=f"{left} bytes of it are missing")
-                    made.write(piece)
                     left -= len(piece)
-                made.flush()
+                    if piece.count(0) == len(piece):  # a hole, or as good as one: it takes no room on the disk
+                        made.seek(len(piece), os.SEEK_CUR)
+                    else:
+                        made.write(piece)
+                made.truncate(size)
                 os.fchmod(made.fileno(), mode & _READ | 0o400)
                 with contextlib.suppress(OSError, OverflowError):
                     os.utime(made.fileno(), (changed, changed))
