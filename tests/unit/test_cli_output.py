@@ -150,3 +150,13 @@ def test_csv_has_no_control_characters(capfd: pytest.CaptureFixture[str]) -> Non
 def test_a_carriage_return_forges_no_other_containers_line() -> None:
     assert output.on_terminal(b"fine\ttext \xc3\xa4") == b"fine\ttext \xc3\xa4"
     assert output.on_terminal(b"x\rweb2: all is well\x1b[K") == b"x\\x0dweb2: all is well\\x1b[K"
+
+
+def test_no_character_of_two_bytes_is_obeyed_or_turns_a_line_around(capfd: pytest.CaptureFixture[str]) -> None:
+    """U+009B begins the same commands as ESC [, and U+202E has all that follows written from right to left."""
+    text = "a\x9b2Jb\u202ec\u2028d"
+    assert output.on_terminal(text.encode() + b"\xff") == rb"a\x9b2Jb\u202ec\u2028d" + b"\xff"
+    output.show("yaml", {text: [text, "gr\xfcn: x"]}, lines=list, rows=list)
+    shown = capfd.readouterr().out
+    assert not {"\x9b", "\u202e", "\u2028"} & set(shown)
+    assert yaml.safe_load(shown) == {text: [text, "gr\xfcn: x"]}

@@ -102,7 +102,19 @@ def to_json(data: object, *, indent: int | None = 2) -> str:
 def _to_yaml(data: object) -> str:
     import yaml
 
-    return str(yaml.dump(_readable(data), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+    class Dumper(yaml.CSafeDumper):
+        """Puts texts into quotes in which something has to be spelled out; libyaml spells out control characters alone."""
+
+    Dumper.add_representer(
+        str, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style='"' if _DIRECTIONS.search(text) else None)
+    )
+    found = str(yaml.dump(_readable(data), Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    return _DIRECTIONS.sub(lambda match: f"\\u{ord(match[0]):04x}", found)
+
+
+_TEXT = "tag:yaml.org,2002:str"
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What ends a line, or turns the direction of writing: text after it may look like what it is not. Unicode, bidi controls."""
 
 
 def _readable(data: object) -> object:
@@ -137,12 +149,20 @@ def _in_cell(text: str) -> str:
 
 def on_terminal(line: bytes) -> bytes:
     """A line of a command's output with control characters spelled out: a carriage return could forge another line."""
-    if line.translate(None, _CONTROLS) == line:
+    if line.translate(None, _CONTROLS) == line and line.isascii():
         return line
-    return b"".join(b"\\x%02x" % c if c in _CONTROLS else bytes((c,)) for c in line)
+    text = line.decode("utf-8", "surrogateescape")
+    return _COMMANDS.sub(lambda match: _spelled(match[0]), text).encode("utf-8", "surrogateescape")
 
 
 _CONTROLS = bytes(c for c in (*range(32), 127) if c != ord("\t"))
+_COMMANDS = re.compile(rf"[\x00-\x08\x0a-\x1f\x7f-\x9f]|{_DIRECTIONS.pattern}")
+"""Those of one byte, those of two (C1), which terminals obey too, and those that turn the direction of writing."""
+
+
+def _spelled(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def columns(rows: Rows, width: int | None = None) -> list[str]:
