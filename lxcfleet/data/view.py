@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from lxcfleet.data import snapshots, volumes
@@ -32,7 +31,6 @@ def show(paths: Paths, container: str, name: str) -> str:
     for directory in (target.parent, target):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     syscalls.unshare_mounts()
-    syscalls.make_slave(Path("/"))
     handles = [os.open(each, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC) for each in (source, target)]
     try:
         if found.first_id:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from pathlib import Path
 
 from lxcfleet.host.kernel import home, syscalls
 from lxcfleet.launcher import forking
@@ -25,7 +24,6 @@ def main() -> None:
     paths = Paths.from_environment()
     home.keep()
     syscalls.unshare_mounts()
-    syscalls.make_slave(Path("/"))
     forking.serve(requests, lambda message, descriptors: run.run(message, descriptors, paths, held), "main")
 
 

@@ -113,7 +113,6 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         raise OSError(errno.ENOSYS, "Function not implemented", "/")
 
     monkeypatch.setattr(syscalls, "unshare_mounts", lambda: None)
-    monkeypatch.setattr(syscalls, "make_slave", lambda _: None)
     monkeypatch.setattr(syscalls, "unmount", too_old)
     monkeypatch.setattr(syscalls, "user_namespace", lambda *_: os.open("/dev/null", os.O_RDONLY))
     monkeypatch.setattr(syscalls, "clone_read_only", too_old)

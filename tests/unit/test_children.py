@@ -78,8 +78,7 @@ def test_a_command_whose_container_ends_as_it_begins_is_answered_for(monkeypatch
 
 def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request gets no answer and is made again. The launcher lives, so its mounts stay."""
-    for name in ("unshare_mounts", "make_slave"):
-        monkeypatch.setattr(syscalls, name, lambda *_: None)
+    monkeypatch.setattr(syscalls, "unshare_mounts", lambda: None)
     for name in ("disable", "freeze"):
         monkeypatch.setattr(gc, name, lambda: None)
     forks: list[int] = []

@@ -312,7 +312,6 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
     yield _loop_devices()
     try:
         syscalls.unshare_mounts()
-        syscalls.make_slave(Path("/"))
     except OSError as error:
         yield _failed("mount-namespace", "mounts can't be made apart from the host's", error, _REAL_ROOT)
         return

@@ -63,8 +63,10 @@ def _check(result: int, path: str) -> int:
 
 
 def unshare_mounts() -> None:
-    """Give this process a mount namespace of its own; unshare(2)."""
+    """Give this process a mount namespace of its own; unshare(2). What is mounted in it is not mounted outside as well, where
+    it would hide files from all. Later mounts of the namespace that this process was in appear here, too."""
     _check(_libc.unshare(CLONE_NEWNS), "mount namespace")
+    make_slave(Path("/"))
 
 
 def enter_mounts(namespace: int) -> None:

@@ -63,10 +63,14 @@ class Watch:
             return None
         wanted = ctypes.c_uint64(_FAN_ATTRIB | _FAN_CREATE | _FAN_MOVED_TO | _FAN_ONDIR)
         flags = _FAN_MARK_ADD | _FAN_MARK_FILESYSTEM
-        if _libc.fanotify_mark(descriptor, flags, wanted, _AT_FDCWD, os.fsencode(path)) < 0:
+        try:
+            if _libc.fanotify_mark(descriptor, flags, wanted, _AT_FDCWD, os.fsencode(path)) == 0:
+                return cls(descriptor, syscalls.open_apart(path), path, doubtful)
+        except BaseException:
             os.close(descriptor)
-            return None
-        return cls(descriptor, syscalls.open_apart(path), path, doubtful)
+            raise
+        os.close(descriptor)
+        return None
 
     def close(self) -> None:
         """Stop watching."""

@@ -40,7 +40,6 @@ def _copy_in_memory(directory: Path) -> None:
     try:
         config = (directory / "config").read_bytes()
         syscalls.unshare_mounts()
-        syscalls.make_slave(Path("/"))  # else it would be mounted on the host as well, and hide the container from all
         syscalls.mount("lxcfleet", directory, "tmpfs", 0, "mode=0700,size=1m")
         (directory / "config").write_bytes(config)
     except OSError as error:
