@@ -24,6 +24,7 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import dpkg
 from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.files.settings import Config, load
 
 log = logging.getLogger("lxcfleetd")
@@ -174,7 +175,7 @@ class Daemon:
     async def _observe(self) -> None:
         parts = self._parts
         while True:
-            await asyncio.sleep(OBSERVE_SECONDS)
+            await sleep_in_step(OBSERVE_SECONDS)
             parts.endings.check()
             parts.fleet.reconciler.settle_again()
             try:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lxcfleet.host.process.proc import RAN_ANEW
+from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -101,4 +102,4 @@ async def feed_watchdog(seconds: float, tasks: Tasks) -> None:
     while True:
         if not tasks.hopeless():
             notify("WATCHDOG=1")
-        await asyncio.sleep(seconds)
+        await sleep_in_step(seconds)

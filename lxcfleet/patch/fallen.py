@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ class Fallen:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
+        self._noted: set[str] | None = None
+        """The containers that may have a note; None: nobody has looked yet."""
 
     def of(self, container: Container) -> Fall | None:
         """The note about a container; None if it runs, or no patch took it down."""
@@ -58,6 +61,8 @@ class Fallen:
 
     def note(self, container: Container, why: str, moment: str) -> None:
         """Note that a patch took it down. Raises OSError."""
+        if self._noted is not None:
+            self._noted.add(container.name)
         tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
         container.resting = True  # so that it starts with the host's next boot
 
@@ -65,15 +70,20 @@ class Fallen:
         """Remove the note: the container is well again."""
         try:
             self._file(name).unlink(missing_ok=True)
+            if self._noted is not None:
+                self._noted.discard(name)
         except OSError as error:
             log.warning("%s can't be removed: %s", self._file(name), error.strerror)
 
     def tidy(self, containers: Iterable[Container], well: Iterable[str]) -> None:
         """Remove the notes of containers that are ``well``; have the others start when the host boots."""
-        names = set(well)
-        for container in containers:
+        names, known = set(well), list(containers)
+        if self._noted is None:
+            self._noted = {each.name for each in known if os.path.lexists(self._file(each.name))}
+        for container in known:
             if container.name in names:
-                self.forget(container.name)
+                if container.name in self._noted:
+                    self.forget(container.name)
             elif container.busy is None and not container.resting and self.down(container) is not None:
                 container.resting = True
 

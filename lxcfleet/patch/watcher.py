@@ -27,6 +27,7 @@ from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.policies.windows import PatchSettings, Policy
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Watcher:
                 await self.tick()
             except (FleetError, OSError) as error:
                 log.error("can't watch for patches: %s", str(error).replace("\n", "; "))
-            await asyncio.sleep(TICK_SECONDS)
+            await sleep_in_step(TICK_SECONDS)
 
     async def look(self) -> None:
         """Update the phase."""

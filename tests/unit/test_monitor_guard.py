@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.containers.ends import monitor_guard
 from lxcfleet.containers.ends.monitor_guard import MonitorGuard, crowded, pause
-from lxcfleet.host.lxc import strangers
+from lxcfleet.host.lxc import liblxc, strangers
 from lxcfleet.paths import Paths
 
 
@@ -87,3 +88,35 @@ def test_the_number_of_all_sockets_is_taken_while_that_is_small() -> None:
         assert abs(few - exact) < 200
     assert count.now() is None
     assert count.most(1 << 30) is None
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the-kernel-tells", "the-kernel-can't-tell"])
+def test_a_log_that_grows_is_emptied_and_the_others_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    logs = monitor_guard._Logs()
+    looked: list[str] = []
+    monkeypatch.setattr(liblxc, "cut_log", looked.append)
+    if told:
+        logs.begin()
+    files = {name: tmp_path / name for name in ("a", "b")}
+    for name, file in files.items():
+        file.touch()
+        logs.add(name, str(file))
+    logs.add("without", str(tmp_path / "nowhere"))  # it is looked at whenever it is time to
+    logs.cut(100.0)
+    assert looked == [*([] if told else map(str, files.values())), str(tmp_path / "nowhere")]
+    looked.clear()
+    logs.remove("without")
+    with files["a"].open("a") as log:
+        log.write("a line\n")
+    logs.cut(100.1)
+    assert looked == []  # twice a second is enough
+    logs.cut(101.0)
+    assert looked == ([str(files["a"])] if told else [str(file) for file in files.values()])
+    looked.clear()
+    logs.remove("a")
+    with files["a"].open("a") as log:
+        log.write("a line\n")
+    logs.cut(102.0)
+    assert looked == ([] if told else [str(files["b"])])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import select
 import threading
 import time
 from collections import Counter
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxcfleet.containers.container import Container
+from lxcfleet.host.kernel.inotify import RenamedWatches
 from lxcfleet.host.lxc import liblxc, strangers
 from lxcfleet.host.process import descriptors, proc
 from lxcfleet.paths import Paths
@@ -29,7 +32,8 @@ _CONNECTS = 200_000
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds until sockets are counted again, at least and at most."""
 _LOOK_SECONDS = 0.5
-"""Seconds until each log is looked at again, however few sockets there are. One can grow by 14 MB a second meanwhile."""
+"""Seconds until a log that is written to is looked at again, however few sockets there are. One can grow by 14 MB in each
+second."""
 _QUIET_SECONDS = 5.0
 """Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before."""
 _MORE = 64
@@ -60,6 +64,64 @@ class _Attack:
     last: float
 
 
+class _Logs:
+    """The monitors' logs. The kernel tells which are written to; those for which it can't are looked at again and again."""
+
+    def __init__(self) -> None:
+        self._watches: RenamedWatches | None = None
+        self._poll = select.poll()
+        self._logs: dict[str, str] = {}
+        self._watched: dict[str, int] = {}
+        self._written: set[int] = set()
+        """Watches of logs that were written to since each of them was looked at."""
+        self._next = 0.0
+        """When to look again."""
+
+    def begin(self) -> None:
+        with contextlib.suppress(OSError):  # the host has no more of them
+            self._watches = RenamedWatches()
+            self._poll.register(self._watches.descriptor, select.POLLIN)
+
+    def add(self, name: str, log: str) -> None:
+        self.remove(name)
+        self._logs[name] = log
+        with contextlib.suppress(OSError):  # there is no log yet, or the host has no more watches
+            if self._watches is not None:
+                descriptor = os.open(log, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    self._watched[name] = self._watches.add(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def remove(self, name: str) -> None:
+        self._logs.pop(name, None)
+        watch = self._watched.pop(name, None)
+        if watch is not None and self._watches is not None:
+            self._watches.remove(watch)
+
+    def cut(self, moment: float) -> None:
+        """Empty those that are far beyond their size, if it is time to."""
+        if self._watches is not None:
+            self._written.update(self._watches.changed())
+        if moment < self._next:
+            return
+        written, self._written = self._written, set()
+        for name, log in list(self._logs.items()):
+            watch = self._watched.get(name)
+            if watch is None or watch in written or RenamedWatches.OVERFLOW in written:
+                self._next = moment + _LOOK_SECONDS
+                with contextlib.suppress(OSError):  # there is no log any more
+                    liblxc.cut_log(log)
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it is time to look at a log. threading.Event.wait() would take several times as long."""
+        rest = self._next - time.monotonic()
+        if rest > 0:
+            time.sleep(min(seconds, rest))
+        else:
+            self._poll.poll(seconds * 1000)
+
+
 class MonitorGuard:
     """Looks at the monitors of all containers that run, for ever."""
 
@@ -71,10 +133,12 @@ class MonitorGuard:
         """How many descriptors each monitor may have. A daemon of a former version started some with few."""
         self._least: Sequence[int] = ()
         """The least of them; nothing if there are none."""
+        self._logs = _Logs()
 
     def begin(self) -> None:
         """The daemon starts. Raises OSError."""
         strangers.let_go_on(str(self._paths.lxc))
+        self._logs.begin()
 
     def began(self, container: Container) -> None:
         """A container runs; its monitor gets all descriptors that the host allows."""
@@ -82,10 +146,12 @@ class MonitorGuard:
             monitor = Monitor(container.running.monitor, str(self._paths.container(container.name).lxc_log))
             self._limit(monitor.pid)
             self._monitors[container.name] = monitor
+            self._logs.add(container.name, monitor.log)
 
     def ended(self, name: str) -> None:
         """It has ended."""
         self._monitors.pop(name, None)
+        self._logs.remove(name)
 
     async def run(self) -> None:
         """Look, for ever, in a thread of its own: an attacker needs less time than the event loop may take for other things,
@@ -115,8 +181,8 @@ class MonitorGuard:
                 sockets = count.most(_FEW)
                 before = min(before, sockets or 0)
                 urgent = crowded(self._least, sockets)
+                self._logs.cut(began)
                 if began >= next_look or urgent:
-                    self._cut_logs()
                     found: dict[str, Counter[int]] = {}
                     if urgent or began >= quiet_until or (sockets or 0) > before + _MORE:
                         found = self._look_at_all()
@@ -127,18 +193,13 @@ class MonitorGuard:
                     if found:
                         quiet_until = began
                     self._note(found, began)
-                time.sleep(pause(self._least, sockets))  # over.wait() would take several times as long
+                self._logs.wait(pause(self._least, sockets))
 
     def _look_at_all(self) -> dict[str, Counter[int]]:
         monitors = dict(self._monitors)
         self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
         self._least = [min(self._limits.values())] if self._limits else []
         return self._look(monitors)
-
-    def _cut_logs(self) -> None:
-        for monitor in list(self._monitors.values()):
-            with contextlib.suppress(OSError):  # there is no log any more
-                liblxc.cut_log(monitor.log)
 
     def _look(self, monitors: Mapping[str, Monitor]) -> dict[str, Counter[int]]:
         """Shut strangers out; returns how many connections of each uid that were, by container."""

@@ -31,6 +31,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.container.restart import Policy
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
@@ -175,7 +176,7 @@ class Boot:
     async def keep(self) -> None:
         """Update the record whenever it changes, until cancelled."""
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
+            await sleep_in_step(KEEP_SECONDS)
             record = self._seen()
             if record != self._kept:
                 await asyncio.to_thread(self._save, record)

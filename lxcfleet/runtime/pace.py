@@ -1,0 +1,15 @@
+"""Sleeping in step."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+async def sleep_in_step(seconds: float) -> None:
+    """Sleep until the event loop's clock shows the next multiple of ``seconds``.
+
+    Tasks that look at something again and again wake up together so. For a daemon at rest an awakening of the processor costs
+    more than most looks do.
+    """
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(seconds - now % seconds if seconds > 0 else 0)
