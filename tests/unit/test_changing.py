@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -199,6 +200,22 @@ def test_all_containers_get_the_assigned_values(world: World) -> None:
         assert (on_disk.labels, on_disk.environment) == ({"tier": "front"}, {"MODE": "night"})
         assert "init.cmd" in world.paths.container(name).config.read_text()
         assert not world.paths.container(name).former_spec.exists()
+
+
+def test_what_a_change_that_failed_left_on_disk_is_put_in_force_by_the_next_try(world: World) -> None:
+    """`set` said "unchanged", and the run went on without it: a disk that took nothing more had kept the new spec."""
+    container = world.registry["web1"]
+    running: Any = SimpleNamespace(payload=SimpleNamespace(frozen=False, memory=None))
+    assert container.spec is not None
+    container.running = running
+    left = replace(container.spec, labels={"tier": "front"})
+    world.paths.container("web1").spec.write_text(store.render(left))
+    container.want(left)
+    first = world.set("labels.tier=front")[0]
+    assert first.result("changed").status == "changed"
+    assert first.result("changed").differs == {"labels": ("none", "tier=front")}
+    assert container.spec == container.wanted == left
+    assert world.set("labels.tier=back")[0].late is None
 
 
 @pytest.mark.parametrize("failing", range(1, 11))

@@ -339,6 +339,7 @@ def test_a_change_is_on_disk_before_it_is_in_force_and_keys_that_need_a_restart_
     assert change(replace(SPEC, command=("sleep", "1")), HAS) == (Write(replace(SPEC, command=("sleep", "1")), SPEC),)
     assert change(BOTH, replace(HAS, running=False)) == (Write(BOTH, SPEC),)
     assert change(SPEC, HAS) == ()
+    assert change(LIVE, replace(HAS, spec=LIVE)) == (PutInForce(LIVE, SPEC),)  # an earlier change ended in the middle
     assert describe("web", change(BOTH, HAS)) == [
         "web: write its spec: command, labels, memory",
         "web: change while it runs: labels, memory",

@@ -107,8 +107,8 @@ def _settle(now: Observed) -> Steps:
 def change(spec: Spec, now: Observed) -> Steps:
     """The steps that give an existing container another spec; the part that needs a restart waits for one."""
     assert now.spec is not None
-    if spec == now.spec:
-        return ()
+    if spec == now.spec:  # an earlier change may have ended before it was in force
+        return _overdue(now)
     write = Write(spec, now.spec)
     return (write, *_overdue(write.after(now)))
 

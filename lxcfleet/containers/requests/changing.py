@@ -50,15 +50,22 @@ class Planned:
 
     notes: tuple[str, ...] = ()
     """What the operator should know of it."""
+    late: Spec | None = None
+    """The spec of its run, if that lacks something of the former spec that could be put in force at once, and could not."""
+
+    @property
+    def before(self) -> Spec:
+        """The former spec, as far as it was put in force."""
+        return self.former if self.late is None else changes.put_live(self.former, self.late)
 
     @property
     def changed(self) -> bool:
-        """Whether the container's spec becomes another one."""
-        return self.spec != self.former
+        """Whether the container's spec becomes another one, or what is in force."""
+        return self.spec != self.before
 
     def result(self, word: str) -> Result:
         """The result for this container; ``word`` if its spec changes."""
-        differs = differences(self.former, self.spec)
+        differs = differences(self.before, self.spec)
         return Result(
             self.container.name, word if self.changed else "unchanged", self.changed, differs=differs, notes=self.notes
         )
@@ -144,7 +151,7 @@ class Changing:
                     notes += vain.notes(spec, vain.host(self._paths), former)
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
-                planned.append(Planned(container, former, spec, restart, notes))
+                planned.append(Planned(container, former, spec, restart, notes, _late(container, former)))
         wrong.finish()
         joining = [each for each in planned if each.spec.connected and not each.former.connected]
         if joining:
@@ -232,9 +239,17 @@ class Changing:
             raise
         for each in planned:
             if each.changed:
-                keys = changes.different(each.former, each.spec)
+                keys = changes.different(each.before, each.spec)
                 self._bus.publish(ActionDone(each.container.name, "changed", ", ".join(keys)))
         return [each.result("changed") for each in planned]
+
+
+def _late(container: Container, wanted: Spec) -> Spec | None:
+    """See Planned.late: an earlier change that failed may have left its spec on a disk that took nothing more."""
+    in_force = container.spec
+    if container.running is None or in_force is None or changes.put_live(in_force, wanted) == in_force:
+        return None
+    return in_force
 
 
 def _limits_differ(former: Spec, spec: Spec) -> bool:
