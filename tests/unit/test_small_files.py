@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.kernel import small, tree
-from lxcfleet.host.process import cgroup, proc
+from lxcfleet.host.process import cgroup, copying, proc
 
 
 def test_a_record_of_the_kernel_is_read_whole() -> None:
@@ -50,3 +50,15 @@ def test_nothing_is_left_of_a_file_that_has_no_room(tmp_path: Path, monkeypatch:
         tree.write_first(tmp_path / "file", "one\n")
     assert raised.value.errno == errno.ENOSPC
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_look_whether_copies_share_blocks_leaves_nothing_on_a_disk_that_turned_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    copying.shares_blocks(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not copying.shares_blocks(tmp_path / "missing")

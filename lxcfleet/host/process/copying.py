@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import select
 import subprocess
 from pathlib import Path
@@ -79,16 +78,13 @@ def _follow(process: subprocess.Popen[bytes], asker: int) -> bytes:
 
 
 def shares_blocks(directory: Path) -> bool:
-    """Whether copies in the file system of ``directory`` share the blocks; ioctl_ficlone(2), tried."""
-    names = [directory / f".lxcfleet-probe-{secrets.token_hex(8)}" for _ in range(2)]
+    """Whether copies in the file system of ``directory`` share the blocks; ioctl_ficlone(2), tried with files without names,
+    of which nothing can be left; open(2), O_TMPFILE."""
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC  # what is cloned has to be open for reading
     try:
-        with names[0].open("x+b") as one, names[1].open("xb") as other:  # what is cloned has to be open for reading
+        with open(os.open(directory, flags, 0o600), "wb", 0) as one, open(os.open(directory, flags, 0o600), "wb", 0) as other:
             one.write(b"\0" * _BLOCK)
-            one.flush()
             fcntl.ioctl(other.fileno(), _FICLONE, one.fileno())
     except OSError:
         return False
-    finally:
-        for name in names:
-            name.unlink(missing_ok=True)
     return True
