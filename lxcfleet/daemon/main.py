@@ -23,6 +23,7 @@ from lxcfleet.daemon.serving import Daemon
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.log_format import Plain
 from lxcfleet.runtime.pulse import MeasuredLoop
 from lxcfleet.runtime.repeats import Repeats
 
@@ -84,10 +85,11 @@ def main(observers: Sequence[Observer] = ()) -> None:
     parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
     arguments = parser.parse_args()
     faulthandler.enable()  # after the watchdog's SIGABRT the traceback says where the daemon hung
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     # Nobody sees in which thread or at which line a message was made: see "Optimization" in Python's HOWTO of logging.
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     for handler in logging.getLogger().handlers:
+        handler.setFormatter(Plain("%(levelname)s %(name)s: %(message)s"))
         handler.addFilter(Repeats())
     # aiohttp would log a traceback for each request that is not HTTP. daemon.http.server logs the errors of our own code.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 
+from lxcfleet.runtime.log_format import Plain
 from lxcfleet.runtime.repeats import AT_FIRST, PERIOD, Repeats
 
 
@@ -50,3 +52,18 @@ def test_not_all_lines_are_remembered() -> None:
         log.say("line %d", number)
     assert len(log.filter._lines) <= 1000
     assert len(log.written) == 5000
+
+
+def test_what_a_container_says_commands_no_terminal_and_forges_no_line() -> None:
+    """The events of hooks and checks have the end of their output, and are lines of the daemon's log, too."""
+    said = "a\x1b]0;x\x07b\x9bc\u202ed\re\nINFO lxcfleet: all is well\udc9b"
+    record = logging.LogRecord("n", logging.INFO, "f", 1, "web: %s", (said,), None)
+    lines = Plain("%(levelname)s %(message)s").format(record).split("\n")
+    assert lines == [r"INFO web: a\x1b]0;x\x07b\x9bc\u202ed\re", r"  INFO lxcfleet: all is well\udc9b"]
+    try:
+        raise ValueError(said)
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    text = Plain("%(message)s").format(record)
+    assert not {"\x1b", "\x9b", "\r"} & set(text)
+    assert "\n    raise ValueError(said)\n" in text
