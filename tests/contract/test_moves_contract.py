@@ -187,6 +187,10 @@ def test_a_container_moves(cli: Cli, daemon: Daemon, other: Other) -> None:
     moved = cli("move", "--all", HOST, "-f", "json")
     results = json.loads(moved.out)["results"]
     assert (moved.status, [each["status"] for each in results]) == (0, ["moved", "moved"]), moved.err
+    assert sorted(line for line in moved.err.splitlines() if "exported on" not in line) == [
+        "lxcfleet: still: is copied", "lxcfleet: still: was stopped, and stays so there",
+        "lxcfleet: web: is copied", "lxcfleet: web: is stopped here", "lxcfleet: web: starts there",
+    ]  # fmt: skip
     assert other.states() == {"web": "running", "still": "stopped"}
     assert (state(daemon, "web"), state(daemon, "still")) == ("", "")
     assert not daemon.paths.container("web").directory.exists()
@@ -203,10 +207,26 @@ def test_a_container_moves(cli: Cli, daemon: Daemon, other: Other) -> None:
     assert ["move", "web"] in words
 
 
+def test_what_a_drain_has_stopped_runs_there(cli: Cli, daemon: Daemon, other: Other) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    assert cli("create", "still", "--no-start", *SLEEP).status == 0
+    assert cli("drain", "--why", "new disks").status == 0
+    other.fail(("import", "before"))
+    assert cli("move", "web", HOST).status == 1
+    assert state(daemon, "web") in ("stopped", "blocked"), "it stays as the drain has it"
+    other.fail()
+    assert cli("move", "--all", HOST).status == 0
+    assert other.states() == {"web": "running", "still": "stopped"}
+    assert (state(daemon, "web"), state(daemon, "still")) == ("", "")
+
+
 def test_what_is_kept_does_not_start(cli: Cli, daemon: Daemon, other: Other) -> None:
     assert cli("create", "web", *SLEEP).status == 0
     assert cli("move", "web", HOST, "--keep").status == 0
     assert other.states() == {"web": "running"}
+    listed = cli("move", "--list").out.splitlines()
+    assert [line.split()[:3] for line in listed] == [["NAME", "STEP", "HOST"], ["web", "kept", HOST]]
+    assert cli("move", "--list", "-q").out == "web\n"
     assert step(daemon.paths, "web") is Step.KEPT
     cli("start", "web")
     assert state(daemon, "web") == "blocked"

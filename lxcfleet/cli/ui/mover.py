@@ -72,6 +72,8 @@ class Mover:
     def __init__(self, client: Client, name: str, how: How, move: str = "") -> None:
         self._client, self._name, self._how = client, name, how
         self._id = move or secrets.token_hex(8)
+        self._ran = True
+        """Whether it is to run there."""
         self._meter = Meter()
         self._notes: list[str] = []
 
@@ -84,8 +86,11 @@ class Mover:
         return _journal(self._there("status"))
 
     def _grant(self) -> None:
-        self._tell("starts there")
+        self._tell_of_its_start()
         self._there("grant", "--timeout", f"{self._how.timeout:g}")
+
+    def _tell_of_its_start(self) -> None:
+        self._tell("starts there" if self._ran else "was stopped, and stays so there")
 
     def _tell(self, what: str) -> None:
         output.say(output.printable(f"lxcfleet: {self._name}: {what}"))
@@ -96,6 +101,7 @@ class Mover:
         """Move it. Raises FleetError."""
         offer = self._client.offer_move(OfferRequest(self._name, self._how.keep))
         self._check(offer)
+        self._ran = offer["ran"]
         self._notes += offer["notes"]
         if self._how.dry_run:
             return Outcome(self._name, "planned", None, [*self._notes, f"{output.size(offer['bytes'])} would be moved"])
@@ -123,7 +129,7 @@ class Mover:
             except FleetError:
                 self._clear()
                 raise
-            self._tell("starts there")
+            self._tell_of_its_start()
             self._finish(connection, Next.GRANT, starting)
 
     def _after_the_daemon(self, error: FleetError) -> Outcome:
@@ -197,8 +203,11 @@ class Mover:
             if message.get("step") == "sent":
                 self._meter.clear()
                 return
-            if message.get("step"):
-                self._tell("is stopped here" if message["step"] == "stopping" else "is copied")
+            if message.get("step") == "stopping":
+                if self._ran:
+                    self._tell("is stopped here")
+            elif message.get("step"):
+                self._tell("is copied")
             self._meter.show(self._name, message.get("bytes", 0))
 
     def _clear(self) -> None:
@@ -353,6 +362,7 @@ class Mover:
     def go_on(self, record: MoveRecord) -> Outcome:
         """Go on with it. Raises FleetError."""
         here, there = _journal(record), self._status()
+        self._ran = record["ran"]
         following = moves.onward(here, there, self._id)
         if following is Next.DONE:
             return self._settle()

@@ -20,6 +20,7 @@ from lxcfleet.spec.moves import check_host
 from lxcfleet.spec.reading.names import check_name
 
 _FIELDS = ("name", "step", "host", "since", "authority")
+_HEADER = ("NAME", "STEP", "HOST", "SINCE", "BELONGS")
 
 
 @click.command()
@@ -68,7 +69,7 @@ def move(
         options.refuse(["--dry-run"], f"{chosen[0]} does what the journal says", "leave it out; --list shows the journal")
     client = connect(ctx)
     if listed:
-        return _list(client, words, style)
+        return _list(client, words, style, quiet=quiet)
     if chosen:
         return _go_on(client, words, chosen[0], How(Way(""), keep, timeout=timeout), (style, quiet))
     if not words or (len(words) == 1 and not everything and not labels):
@@ -120,16 +121,19 @@ def _attempt(name: str, work: Any) -> Outcome:
 # -- what is shown ------------------------------------------------------------------------------------------------
 
 
-def _list(client: Client, names: Sequence[str], style: str) -> int:
+def _list(client: Client, names: Sequence[str], style: str, *, quiet: bool) -> int:
     records = [each for each in client.moves() if not names or each["name"] in names]
-    texts = [[each["name"], each["step"], each["host"], each["since"], _belongs(each)] for each in records]
-    rows = [[*_FIELDS], *texts]
-    output.show(style, records, lines=lambda: output.columns(rows) if texts else [], rows=lambda: rows)
+    output.show_list(
+        style, quiet, records, _FIELDS, table=lambda: [_HEADER, *([_text(each, key) for key in _FIELDS] for each in records)],
+        text=_text, nothing="no moves",
+    )  # fmt: skip
     return 0
 
 
-def _belongs(record: MoveRecord) -> str:
-    return "here" if record["authority"] else "there"
+def _text(record: MoveRecord, key: str) -> str:
+    if key == "authority":
+        return "here" if record["authority"] else "there"
+    return str(record[key])  # type: ignore[literal-required]
 
 
 def _show(outcomes: Sequence[Outcome], style: str, quiet: bool) -> int:

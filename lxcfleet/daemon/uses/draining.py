@@ -44,6 +44,10 @@ class Draining:
         running = [container.name for container in self._registry if container.running is not None]
         return {"since": found.since, "why": found.why, "containers": list(found.names), "running": running}
 
+    def has_stopped(self, container: Container) -> bool:
+        """Whether it ran before the drain of this host, and starts again at its end."""
+        return self._drain.now is not None and container.name in self._drain.now.names
+
     def findings(self) -> list[Finding]:
         """The finding of `lxcfleet doctor`, if the host is drained."""
         record = self.record()

@@ -170,8 +170,13 @@ class Moves:
         return {
             "name": ask.name, "protocol": moves.PROTOCOL, "version": __version__, "origin": _origin(self._paths),
             "spec": {key: row.render(getattr(spec, key)) for key, row in stored().items()},
-            "bytes": used["disk_bytes"], "ran": _runs(container), "notes": notes,
+            "bytes": used["disk_bytes"], "ran": self._is_to_run(container), "notes": notes,
         }  # fmt: skip
+
+    def _is_to_run(self, container: Container) -> bool:
+        """Whether it runs, or is to run as far as anybody knows: also one that a drain of this host keeps stopped."""
+        wanted = container.lack is not None or container.course.wants_run
+        return container.running is not None or wanted or self._fleet.draining.has_stopped(container)
 
     def _refuse(self, container: Container) -> Spec:
         """Refuse what can't be moved. Raises FleetError."""
@@ -225,7 +230,7 @@ class Moves:
     ) -> Journal:
         """Stop it, and write it to the archive. Raises FleetError; then it is as it was."""
         journal = Journal(
-            ask["id"], True, Step.SENDING, ask["host"], now(), _runs(container), ask["port"], ask["config"]
+            ask["id"], True, Step.SENDING, ask["host"], now(), self._is_to_run(container), ask["port"], ask["config"]
         )  # fmt: skip
         moving.note(self._paths, container.name, journal)
         self._tell(container.name, f"is moved to {journal.host}")
@@ -409,11 +414,6 @@ class Moves:
             await self._fleet.actions.act(container, Action.STOP, None)
         if journal.step is not Step.REVOKED:
             self._tell(container.name, f"{journal.host} has taken it back; what is here stays, stopped")
-
-
-def _runs(container: Container) -> bool:
-    """Whether it runs, or is to run as far as anybody knows."""
-    return container.running is not None or container.lack is not None or container.course.wants_run
 
 
 def _origin(paths: Paths) -> str:
