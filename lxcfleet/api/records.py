@@ -75,9 +75,11 @@ class ContainerRecord(TypedDict):
     blocked: str | None
     """In state blocked: what has to be there before it starts, such as ``db1 not healthy``."""
     gave_up: bool
-    """Its restart policy gave it up: it is down until somebody starts it."""
+    """It failed too often, and is started no more by itself: it is down until somebody starts it."""
+    start_error: str | None
+    """Why its last start failed, while that is tried again or was given up; null: it did not fail."""
     starts_in: float | None
-    """In state backoff: the seconds until its restart policy starts it again."""
+    """In state backoff: the seconds until it is started again."""
     foreground: bool
     """`lxcfleet run` runs it, or did so last: whoever called that starts it, and neither a boot nor a policy does."""
 

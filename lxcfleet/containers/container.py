@@ -93,7 +93,7 @@ class Container:
     checked: tuple[tuple[object, ...], str] | None = None
     """What LXC's configuration follows from, and its text, as they were checked before a stop: for the start after that."""
     course: Course = FRESH
-    """How the starts by its restart policy went."""
+    """How the starts went that nobody asked for at that moment: by its restart policy, and after a start that failed."""
     console: Mark | None = None
     """Where its run began in the log of its console; None: not known."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
@@ -131,9 +131,15 @@ class Container:
 
     @property
     def backs_off(self) -> bool:
-        """Whether its restart policy starts it again in a moment."""
-        has_policy = self.wanted is not None and self.wanted.restart.policy is not Policy.NO
-        return self.running is None and self.lack is None and self.course.due is not None and has_policy
+        """Whether it is started again in a moment: by its restart policy, or as its start failed."""
+        if self.running is not None or self.lack is not None or self.course.due is None or self.resting:
+            return False
+        return bool(self.course.cause) or (self.wanted is not None and self.wanted.restart.policy is not Policy.NO)
+
+    @property
+    def start_error(self) -> str:
+        """Why its last start failed, while it is tried again or was given up; empty: it did not fail."""
+        return self.course.cause if self.backs_off or (self.running is None and self.course.gave_up) else ""
 
     @property
     def wanted(self) -> Spec | None:

@@ -79,5 +79,10 @@ class Observed:
     lack: Lack | None = None
     """What keeps it from starting; None: nothing does."""
 
+    @property
+    def start_is_owed(self) -> bool:
+        """Whether it does not run, and it is noted that it is to: whatever step was the last one."""
+        return self.exists and not self.running and self.noted is Intent.RUN
+
 
 NOTHING = Observed(exists=False)

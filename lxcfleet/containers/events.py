@@ -59,6 +59,15 @@ class EndedInHand(Event):
 
 
 @dataclass(frozen=True)
+class StartOwed(Event):
+    """A container is to run, and does not: a start or a restart has failed, and that it is to run stays noted."""
+
+    container: Container
+    why: str
+    """Why it failed, in words."""
+
+
+@dataclass(frozen=True)
 class SpecChanged(Event):
     """A running container goes on with another spec."""
 
@@ -183,27 +192,37 @@ class Held(Event):
 
 @dataclass(frozen=True)
 class BackedOff(Event):
-    """A container ended, and its restart policy starts it again after a pause."""
+    """A container ended, or its start failed, and it is started again after a pause."""
 
     name: str
     seconds: float
     row: int
     """Failures in a row; 0: it ended well."""
+    cause: str = ""
+    """Why its start failed; empty: it ran, and ended."""
 
     def told(self) -> Told:
+        if self.cause:
+            number = f", failure {self.row} in a row" if self.row > 1 else ""
+            return Told("backoff", self.name, f"{self.cause}: its start is tried again in {self.seconds:.1f} s{number}")
         why = f"failure {self.row} in a row" if self.row else "it ended soon after its start"
         return Told("backoff", self.name, f"{why}: it is started in {self.seconds:.1f} s")
 
 
 @dataclass(frozen=True)
 class GaveUp(Event):
-    """A container failed too often: its restart policy starts it no more."""
+    """A container failed too often: it is started no more by itself."""
 
     name: str
     attempts: int
+    cause: str = ""
+    """Why its start failed; empty: it ran, and ended."""
 
     def told(self) -> Told:
         hint = "it stays down until somebody starts it"
+        if self.cause:
+            times = f"its start was tried {self.attempts} times again in vain"
+            return Told("failed", self.name, f"{self.cause}: {times}: {hint}, or lxcfleetd begins anew")
         return Told("failed", self.name, f"started {self.attempts} times by its restart policy in vain: {hint}")
 
 

@@ -149,7 +149,8 @@ def _parse(data: Mapping[str, Any]) -> Past:
     past = None if said is None else _parse_exit(said)
     tries = tuple(float(each) for each in course["tries"])
     due = course["due"]
-    read = Course(int(course["row"]), tries, None if due is None else float(due), bool(course["gave_up"]))
+    moment, gave_up, cause = None if due is None else float(due), bool(course["gave_up"]), str(course.get("cause", ""))
+    read = Course(int(course["row"]), tries, moment, gave_up, cause)
     return Past(past, read, str(data["boot"]))
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Observed
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, StartOwed
 from lxcfleet.containers.tidying import Tidying
-from lxcfleet.errors import Broken, HostError, WrongState
+from lxcfleet.errors import Broken, FleetError, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import Launcher
@@ -247,6 +247,13 @@ class Registry:
             # Not at once, so that the event of the action comes first.
             event = EndedInHand(container, succeeded)
             asyncio.get_running_loop().call_soon(self._bus.publish, event)
+
+    def start_failed(self, container: Container, error: Exception) -> None:
+        """A change of it has failed. Tell so if a start is owed to it still, so that this is tried again."""
+        if self.knows(container) and self.observed(container).start_is_owed:
+            why = error.message if isinstance(error, FleetError) else f"{type(error).__name__}: {error}"
+            reason = error.why if isinstance(error, FleetError) else ""
+            self._bus.publish(StartOwed(container, " ".join(": ".join(filter(None, (why, reason))).split())))
 
     def ids(self) -> Iterable[int]:
         """First ids of the ranges in use."""

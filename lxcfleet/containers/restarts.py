@@ -1,4 +1,4 @@
-"""Whether and when a container that ended is started again, by its restart policy. Pure.
+"""Whether and when a container that ended is started again, by its restart policy; and one whose start failed. Pure.
 
 Moments are on the clock of host.process.proc.uptime, which nobody can set and which goes on over restarts of the daemon.
 """
@@ -12,6 +12,10 @@ from lxcfleet.spec.container.restart import Policy, Restart
 JITTER = 0.2
 """A pause is up to so much of it shorter, so that many containers that failed together are not all started together."""
 _MOST_ROW = 1000
+_LONGEST_CAUSE = 500
+
+OWED = Restart(Policy.ON_FAILURE, delay=1.0, factor=2.0, max_delay=60.0, attempts=30, within=7200.0)
+"""How a start that is owed to a container without a restart policy is tried again after it failed: for about 25 minutes."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class End:
     """Somebody wanted it: the operator, lxc-stop, or a shutdown from inside."""
     seconds: float | None = None
     """How long the run took; None: not known, which counts as short."""
+    cause: str = ""
+    """There was no run, as its start failed: why. Empty: it ran."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Course:
     """When it is started again; None: it is not."""
     gave_up: bool = False
     """It failed too often: only somebody's start changes that."""
+    cause: str = ""
+    """Why its last start failed; empty: it did not fail, it ran and ended."""
 
     @property
     def wants_run(self) -> bool:
@@ -58,11 +66,21 @@ def after(policy: Restart, course: Course, end: End, now: float, shorter: float 
     if not end.failed:
         # A program that ends well and quickly is not punished, and yet must not keep a processor busy.
         return Course(row, tries, now if long else now + _shorter(policy.delay, shorter))
+    cause = end.cause[:_LONGEST_CAUSE]
     if policy.attempts and len(tries) >= policy.attempts:
-        return Course(row, tries, gave_up=True)
-    pause = _shorter(pause_of(policy, row), shorter)
+        return Course(row, tries, gave_up=True, cause=cause)
+    # What a start lacked is not there at once: the first pause of a row is for programs that ran and failed.
+    pause = _shorter(pause_of(policy, max(row, 1) if end.cause else row), shorter)
     counted = (*tries, now) if policy.attempts else ()
-    return Course(min(row + 1, _MOST_ROW), counted, now + pause)
+    return Course(min(row + 1, _MOST_ROW), counted, now + pause, cause=cause)
+
+
+def policy_for(own: Restart, *, owed: bool) -> Restart:
+    """The policy by which a container is started again. ``owed``: whether it is noted that it is to run.
+
+    The policy ``no`` is about programs that end. Whoever wants a container to run wants its start to be tried again, too.
+    """
+    return OWED if owed and own.policy is Policy.NO else own
 
 
 def pause_of(policy: Restart, row: int) -> float:
@@ -81,7 +99,7 @@ def pause_of(policy: Restart, row: int) -> float:
 
 def after_boot(course: Course) -> Course:
     """The course that an earlier boot of the host left: its moments mean nothing any more."""
-    return replace(course, row=0, tries=(), due=None)
+    return replace(course, row=0, tries=(), due=None, cause=course.cause if course.gave_up else "")
 
 
 def _follows(policy: Policy, end: End) -> bool:

@@ -31,6 +31,7 @@ from lxcfleet.containers.events import (
     SpecChanged,
     StartAnnounced,
     StartFailed,
+    StartOwed,
     Wished,
 )
 from lxcfleet.containers.host_keeper import HostKeeper
@@ -359,6 +360,7 @@ class Parts:
         subscribe("restart policies", Exited, lambda event: self.supervision.follow(event.container))
         subscribe("runs in the foreground", Exited, lambda event: self.foregrounds.ended(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
+        subscribe("restart policies", StartOwed, lambda event: self.supervision.start_failed(event.container, event.why))
         subscribe("restart policies", Wished, lambda event: self.supervision.wished(event.container, event.action))
         subscribe("restart policies", HealthChanged, lambda event: self.supervision.judged(event.container, event.health))
         subscribe("restart policies", Gone, lambda event: self.supervision.gone(event.container))

@@ -19,12 +19,13 @@ import pytest
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import ContainerDetails
 from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import restarts
 from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.restarts import Course
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
-from lxcfleet.spec.container.restart import Restart, RestartType
+from lxcfleet.spec.container.restart import Policy, Restart, RestartType
 from lxcfleet.spec.states import Action
 
 from .conftest import Cli, soon
@@ -346,3 +347,118 @@ def test_any_order_of_deaths_stops_and_daemons(tmp_path: Path, monkeypatch: pyte
             state = "running" if wanted[name] else "stopped"
             soon(lambda name=name, state=state: info(daemon, name)["state"] == state)  # type: ignore[misc]
         daemon.act(Action.DESTROY, *names)
+
+
+# -- starts that failed --------------------------------------------------------------------------------------------
+
+SLOW = HostError("/srv/data is not there", why="no such file or directory")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts without a policy are tried again after moments."""
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.2, attempts=1000))
+
+
+def owe(daemon: Daemon, *names: str) -> None:
+    """Begin what the daemon does for those that ran before the host's boot."""
+    daemon.call(lambda: daemon.parts.fleet.boot.start_again(names))
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("policy", ["no", f"always {QUICK}"])
+def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, cli: Cli, policy: str) -> None:
+    """Before, it stayed down for good, though it was to run."""
+    create(daemon, "web", FOREVER, restart=RestartType().parse(policy))
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["failures"] >= 3)
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    record = info(daemon, "web")
+    assert "/srv/data is not there" in (record["start_error"] or "")
+    assert record["health"] == "unhealthy"
+    assert told(daemon, "web").count("backoff") >= 2
+    assert "/srv/data is not there: no such file" in cli("events").out
+    daemon.model.fails.clear()
+    soon(lambda: info(daemon, "web")["state"] == "running")
+    soon(lambda: told(daemon, "web")[-1] == "restarted")
+    assert (info(daemon, "web")["start_error"], info(daemon, "web")["starts_in"]) == (None, None)
+    assert not daemon.paths.container("web").pending.exists()
+    kill(daemon, "web")  # it ended by itself now, which is another matter
+    if policy == "no":
+        soon(lambda: info(daemon, "web")["state"] == "failed")
+        assert info(daemon, "web")["starts_in"] is None
+
+
+def test_the_state_and_the_cause_are_shown_and_a_stop_ends_it(daemon: Daemon, cli: Cli) -> None:
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["failures"] >= 2)
+    assert "start failed" in cli("list", "web").out
+    assert "/srv/data is not there" in cli("info", "web").out
+    found = cli("doctor")
+    assert "web: its start failed, and is tried again: /srv/data is not there" in found.out, found
+    assert cli("stop", "web").status == 0
+    record = info(daemon, "web")
+    assert (record["state"], record["start_error"], record["failures"]) == ("stopped", None, 0)
+    assert not daemon.paths.container("web").pending.exists()
+    daemon.model.fails.clear()
+    assert "tried again" not in cli("doctor").out
+    assert cli("start", "web").status == 0
+
+
+def test_a_start_that_the_operator_asked_for_is_told_and_not_tried_again(daemon: Daemon, cli: Cli) -> None:
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    assert cli("start", "web").status == 1
+    record = info(daemon, "web")
+    assert (record["state"], record["starts_in"], record["start_error"]) == ("stopped", None, None)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_restart_whose_start_fails_comes_up_by_itself(daemon: Daemon, cli: Cli) -> None:
+    """Before, a container that was to run and had been stopped for a restart stayed down until the daemon's next start."""
+    create(daemon, "web", FOREVER)
+    daemon.model.fails["web"] = SLOW
+    assert cli("restart", "web").status == 1
+    soon(lambda: info(daemon, "web")["failures"] >= 2)
+    daemon.model.fails.clear()
+    soon(lambda: info(daemon, "web")["state"] == "running")
+
+
+def test_what_was_given_up_says_why_and_the_next_daemon_tries_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FOREVER)
+        daemon.act(Action.STOP, "web")
+        daemon.model.fails["web"] = SLOW
+        owe(daemon, "web")
+        soon(lambda: info(daemon, "web")["gave_up"])
+        record = info(daemon, "web")
+        assert (record["state"], record["starts_in"]) == ("failed", None)
+        assert "/srv/data is not there" in (record["start_error"] or "")
+        assert told(daemon, "web")[-1] == "failed"
+    with Daemon(tmp_path) as daemon:
+        kept = info(daemon, "web")
+        assert (kept["state"], "/srv/data is not there" in (kept["start_error"] or "")) == ("failed", True)
+        daemon.call(lambda: daemon.parts.fleet.actions.resume(daemon.parts.registry["web"], "as the daemon begins"))
+        soon(lambda: info(daemon, "web")["state"] == "running")
+        assert (info(daemon, "web")["gave_up"], info(daemon, "web")["failures"]) == (False, 0)
+
+
+def test_what_lxcfleet_run_runs_is_left_to_its_caller(daemon: Daemon) -> None:
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    daemon.paths.container("web").pending.write_text("start\n")
+    daemon.call(lambda: setattr(container, "foreground", object()))
+    daemon.call(lambda: daemon.parts.registry.start_failed(container, SLOW))
+    assert daemon.call(lambda: container.course) == Course()
+    daemon.call(lambda: setattr(container, "foreground", None))
+    daemon.paths.container("web").pending.unlink()

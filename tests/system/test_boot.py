@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,36 @@ def test_a_new_daemon_completes_the_autostart_of_a_killed_one(fleet: Fleet) -> N
     assert killed.wait(timeout=60) == -signal.SIGKILL
     fleet.start_daemon()
     until(lambda: set(fleet.states().values()) == {"running"}, 20)
+
+
+def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(fleet: Fleet, tmp_path: Path) -> None:
+    """A directory that is mounted late: before, the container stayed down for good, though it was to run."""
+    data, away = tmp_path / "data", tmp_path / "away"
+    data.mkdir()
+    (data / "file").write_text("here")
+    late, other, stopped = (fleet.name(word) for word in ("late", "other", "stopped"))
+    fleet.create(late, stopped, options=("-v", f"{data}:/srv/data:ro"))
+    fleet.create(other)
+    fleet.ok("stop", "--all", "--until-boot")
+    data.rename(away)
+    reboot(fleet)
+    until(lambda: all(fleet.record(name)["start_error"] for name in (late, stopped)), 20)
+    until(lambda: fleet.state(other) == "running", 20)
+    assert (fleet.state(late), fleet.record(late)["health"]) == ("backoff", "unhealthy")
+    assert str(data) in fleet.record(late)["start_error"]
+    assert "start failed" in fleet.ok("list", late)
+    assert f"{late}: its start failed, and is tried again" in fleet.run("doctor").out
+    fleet.ok("stop", stopped)
+    # The next daemon goes on, whether or not it was killed in between.
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    until(lambda: fleet.record(late)["start_error"], 20)
+    until(lambda: late in record(fleet)["running"], 20, "the next boot starts it, too")
+    away.rename(data)
+    until(lambda: fleet.state(late) == "running", 60)
+    assert fleet.inside(late, "cat /srv/data/file") == "here"
+    assert (fleet.state(stopped), fleet.record(late)["start_error"]) == ("stopped", None)
+    assert [event["container"] for event in fleet.events("restarted")][-1] == late
 
 
 def test_an_unreadable_record_costs_the_autostart_and_nothing_else(fleet: Fleet) -> None:

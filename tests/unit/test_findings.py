@@ -37,3 +37,11 @@ def test_bases_that_hold_back_patches_or_are_gone_are_told() -> None:
     assert "a, b stand on generation 1" in old.message
     assert "and 2 more stand on generation 3, which is gone" in gone.message
     assert gone.hint == "lxcfleet rollback d0 d1 d2 d3 d4 --to host"
+
+
+def test_starts_that_failed_are_told_with_their_cause() -> None:
+    tried, given_up = findings.of_starts({"web": ("/srv is not there", False), "api": ("no ids", True)})[::-1]
+    assert (tried.level, given_up.level) == ("warning", "fail")
+    assert tried.message == "web: its start failed, and is tried again: /srv is not there"
+    assert given_up.message == "api: its start failed, and is tried no more: no ids"
+    assert "lxcfleet start web" in tried.hint

@@ -320,6 +320,22 @@ def test_a_failure_before_the_point_of_no_return_is_undone(action: Action, begin
     assert same(end, recovered(begin)) or same(end, TARGETS[action])
 
 
+@given(ACTS, st.sampled_from([None, *BEGINNINGS]), st.integers(1, 9))
+def test_what_a_failed_step_leaves_down_is_as_somebody_wanted_it_or_a_start_is_owed(
+    action: Action, begin: Observed | None, fails: int
+) -> None:
+    """Whatever step failed: what was to run before, or is to run now, is either up, or noted as to be started."""
+    now = begin or OWED
+    some = recover(now) if begin is None else steps(action, now)
+    hands, _ = carried_out(some, now, fails)
+    left = hands.now
+    if begin is None or (action is Action.RESTART and begin.running):
+        assert left.running or left.start_is_owed, f"{begin} {action} {left}"
+    if left.start_is_owed:
+        assert action in (Action.START, Action.RESTART) or now.start_is_owed
+        assert recovered(left).running
+
+
 @given(st.booleans(), st.integers(1, 6))
 def test_a_creation_that_fails_leaves_nothing_or_a_running_container(start: bool, fails: int) -> None:
     hands, begun = carried_out(create(start), NOTHING, fails)

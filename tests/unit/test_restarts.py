@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.containers.restarts import FRESH, JITTER, Course, End, after, after_boot, pause_of
+from lxcfleet.containers.restarts import FRESH, JITTER, OWED, Course, End, after, after_boot, pause_of, policy_for
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container.restart import NEVER, Policy, Restart, RestartType
 from lxcfleet.spec.reading.reader import Fields
@@ -158,3 +158,55 @@ def test_what_is_no_policy_in_a_file_is_complained_of(value: object) -> None:
     RestartType().read(fields, "restart")
     with pytest.raises(InvalidInput):
         fields.finish("wrong")
+
+
+# -- starts that failed --------------------------------------------------------------------------------------------
+
+NOT_STARTED = End(failed=True, cause="web did not start: no such file")
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_a_failed_start_that_is_owed_is_tried_again_whatever_the_policy(policy: Policy) -> None:
+    course = after(policy_for(Restart(policy), owed=True), FRESH, NOT_STARTED, 50.0)
+    assert course == Course(1, course.tries, 51.0, cause=NOT_STARTED.cause)
+
+
+def test_without_a_note_that_it_is_to_run_the_policy_decides_alone() -> None:
+    assert policy_for(NEVER, owed=False) == NEVER
+    own = Restart(Policy.ALWAYS, delay=7)
+    assert policy_for(own, owed=True) == policy_for(own, owed=False) == own
+    assert after(policy_for(NEVER, owed=False), FRESH, NOT_STARTED, 50.0) == FRESH
+
+
+def test_failed_starts_are_tried_with_growing_pauses_and_not_for_ever() -> None:
+    now, course, pauses = 1000.0, FRESH, []
+    while not course.gave_up:
+        course = after(OWED, course, NOT_STARTED, now)
+        assert course.cause == NOT_STARTED.cause
+        if course.due is not None:
+            pauses.append(course.due - now)
+            now = course.due
+    assert pauses[:8] == [1, 1, 2, 4, 8, 16, 32, 60]
+    assert (len(pauses), course.due, 20 * 60 < now - 1000.0 < 30 * 60) == (OWED.attempts, None, True)
+
+
+def test_slow_failures_count_for_the_same_row() -> None:
+    """A start may take minutes to fail. It is given up all the same."""
+    now, course, count = 1000.0, FRESH, 0
+    while not course.gave_up and count < 100:
+        now += 120.0
+        course = after(OWED, course, NOT_STARTED, now)
+        now, count = course.due or now, count + 1
+    assert course.gave_up
+
+
+@given(POLICIES, ENDS)
+def test_the_cause_is_that_of_the_last_start_and_goes_with_a_run(policy: Restart, end: End) -> None:
+    failed = after(policy_for(policy, owed=True), FRESH, NOT_STARTED, 10.0)
+    assert after(policy, failed, end, 20.0).cause == end.cause == ""
+
+
+def test_the_cause_of_a_container_that_was_given_up_is_known_after_a_boot() -> None:
+    given_up = Course(3, (1.0,), None, True, "web did not start")
+    assert after_boot(given_up) == Course(gave_up=True, cause="web did not start")
+    assert after_boot(Course(3, (1.0,), 5.0, False, "web did not start")) == FRESH

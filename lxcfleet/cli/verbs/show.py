@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "app", "secrets",
     "isolated", "labels", "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "blocked",
-    "gave_up", "starts_in", "foreground",
+    "gave_up", "starts_in", "foreground", "start_error",
 )  # fmt: skip
 
 _OF_SPEC = frozenset((
@@ -45,7 +45,7 @@ _WORDS = {
     "last_memory_kill": "last kill", "cpu_seconds": "cpu",
     "throttled_seconds": "throttled", "pressure": "waited for",
     "health_reason": "reason", "exit": "last exit", "exit_lines": "last lines", "starts_in": "starts in",
-    "gave_up": "gave up", "foreground": "run by",
+    "gave_up": "gave up", "foreground": "run by", "start_error": "start failed",
 }  # fmt: skip
 
 
@@ -73,8 +73,8 @@ def list_(
 ) -> None:
     """Show containers (also: ls): all, or those chosen.
 
-    STATE says of one that ended by itself how, and when, of one in backoff when its restart policy starts it, and of one
-    that is blocked by what.
+    STATE says of one that ended by itself how, and when, of one in backoff when it is started again, and of one that
+    is blocked by what.
     HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, `privileged` where root inside
     is root on the host, and `run` where `lxcfleet run` starts it and nobody else.
 
@@ -132,8 +132,9 @@ def _state(container: ContainerRecord) -> str:
     state, ended, left = container["state"], container["exit"], container["starts_in"]
     if container["blocked"] is not None:
         return f"{state}: {container['blocked']}"
-    if left is not None:
-        return f"{state} {output.duration(left)}"
+    failed = " · start failed" if container["start_error"] else ""
+    if left is not None or failed:
+        return f"{state}{f' {output.duration(left)}' if left is not None else ''}{failed}"
     if ended is None or state not in (State.EXITED, State.FAILED):
         return state
     if ended["out_of_memory"]:

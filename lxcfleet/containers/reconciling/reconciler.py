@@ -263,7 +263,9 @@ class Reconciler:
         container.lack = None  # what is lacking now is in the steps
         try:
             await work.carry_out(steps, self._observers)
-        except BaseException:
+        except BaseException as failure:
+            if isinstance(failure, Exception):
+                asyncio.get_running_loop().call_soon(self._registry.start_failed, container, failure)
             if any(isinstance(step, Make | Remove) for step in steps):
                 if not self._lifecycle.remains(container):
                     await self._forget(container)

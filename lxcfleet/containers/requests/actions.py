@@ -327,7 +327,7 @@ class Actions:
             self.resume(container, _REBOOTED)
 
     async def again(self, container: Container, action: Action, reason: str) -> None:
-        """Start or restart a container, as its restart policy says. Raises FleetError."""
+        """Start or restart a container, as its restart policy says, or as its start failed. Raises FleetError."""
         await self._reconciler.bring_unasked(container, plan.WANTED[action], action)
         if container.lack is None:
             self._bus.publish(ActionDone(container.name, "restarted", reason))

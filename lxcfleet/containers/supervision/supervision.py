@@ -1,4 +1,4 @@
-"""Keeps how runs of containers ended, and starts those again whose restart policy says so.
+"""Keeps how runs of containers ended, and starts those again whose restart policy says so, or whose start failed.
 
 While a container runs, its file ``runs`` says of which boot of the host. A daemon that finds the file and no run knows that
 the container ended while nobody looked. What somebody wanted comes first: an end that was asked for clears the course.
@@ -24,7 +24,7 @@ from lxcfleet.containers.events import BackedOff, GaveUp
 from lxcfleet.containers.exits import Exit, Past
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
-from lxcfleet.containers.restarts import FRESH, End
+from lxcfleet.containers.restarts import FRESH, Course, End
 from lxcfleet.errors import Blocked, FleetError
 from lxcfleet.host.kernel import small, tree
 from lxcfleet.host.lxc import stopping
@@ -97,9 +97,8 @@ class Supervision:
                 self._save(container)
             elif container.exit is not None and not container.exit.followed:  # the daemon was killed before that
                 self._follow(container)
-            if store.noted(self._paths, container.name) is Intent.RUN and _policy(container).policy is not Policy.NO:
-                # It is started in a moment, as that is owed to it. If that fails, its policy goes on.
-                container.course = replace(container.course, due=proc.uptime() + OWNED_SECONDS)
+            if self._is_owed(container):  # it is started in a moment; if that fails, ``start_failed`` hears of it
+                container.course = replace(container.course, due=None)
             self._wait(container)
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -107,7 +106,8 @@ class Supervision:
     def began(self, container: Container) -> None:
         """A container began to run, or was found running."""
         self._cancel(container.name)
-        container.course = replace(container.course, due=None, gave_up=False)
+        had = container.course
+        container.course = Course(had.row, had.tries) if _policy(container).policy is not Policy.NO else FRESH
         try:
             # With its name, as a copy of its directory never ran. An empty file says as little as none.
             tree.write_first(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
@@ -146,6 +146,14 @@ class Supervision:
             if asked and container.exit is not None:
                 container.exit = replace(container.exit, asked=True)
             self._save(container)
+
+    def start_failed(self, container: Container, why: str) -> None:
+        """A start that is owed to a container has failed, whoever asked for it: it is tried again after a pause."""
+        if not self._is_owed(container):  # somebody wants something else by now
+            return
+        self._decide(container, End(failed=True, cause=why))
+        self._save(container)
+        self._wait(container)
 
     def judged(self, container: Container, health: Health) -> None:
         """A running container has another health than before."""
@@ -239,13 +247,21 @@ class Supervision:
         self._wait(container)
 
     def _decide(self, container: Container, end: End) -> None:
-        now = proc.uptime()
-        course = restarts.after(_policy(container), container.course, end, now, random.random())
+        now, policy = proc.uptime(), self._policy_now(container)
+        course = restarts.after(policy, container.course, end, now, random.random())
         container.course = course
         if course.gave_up:
-            self._bus.publish(GaveUp(container.name, _policy(container).attempts))
+            self._bus.publish(GaveUp(container.name, policy.attempts, course.cause))
         elif course.due is not None and course.due > now:
-            self._bus.publish(BackedOff(container.name, course.due - now, course.row))
+            self._bus.publish(BackedOff(container.name, course.due - now, course.row, course.cause))
+
+    def _is_owed(self, container: Container) -> bool:
+        """Whether it is noted that it is to run, and does not. What `lxcfleet run` runs, its caller starts."""
+        noted = store.noted(self._paths, container.name) is Intent.RUN
+        return noted and container.running is None and container.foreground is None
+
+    def _policy_now(self, container: Container) -> Restart:
+        return restarts.policy_for(_policy(container), owed=self._is_owed(container))
 
     def _wait(self, container: Container) -> None:
         if container.course.due is not None:
@@ -289,17 +305,18 @@ class Supervision:
                     self._save(container)
                 return
             except FleetError as error:
-                log.error("%s is not started again: %s", container.name, str(error).replace("\n", "; "))
-            if container.running is not None or not self._registry.knows(container):
-                return
-            self._decide(container, End(failed=True))
+                why = str(error).replace("\n", "; ")
+                log.error("%s is not started again: %s", container.name, why)
+            if container.running is not None or not self._registry.knows(container) or self._is_owed(container):
+                return  # for a start that is owed, ``start_failed`` hears of the failure
+            self._decide(container, End(failed=True, cause=why))
             self._save(container)
 
     def _may_start(self, container: Container) -> bool:
         stays = container.running is not None or container.resting or container.course.due is None
         if stays or not self._registry.knows(container):
             return False
-        if _policy(container).policy is Policy.NO:  # it was changed meanwhile
+        if self._policy_now(container).policy is Policy.NO:  # it was changed meanwhile
             container.course = FRESH
             self._save(container)
             return False
@@ -322,6 +339,8 @@ class Supervision:
     def _reason(self, container: Container) -> str:
         past = container.exit
         row = container.course.row
+        if container.course.cause:
+            return f"its start had failed {'once' if row == 1 else f'{row} times in a row'}"
         times = f", failure {row} in a row" if row > 1 else ""
         return f"restart policy {_policy(container).policy}: {past.words if past is not None else ''}{times}"
 

@@ -46,6 +46,16 @@ def of_moves(journals: Mapping[str, Journal]) -> list[Finding]:
     return found
 
 
+def of_starts(failed: Mapping[str, tuple[str, bool]]) -> list[Finding]:
+    """A finding for each container that is to run and whose start failed: why, and whether it is tried no more."""
+    found = []
+    for name, (why, given_up) in sorted(failed.items()):
+        what = "its start failed, and is tried no more" if given_up else "its start failed, and is tried again"
+        hint = f"mend that, then: lxcfleet start {name}; it is to be down: lxcfleet stop {name}"
+        found.append(Finding("starts", "fail" if given_up else "warning", f"{name}: {what}: {why}", hint=hint))
+    return found
+
+
 HELD_FOR = timedelta(days=7)
 """Containers on a generation that is older are told."""
 _NAMED = 5

@@ -186,6 +186,7 @@ class Fleet:
             "exit": container.exit.record() if container.exit else None,
             "blocked": None if container.running is not None or container.lack is None else container.lack.reason,
             "gave_up": container.course.gave_up,
+            "start_error": container.start_error or None,
             "foreground": container.foreground is not None,
             "starts_in": _left(container),
         }
@@ -250,6 +251,7 @@ class Fleet:
         own += findings.of_moves(moving.all_of(self.paths, [each.name for each in self.registry]))
         own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
+        own += findings.of_starts({c.name: (c.start_error, c.course.gave_up) for c in self.registry if c.start_error})
         wanted = [each.wanted for each in self.registry if each.wanted is not None]
         wanted += vain.asked_for(self.config)
         own += findings.of_limits(vain.of_all(wanted, vain.host(self.paths)))
@@ -308,7 +310,7 @@ class Fleet:
 
 
 def _left(container: Container) -> float | None:
-    """Seconds until its restart policy starts it again; None: it does not."""
+    """Seconds until it is started again; None: it is not."""
     due = container.course.due
     return max(0.0, round(due - proc.uptime(), 3)) if container.backs_off and due is not None else None
 
