@@ -144,7 +144,7 @@ class Uplinks:
                 why = error.why or error.message
                 self._context.bus.publish(UplinkGone(spec.uplink.words, tuple(c.name for c in containers), why))
             return
-        cut = [c for c in containers if c.running is not None and not uplink.has_card(c.running.pid)]
+        cut = [c for c in containers if self._is_cut(c)]
         for container in cut:
             Client(container.name, self._context.paths).forget()  # it holds on to the interface that is gone
         if cut:
@@ -153,6 +153,14 @@ class Uplinks:
         if cut or device in self._gone:
             self._context.bus.publish(NetworkRepaired((f"{spec.uplink.words} was gone",)))
         self._gone.discard(device)
+
+    def _is_cut(self, container: Container) -> bool:
+        """Whether it runs and has no interface, or one that was not finished, as whoever gave it was killed."""
+        running = container.running
+        if running is None:
+            return False
+        half = uplink.has_half(self._context.paths.joining(container.name), running.pid, running.began)
+        return half or not uplink.has_card(running.pid)
 
     async def release(self) -> None:
         """Remove the interfaces for VLANs that no container has any more. Raises FleetError."""
@@ -174,6 +182,7 @@ class Uplinks:
         """A container is destroyed, or was not made."""
         try:
             self._context.paths.uplink_names(name).unlink(missing_ok=True)
+            self._context.paths.joining(name).unlink(missing_ok=True)
         except OSError as error:  # the next container of that name replaces it, and nothing that is gone waits for this
             log.error("%s is gone, and the list of its name servers can't be removed: %s", name, error)
 

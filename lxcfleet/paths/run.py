@@ -209,6 +209,10 @@ class RunPaths(Roots):
         """The resolv.conf of a container on a network of the host's."""
         return self.run / "uplinks" / name
 
+    def joining(self, name: str) -> Path:
+        """A file that is there while a container that runs is given its interface on a network of the host's again."""
+        return self.run / "joining" / name
+
     @cached_property
     def sessions(self) -> Path:
         """A file for each process of the host that serves a command in a container; see host.process.sessions."""

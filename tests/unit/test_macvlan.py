@@ -17,10 +17,15 @@ import pytest
 from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError
-from lxcfleet.host.net import macvlan
+from lxcfleet.host.net import macvlan, uplink
+from lxcfleet.host.process import entering
 from lxcfleet.launcher.children import networks
 from lxcfleet.launcher.items.network import RejoinItem
 from lxcfleet.paths import Paths
+
+
+class Killed(BaseException):
+    """A kill -9 of the process that does it."""
 
 
 class Kernel:
@@ -30,11 +35,15 @@ class Kernel:
         self.links: dict[str, dict[str, Any]] = {"eth9": {"kind": "veth"}}
         self.failing: dict[str, int] = {}
         """Errors of calls, by the call."""
+        self.killing = ""
+        """The call before which the process is killed."""
         self.was_up: list[str] = []
         self.calls: list[str] = []
         """Those that change something."""
 
     def _fail(self, call: str) -> None:
+        if call == self.killing:
+            raise Killed
         if call in self.failing:
             raise NetlinkError(self.failing[call], os.strerror(self.failing[call]))
         if call != "lookup":
@@ -138,13 +147,46 @@ def test_a_route_that_a_router_gave_meanwhile_stays(kernel: Kernel) -> None:
 
 def test_a_container_is_given_all_of_its_interface_in_one_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two could be broken off between them: then it had an interface, and nobody gave it the rest."""
-    cards: list[macvlan.Card] = []
-    monkeypatch.setattr(macvlan, "rejoin", cards.append)
+    cards: list[tuple[macvlan.Card, Path]] = []
+    monkeypatch.setattr(macvlan, "rejoin", lambda *said: cards.append(said))
     answer, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with answer, reply:
         networks.rejoin([cast(RejoinItem, CARD._asdict())], reply, Paths())
         assert json.loads(answer.recv(9000))["error"] is None
-    assert cards == [CARD]
+    assert cards == [(CARD, Paths().joining("web1"))]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["link add", "addr add 192.0.2.5", "addr add 2001:db8::5", "link set", "route add 192.0.2.1", "route add 2001:db8::1"],
+)
+def test_an_interface_whose_maker_was_killed_is_made_anew(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Before, what the kill left counted as connected: the container had no address, or no way out, until its restart."""
+    mark = tmp_path / "joining" / "web1"
+
+    @contextlib.contextmanager
+    def visit(*_: object) -> Iterator[int]:
+        yield 0
+
+    monkeypatch.setattr(entering, "process", visit)
+    monkeypatch.setattr(entering, "network", visit)
+    monkeypatch.setattr(uplink, "has_card", lambda _: "eth0" in kernel.links)
+    kernel.killing = call
+    with pytest.raises(Killed):
+        macvlan.rejoin(CARD, mark)
+    assert uplink.has_half(mark, CARD.pid, CARD.began)
+    assert not uplink.has_half(mark, CARD.pid, CARD.began + 1), "the mark of another run says nothing"
+    kernel.killing, kernel.calls = "", []
+    macvlan.rejoin(CARD, mark)
+    assert kernel.calls == [
+        "link del", "link add", "addr add 192.0.2.5", "addr add 2001:db8::5", "link set", "route add 192.0.2.1",
+        "route add 2001:db8::1",
+    ]  # fmt: skip
+    assert (kernel.links["eth0"]["state"], mark.exists()) == ("up", False)
+    macvlan.rejoin(CARD, mark)
+    assert kernel.calls[-1] == "route add 2001:db8::1", "what is whole stays as it is"
 
 
 PLACE = macvlan.Place("eth9", 0, "eth9", "fleet", "eth9", MAC)

@@ -375,3 +375,26 @@ def test_a_bridge_that_cannot_be_mended_keeps_no_uplink_from_that_and_a_daemon_e
     with pytest.raises(type(failure)):
         asyncio.run(network.check())
     assert len(looked) == looks
+
+
+def test_half_an_interface_does_not_count_as_connected(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker was killed in between, and the next daemon or the next look finishes that."""
+    net.add("eth0")
+    paths = paths_below(tmp_path)
+    container = Container("web1", replace(SPEC, uplink=Uplink("eth0")))
+    run(container)
+    assert container.running is not None
+    container.running.began = 1.0
+    monkeypatch.setattr(uplink, "has_card", lambda pid: True)
+    mark = paths.joining("web1")
+    mark.parent.mkdir()
+    for text, asked in ((uplink.joining(container.running.pid, 1.0), True), (uplink.joining(1, 2.0), False), ("", False)):
+        mark.write_text(text)
+        launcher = FakeLauncher()
+        uplinks = Uplinks(context_of(paths, container, launcher=launcher))
+        assert asyncio.run(uplinks.look())
+        assert ("rejoin" in launcher.operations()) is asked, text
+    uplinks.forget("web1")
+    assert not mark.exists()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pyroute2 import NetlinkError
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.kernel import locks
+from lxcfleet.host.kernel import locks, tree
 from lxcfleet.host.net import sysctl, uplink
 from lxcfleet.host.net.netlink import index_of, session
 from lxcfleet.host.process import entering
@@ -158,13 +158,22 @@ def release(device: str, user: str) -> None:
             netlink.link("del", index=index)
 
 
-def rejoin(card: Card) -> None:
+def rejoin(card: Card, mark: Path) -> None:
     """Give a container that runs its interface again, as the host's own was away and took it along. Does nothing if it has
-    one, or has ended. Raises HostError."""
+    one, or has ended. Raises HostError.
+
+    ``mark`` is there from before the interface is made until it has all that it needs. Whoever finds it knows that a process
+    was killed in between, and makes the interface anew.
+    """
     try:
         with entering.process(card.pid, card.began) as container:
-            if uplink.has_card(card.pid):
+            if uplink.has_half(mark, card.pid, card.began):
+                with entering.network(container), session(f"taking half an interface from {card.name}") as netlink:
+                    _remove(netlink, _INSIDE)
+            elif uplink.has_card(card.pid):
                 return
+            mark.parent.mkdir(mode=0o700, exist_ok=True)
+            tree.write(mark, uplink.joining(card.pid, card.began))
             with session(f"connecting {card.name}") as netlink:
                 netlink.link(
                     "add", ifname=_INSIDE, kind="macvlan", link=index_of(netlink, card.device), address=card.hardware,
@@ -172,6 +181,7 @@ def rejoin(card: Card) -> None:
                 )  # fmt: skip
             with entering.network(container):
                 _set_up(card)
+            mark.unlink(missing_ok=True)
     except ProcessLookupError:
         return
     except OSError as error:

@@ -89,6 +89,16 @@ def made(user: str) -> list[str]:
     return [each for each in names(VLAN_PREFIX) if user in users(each)]
 
 
+def joining(pid: int, began: float) -> str:
+    """The text of the file that is there while the container with this process 1 is given its interface."""
+    return f"{pid} {began}\n"
+
+
+def has_half(mark: Path, pid: int, began: float) -> bool:
+    """Whether the interface that this run of a container has may lack addresses and routes: whoever gave it was killed."""
+    return _text(mark) == joining(pid, began).strip()
+
+
 def has_card(pid: int) -> bool:
     """Whether the network namespace of the process has the interface that a container is given."""
     lines = _text(Path(f"/proc/{pid}/net/dev")).splitlines()[2:]

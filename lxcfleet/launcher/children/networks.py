@@ -131,14 +131,14 @@ def leave_uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
         answer(reply, "leave_uplink", error)
 
 
-def rejoin(items: list[RejoinItem], reply: Reply, _: Paths) -> None:
+def rejoin(items: list[RejoinItem], reply: Reply, paths: Paths) -> None:
     """Give containers their interfaces on a network of the host's again."""
     from lxcfleet.host.net import macvlan
 
     failure = None
     for item in items:
         try:
-            macvlan.rejoin(macvlan.Card(**item))
+            macvlan.rejoin(macvlan.Card(**item), paths.joining(item["name"]))
         except FleetError as error:
             failure = failure or error
     answer(reply, "rejoin", failure)
