@@ -36,7 +36,7 @@ MESSAGES = {
     "changed": Message(f"Container {_OF} was changed", "The message has the keys of its spec."),
     "resumed": Message(f"lxcfleetd went on with {_OF}", "An action had been broken off, as by a crash."),
     "backoff": Message(
-        f"Container {_OF} failed again", "Its restart policy starts it after a pause; see `lxcfleet logs NAME`.", True
+        f"Container {_OF} failed, or did not start", "It is started after a pause; see `lxcfleet logs NAME`.", True
     ),
     "failed": Message(
         f"Container {_OF} does not start", "See `lxcfleet logs NAME`; with --lxc it has liblxc's reason.", True
