@@ -143,6 +143,7 @@ class Boot:
             self._reconciler.want(container, Intent.RUN)
         except FleetError as error:
             log.error("%s", error)
+            self._bus.publish(StartFailed(container.name, f"it is not started: {error.message}: {error.why}"))
             return False
         return True
 
