@@ -207,9 +207,9 @@ class Stage:
 
     def told(self, name: str) -> str:
         """Whether a container is there and runs, as the daemon tells it. failed: it does not run, and how it ended could not
-        be noted, so it may look as if it had ended by itself."""
+        be noted, so it may look as if it had ended by itself. backoff: its start failed, and is tried again."""
         told = self.fleet.states().get(name, "absent")
-        return "stopped" if told == "failed" else told
+        return "stopped" if told in ("failed", "backoff") else told
 
     def agreed(self, name: str) -> str:
         """The state on which daemon and kernel agree, within a moment; fails if they don't."""

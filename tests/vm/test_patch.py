@@ -153,7 +153,7 @@ def test_dnsmasq_is_patched_and_containers_run_on(guest: Guest) -> None:
     until(lambda: server()[0] != old[0] and not server()[1], LONG, "the name server is renewed")
     patched(guest, "dnsmasq-base")
     assert anew(guest, before) == set()
-    fleet(guest, "exec", "reader", "--", "getent", "hosts", "module")
+    fleet(guest, "exec", "module", "--", "getent", "hosts", "module")
 
 
 def test_needrestart_has_nothing_to_say_of_lxcfleet(guest: Guest) -> None:
