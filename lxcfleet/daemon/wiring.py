@@ -73,6 +73,7 @@ from lxcfleet.daemon.uses.moves import Moves
 from lxcfleet.daemon.uses.secrets import SecretCalls
 from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.daemon.uses.setting import Setting
+from lxcfleet.errors import Busy
 from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.fleets.store import FleetStore
@@ -224,7 +225,7 @@ class Parts:
             self._rescue, self._went_well, self._verify,
         )
         self._of_apps(sets)
-        self.fleets = Fleets(self.fleet, self.rollouts, self.store, self.apps)
+        self.fleets = Fleets(self.fleet, self.rollouts, self.store, self.apps, sets)
         self.owners = Owners()
         self.own = OwnParts(
             self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions, self.consoles
@@ -286,6 +287,8 @@ class Parts:
         self.moves = Moves(self.paths, self.fleet, self.archives)
 
         async def restart(names: Sequence[str]) -> None:
+            if self.fleet.operations.any("apply"):  # its own rollout comes first, and may restart these anyhow
+                raise Busy("an apply is under way")
             await self.rollouts.begin(RolloutRequest("restart", Selection(tuple(names))))
 
         self.secret_changes = SecretChanges(
@@ -351,6 +354,7 @@ class Parts:
         subscribe("restart policies", Began, lambda event: self.supervision.began(event.container))
         subscribe("secrets", Began, lambda event: self.secret_changes.began(event.container))
         subscribe("secrets", SecretChanged, lambda _: self.secret_changes.kick())
+        subscribe("secrets", SecretsDeclared, lambda _: self.secret_changes.kick())  # also after an apply: see restart
         subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
         subscribe("memory", Exited, lambda event: self.memory.ended(event.container.name))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))

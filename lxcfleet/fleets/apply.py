@@ -171,13 +171,17 @@ class Work:
                         operation.add(Result(each.name, "failed", False, error.body()))
         done = {result.name for result in operation.results}
         for each in self._plan.changes:
-            if each.name not in done:
+            if each.kind is Kind.DESTROY and each.name not in self._core.registry:
+                operation.add(Result(each.name, "destroyed", False))  # it went meanwhile, as an action that was resumed
+            elif each.name not in done:
                 why = "the operation was cancelled" if operation.cancelled else "an earlier step failed"
                 missed = WrongState(f"{each.name}: {each.kind} was not begun", why=why, hint="the next apply has the rest")
                 operation.add(Result(each.name, "not begun", False, missed.body()))
         if all(result.error is None for result in operation.results):
             self._note(operation)
         await self._keep_apps(operation)
+        if self._plan.secrets:
+            self._core.secrets.have_others()  # what its own rollout did not restart is to know new values now
 
     async def _keep_apps(self, operation: Operation) -> None:
         """Have as many releases of apps as the file says from now on. This comes last, as what is noted tells which ones."""

@@ -83,11 +83,13 @@ class Current:
     in_force: Spec | None = None
     """The spec of its run; None: it does not run."""
     state: State = State.STOPPED
+    put_back: frozenset[str] = frozenset()
+    """The keys whose values an undo of a rollout gave it."""
 
     def without_secrets(self) -> Current:
         """The same without the values that not everybody may see."""
         specs = [None if each is None else replace(each, **_OPEN) for each in (self.spec, self.in_force)]
-        return Current(specs[0], specs[1], self.state)
+        return Current(specs[0], specs[1], self.state, self.put_back)
 
 
 @dataclass(frozen=True)
@@ -375,7 +377,7 @@ class _Planner:
     ) -> Iterator[Change]:
         assert now.spec is not None
         spec, place = now.spec, f"{group.place}: groups: {group.name}: {name}"
-        values, moved = self._moved(group, name, spec, last)
+        values, moved = self._moved(group, name, now, last)
         self._never += [f"{place}: {key}: {askable()[key].why}" for key in values if askable()[key].change is Takes.NEVER]
         values = {key: value for key, value in values.items() if askable()[key].change is not Takes.NEVER}
         wanted = replace(spec, **values, fleet=self._file.fleet, group=group.name)
@@ -401,19 +403,19 @@ class _Planner:
         return self._liked[id(of_file)]
 
     def _moved(
-        self, group: Group, name: str, spec: Spec, last: Mapping[str, Any] | None
+        self, group: Group, name: str, now: Current, last: Mapping[str, Any] | None
     ) -> tuple[dict[str, Any], set[str]]:
         """The values that a container gets, by key, and the keys that the file gives another value than before."""
         said, like = self._said(group.of(name))
         values, moved = {}, set()
         for key, row in askable().items():
-            has, wants = getattr(spec, key), getattr(like, key)
+            has, wants = getattr(now.spec, key), getattr(like, key)
             if key in self._passed_over or (last is None and key not in said and (row.setting or row.stays)):
                 continue  # what the settings say now holds for new containers alone, and what stays was not the file's
             if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
                 if key in said and has != wants:
                     is_now, in_file = _words(row, has, wants)
-                    self.kept.append(Kept(name, key, in_file, is_now, "set"))
+                    self.kept.append(Kept(name, key, in_file, is_now, "rollout undo" if key in now.put_back else "set"))
                 continue
             moved.add(key)
             if has != wants:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from lxcfleet.api.fleets import (
     ApplyRecord,
@@ -28,6 +28,7 @@ from lxcfleet.fleets.applied import Applied, AppliedGroup
 from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
 from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
+from lxcfleet.patch.rollout.change_sets import ChangeSets, holds
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container.fields import askable
@@ -42,7 +43,8 @@ from lxcfleet.spec.selection import natural_order
 class Fleets:
     """The fleets of this host, as files."""
 
-    def __init__(self, core: Core, orders: Orders, store: FleetStore, apps: AppHands) -> None:
+    def __init__(self, core: Core, orders: Orders, store: FleetStore, apps: AppHands, sets: ChangeSets) -> None:
+        self._sets = sets
         self._core, self._orders, self._store, self._apps = core, orders, store, apps
         self._applying = False
 
@@ -77,7 +79,8 @@ class Fleets:
         apps: Present | None = None, blind: bool = False,
     ) -> Plan:  # fmt: skip
         await self._core.registry.observe()
-        containers = {each.name: _current(each) for each in self._core.registry}
+        back = self._sets.put_back()
+        containers = {each.name: _current(each, back.get(each.name, {})) for each in self._core.registry}
         others = [each for each in self._store if each.fleet != file.fleet]
         volumes = self._core.volumes.present(file.volumes)
         settings = self._core.config
@@ -248,6 +251,9 @@ class Fleets:
         return {"text": export.text(ask.fleet, specs, applied, self._core.config, whole)}
 
 
-def _current(container: Container) -> Current:
+def _current(container: Container, back: Mapping[str, Any]) -> Current:
+    """``back``: the values that an undo gave it."""
     in_force = container.spec if container.running is not None or container.unseen else None
-    return Current(container.wanted, in_force, container.state)
+    wanted = container.wanted
+    put_back = frozenset(key for key in back if wanted is not None and holds(wanted, {key: back[key]}))
+    return Current(wanted, in_force, container.state, put_back)

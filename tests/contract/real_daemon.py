@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.measuring import usage
+from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http import gate
 from lxcfleet.daemon.http.access import Access
@@ -59,13 +60,15 @@ IDS = f"root:1000000:{ROOM * RANGE_SIZE}\n"
 class Daemon:
     """The daemon; it runs while the context is entered."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, observers: Sequence[Observer] = ()) -> None:
+        """``observers`` are called before each step that changes a container."""
+        self._observers = observers
         self.paths = Paths(lxc=directory / "lxc", run=directory / "run", etc=directory / "etc")
         for path in (self.paths.lxc, self.paths.run, self.paths.etc):
             path.mkdir(exist_ok=True)
         if not self.paths.config_file.exists():
             self.paths.config_file.write_text(SETTINGS)
-        self.launcher = FakeLauncher(self.paths)
+        self.launcher = self._new_launcher()
         self.model = self.launcher.model
         self.client = Client(self.paths, timeout=60)
         self.fleet = Containers(self)
@@ -95,12 +98,14 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         parts = self.parts = Parts(
-            self.paths, settings.load(self.paths.config_file), self.launcher, Access(os.getgid(), None)
-        )
+            self.paths, settings.load(self.paths.config_file), self.launcher, Access(os.getgid(), None),
+            self._observers,
+        )  # fmt: skip
         parts.endings.check()
         parts.supervision.load()
         await parts.registry.observe()
         parts.supervision.begin()
+        await self._recover()
         parts.server.application.middlewares.insert(0, self._record)
         runner = gate.runner_of(parts.server.application)
         await runner.setup()
@@ -111,6 +116,7 @@ class Daemon:
             listener, parts.registry, self.launcher, parts.access, parts.foregrounds, parts.archives, parts.moves
         )  # fmt: skip
         tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.driver.run)]
+        tasks += self._further_tasks()
         self._runner = runner
         self._ready.set()
         await self._stop.wait()
@@ -119,6 +125,15 @@ class Daemon:
         parts.close()
         site.close()
         await runner.cleanup()
+
+    def _new_launcher(self) -> FakeLauncher:
+        return FakeLauncher(self.paths)
+
+    async def _recover(self) -> None:
+        """Nothing to do after a former daemon, unless a test has one killed."""
+
+    def _further_tasks(self) -> list[asyncio.Task[None]]:
+        return []
 
     @web.middleware
     async def _record(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -307,6 +307,34 @@ def test_a_failed_gate_halts_and_undo_puts_the_former_specs_back(shop: Shop, cli
     assert not shop.changes()
 
 
+def test_another_source_of_a_secret_comes_with_restarts_in_one_apply(shop: Shop) -> None:
+    """What restarts for the secret waits for the rollout of the apply, and what that restarts is not restarted again."""
+    for source in ("pw", "other"):
+        (shop.file.parent / source).write_text(source)
+    shop.write(text=f"""\
+lxcfleet: 1
+fleet: shop
+secrets: {{pw: {{file: {shop.file.parent}/pw}}}}
+profiles: {{base: {{network: none, secrets: ["pw,on_change=restart"], command: [sleep, "99"]}}}}
+groups:
+  db: {{profiles: [base]}}
+  web: {{count: 2, profiles: [base], environment: {{MODE: a}}}}
+""")
+    shop.apply()
+
+    def starts() -> dict[str, int]:
+        return {name: shop.daemon.parts.registry[name].starts for name in ("db", "web1", "web2")}
+
+    before = starts()
+    shop.write(("/pw}", "/other}"), ("MODE: a", "MODE: b"))
+    shop.apply(*QUICK)
+    soon(lambda: starts() == {name: count + 1 for name, count in before.items()})
+    soon(lambda: shop.daemon.parts.rollouts.ledger.active is None)
+    assert not any(shop.daemon.call(lambda: [shop.daemon.parts.secrets.owed(each) for each in shop.daemon.parts.registry]))
+    assert starts() == {name: count + 1 for name, count in before.items()}
+    assert not shop.changes()
+
+
 def reboot(daemon: Daemon) -> None:
     """What the ledger of rollouts knows after a reboot of the host."""
     daemon.paths.rollout.unlink()
@@ -332,6 +360,10 @@ def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli
     reboot(shop.daemon)
     assert cli("rollout", "undo").status == 0
     assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+    assert "(rollout undo): left so" in shop.run("diff").err
+    assert cli("set", "web1", "environment.MODE=dawn").status == 0
+    kept = {(each["name"], each["key"]): each["why"] for each in shop.diff()["kept"]}
+    assert kept == {("web1", "environment"): "set", **{(f"web{n}", "environment"): "rollout undo" for n in (2, 3)}}
     assert cli("restart", "--rolling", "web1", *QUICK).status == 0
     reboot(shop.daemon)
     assert shop.daemon.client.rollout() is None

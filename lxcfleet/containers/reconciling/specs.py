@@ -196,10 +196,12 @@ class Specs:
                     tree.unstage(file)
 
     def forget_staged(self, containers: Iterable[Container]) -> None:
-        """Remove what a former daemon staged and did not use."""
+        """Remove what a former daemon staged and did not use, and former specs, as the one on disk counts now."""
         for container in containers:
             for file in self._stageable(container):
                 tree.unstage(file)
+            with contextlib.suppress(OSError):
+                self._paths.container(container.name).former_spec.unlink(missing_ok=True)
 
     def _stageable(self, container: Container) -> tuple[Path, ...]:
         own = self._paths.container(container.name)

@@ -135,6 +135,22 @@ class ChangeSets:
             return set()
         return {str(each.former["app"]) for each in members if each.former.get("app")}
 
+    def put_back(self) -> dict[str, dict[str, Any]]:
+        """By container and key, the values that an undo gave it, and no later rollout has changed."""
+        found: dict[str, dict[str, Any]] = {}
+        for file in sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime):
+            try:
+                changes = self.of(file.stem)
+            except FleetError:
+                continue
+            for name, each in changes.members.items():
+                mine = found.setdefault(name, {})
+                if changes.undoes:
+                    mine.update(each.wanted)
+                else:
+                    found[name] = {key: value for key, value in mine.items() if key not in each.wanted}
+        return found
+
     async def put(self, rollout: str, container: Container) -> None:
         """Give a member its spec, if it has the former one. Raises FleetError."""
         await self._give(self.of(rollout), [container])

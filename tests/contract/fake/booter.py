@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -59,12 +60,32 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
             init(console, dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :])
         reply.send(str(pid).encode())
         reply.close()
+        answer_until_end(listener, pid)
         tell(fifo, 2, name, os.waitpid(pid, 0)[1])
     except OSError as error:
         reply.send(b"null")
         print(f"booter: {error}", file=sys.stderr)
     finally:
         os._exit(0)
+
+
+def answer_until_end(listener: socket.socket, pid: int) -> None:
+    """Take all connections, as many daemons may come while a container runs; until process 1 has ended."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(os.pidfd_open(pid), select.POLLIN)
+    held: dict[int, socket.socket] = {}
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == listener.fileno():
+                connection, _ = listener.accept()
+                held[connection.fileno()] = connection
+                poll.register(connection, 0)  # its end is always told
+            elif descriptor in held:
+                poll.unregister(descriptor)
+                held.pop(descriptor).close()
+            else:
+                return
 
 
 def init(console: str, environment: dict[str, str], command: list[str]) -> None:

@@ -1,0 +1,89 @@
+"""One trial: a stage in which the daemon is killed at a chosen point, and the check of what the last one left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .kill_stages import STAGES, Stage
+from .killing import Points, Survivor
+
+WITNESS = "witness"
+"""A container that none of this is about."""
+
+
+def end_all(top: Path) -> None:
+    """End all containers."""
+    for file in (top / "fleet/run/cgroup").glob("*/cgroup.procs"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(file.read_text()), signal.SIGKILL)
+
+
+def trial(top: Path, name: str, fatal: int) -> None:
+    """Check what the last trial left, have all as before, and do it again in a process that is killed at that point; 0: in
+    none. Files in ``top`` say whether it was ``killed``, came ``through`` or ``failed``; in ``fleet`` is all else."""
+    directory = top / "fleet"
+    directory.mkdir(exist_ok=True)
+    sys.stdout = sys.stderr = open(top / "said", "w", buffering=1)  # noqa: SIM115 - as long as this process lives
+    try:
+        points = Points(directory)
+        for source in ("pw", "other"):
+            if not (directory / source).exists():
+                (directory / source).write_text(source)
+        daemon = Survivor(directory, points)
+        with daemon:
+            _trial(top, STAGES[name](daemon, directory), points, fatal)
+    except BaseException:
+        (top / "failed").write_text(f"{(top / 'said').read_text()[-2000:]}\n{traceback.format_exc()}")
+        raise
+
+
+def _trial(top: Path, stage: Stage, points: Points, fatal: int) -> None:
+    daemon = stage.daemon
+    if not (top / "before").exists():
+        daemon.ok("create", WITNESS, "--network", "none", "--", "sleep", "infinity")
+    witness = daemon.call(lambda: daemon.parts.registry[WITNESS].running)
+    daemon.rest()
+    if (top / "after").exists():
+        assert witness is not None, "another container has ended"
+        stage.go_on()
+        daemon.rest()
+        _same(top / "after", stage.there)
+    stage.ready()
+    daemon.rest()
+    _same(top / "before", stage.there)
+    points.arm(fatal, daemon.paths)
+    stage.act()
+    daemon.rest()
+    points.disarm()
+    _same(top / "after", stage.there)
+    (top / "through").write_text(str(points.count))
+
+
+def _same(file: Path, look: Callable[[], Any]) -> None:
+    """Fail unless it becomes in a moment as it was at the first time: a new process 1 is not yet the program."""
+    if not file.exists():
+        time.sleep(1)
+        file.write_text(json.dumps(look()))
+        return
+    wanted = set(_flat(json.loads(file.read_text())))
+    end = time.monotonic() + 5
+    while (found := set(_flat(look()))) != wanted:
+        assert time.monotonic() < end, f"{file.name}: lacks {sorted(wanted - found)}, has {sorted(found - wanted)}"
+        time.sleep(0.02)
+
+
+def _flat(value: Any, name: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [line for key, each in value.items() for line in _flat(each, f"{name} {key}")]
+    if isinstance(value, list):
+        return [f"{name} {each}" for each in value]
+    return [f"{name} {value}"]
