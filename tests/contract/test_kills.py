@@ -24,7 +24,7 @@ import pytest
 from . import kill_trials
 from .kill_stages import STAGES
 
-SECONDS = 10 if os.environ.get("LXCFLEET_TEST_KILLS") != "all" else float("inf")
+SECONDS = 6 if os.environ.get("LXCFLEET_TEST_KILLS") != "all" else float("inf")
 """No further trial of a stage is begun after so long."""
 
 
