@@ -74,7 +74,7 @@ class Holding:
         if not found:
             raise WrongState(
                 f"no container stands on generation {number}", why="only containers are held, and not generations",
-                hint="lxcfleet generation list shows who stands on which one",
+                hint="`lxcfleet generation list` shows who stands on which one",
             )  # fmt: skip
         return found
 

@@ -207,6 +207,15 @@ def test_a_container_moves(cli: Cli, daemon: Daemon, other: Other) -> None:
     assert ["move", "web"] in words
 
 
+def test_what_others_depend_on_moves_first(cli: Cli, daemon: Daemon, other: Other) -> None:
+    for name in ("stock", "db"):
+        assert cli("create", name, *SLEEP).status == 0
+    assert cli("create", "app", "--depends-on", "stock=started", "--depends-on", "db=started", *SLEEP).status == 0
+    moved = cli("move", "--all", HOST)
+    assert (moved.status, moved.out.split()[::2]) == (0, ["db", "stock", "app"]), moved.err
+    assert other.states() == {"app": "running", "db": "running", "stock": "running"}
+
+
 def test_what_a_drain_has_stopped_runs_there(cli: Cli, daemon: Daemon, other: Other) -> None:
     assert cli("create", "web", *SLEEP).status == 0
     assert cli("create", "still", "--no-start", *SLEEP).status == 0

@@ -62,7 +62,7 @@ def load(paths: Paths, number: int) -> Generation:
 
 
 def _missing(number: int) -> NotFound:
-    return NotFound(f"there is no generation {number}", hint="lxcfleet generation list shows those that there are")
+    return NotFound(f"there is no generation {number}", hint="`lxcfleet generation list` shows those that there are")
 
 
 def save(paths: Paths, generation: Generation) -> None:

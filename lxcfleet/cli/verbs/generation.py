@@ -193,7 +193,7 @@ def _whom(patterns: tuple[str, ...], labels: tuple[str, ...], everything: bool) 
     if len(patterns) == 1 and patterns[0].isdecimal() and not labels and not everything:
         number = int(patterns[0][:8])
         if not 0 < number <= MAX_GENERATION:
-            raise InvalidInput(f"{patterns[0]} is no generation's number", hint="lxcfleet generation list shows them")
+            raise InvalidInput(f"{patterns[0]} is no generation's number", hint="`lxcfleet generation list` shows them")
         return Selection(), number
     return options.selection(patterns, labels, everything), None
 

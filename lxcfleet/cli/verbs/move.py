@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.mover import How, Mover, Outcome
 from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
+from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.moves import check_host
 from lxcfleet.spec.reading.names import check_name
 
@@ -79,7 +80,21 @@ def move(
     names = [each["name"] for each in client.containers(selection)]
     if not names:
         output.say(output.NOTHING_CHOSEN)
-    return _show([_attempt(name, lambda name: Mover(client, name, how).begin()) for name in names], style, quiet)
+    outcomes = [_attempt(name, lambda name: Mover(client, name, how).begin()) for name in _in_order(client, names)]
+    return _show(outcomes, style, quiet)
+
+
+def _in_order(client: Client, names: Sequence[str]) -> list[str]:
+    """What others depend on moves first: the other host takes none that could not start there."""
+    if len(names) < 2:
+        return [*names]
+    depends: dict[str, Collection[str]] = {}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        spec = client.info(name)["spec"] or {}
+        depends[name] = spec.get("depends_on") or ()
+        groups.setdefault(spec.get("group") or "", []).append(name)
+    return [name for turn in Graph(depends, groups).turns_to_start(names) for name in turn]
 
 
 def _go_on(client: Client, names: Sequence[str], option: str, how: How, shown: tuple[str, bool]) -> int:
