@@ -158,6 +158,19 @@ def test_a_directory_that_is_not_there_is_told_before_anything_stands_still(
     assert ran.err.count("there is no directory") == 1
 
 
+def test_an_archive_takes_the_place_of_a_file_alone(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)  # as /dev/null and /dev/stdout are no files
+    link.symlink_to(pipe)
+    for target, told in ((pipe, "is no file"), (link, "is no file"), (tmp_path, "is a directory"), ("/", "is a directory")):
+        ran = cli("export", "web", "-o", str(target))
+        assert (ran.status, told in ran.err) == (2, True), ran
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
 def test_only_stopped_ones_if_that_is_asked_for(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
     assert cli("create", "web", *SLEEP).status == 0
     ran = cli("export", "web", "--stopped", "-o", str(tmp_path / "x"))
