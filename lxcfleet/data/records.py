@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from lxcfleet.errors import Broken
+from lxcfleet.host.kernel import tree
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -27,3 +31,12 @@ def load(record: Path, what: str, parse: Callable[[bytes], R], most: int = -1) -
         return Broken(f"{what} is broken: its record can't be read", why=f"{record}: {error.strerror}")
     except Broken as error:
         return error
+
+
+def have_name_gone(directory: Path, what: str) -> None:
+    """Have on disk that ``what`` has lost its name in a directory, or else tell in the log what a loss of power may do. The
+    name is gone in any case, so whoever asked for that goes on."""
+    try:
+        tree.sync_directory(directory)
+    except OSError as error:
+        log.error("%s is removed, and may be there again after a loss of power: %s", what, error)

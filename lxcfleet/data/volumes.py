@@ -255,7 +255,7 @@ def retire(paths: Paths, name: str) -> None:
             return
         except OSError as error:
             raise HostError.from_os_error(f"the volume {name} can't be removed", error) from error
-        tree.sync_directory(paths.volumes)
+        records.have_name_gone(paths.volumes, f"the volume {name}")
         return
 
 

@@ -243,6 +243,9 @@ class Stage:
             self.bring(self.name, scenario.after)
         until(lambda: self.agreed(self.name) == scenario.after, 10, "the second try works")
         self.kept(scenario.after)
+        if fault.lasting and (scenario.left(self) or self.left(new=False)):
+            self.fleet.stop_daemon()  # what could not be removed then has a name by which the next daemon knows it
+            self.start_daemon()
         # A disk that refuses all writes keeps the file that was to take another's place: its next write replaces it.
         until(lambda: not scenario.left(self), 20, f"left: {scenario.left(self)}")
         until(lambda: not self.left(new=not fault.lasting), 20, f"left: {self.left()}")

@@ -24,6 +24,8 @@ from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
+from lxcfleet.data import volumes
+from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp
@@ -170,6 +172,19 @@ def test_a_list_of_name_servers_keeps_no_container_from_being_forgotten(
     with failing(monkeypatch, Path, "unlink", errno.EROFS):
         Uplinks(context_of(fleet.paths)).forget("web")
     assert "can't be removed" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["volume", "app"])
+def test_what_has_lost_its_name_is_removed_though_that_can_not_be_forced_to_the_disk(
+    fleet: Fleet, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was told as an error that nobody foresaw, and all of it stayed on the disk until the next daemon."""
+    own = fleet.paths.volume("x").directory if what == "volume" else fleet.paths.release("x", "1").directory
+    own.mkdir(parents=True)
+    with failing(monkeypatch, os, "fsync"):
+        volumes.retire(fleet.paths, "x") if what == "volume" else apps.retire(fleet.paths, "x", "1")
+    assert not own.exists()
+    assert "may be there again after a loss of power" in caplog.text
 
 
 def test_a_stop_that_can_not_be_noted_beside_a_fall_is_told_in_the_log(

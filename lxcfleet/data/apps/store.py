@@ -257,7 +257,7 @@ def retire(paths: Paths, name: str, version: str) -> None:
             return
         except OSError as error:
             raise HostError.from_os_error(f"the app {name}@{version} can't be removed", error) from error
-        tree.sync_directory(paths.app(name))
+        records.have_name_gone(paths.app(name), f"the app {name}@{version}")
         return
 
 
