@@ -361,11 +361,16 @@ def test_two_bakes_that_begin_at_once_have_a_clone_each(cli: Cli, spawn: Spawn, 
     assert json.loads(daemon.paths.bakes.read_text()) == []
 
 
-def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, daemon: Daemon) -> None:
+@pytest.mark.parametrize("busy", [None, "start"])
+def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, daemon: Daemon, busy: str | None) -> None:
+    """``busy``: the new daemon goes on with the start of the clone that was broken off. It stayed until the next daemon."""
     cli("create", "bake1", "-l", "lxcfleet.bake=shop@1", *SLEEP)
     cli("create", "bake2", *SLEEP)
     daemon.paths.apps.mkdir(parents=True)
     daemon.paths.bakes.write_text('["bake1", "bake2", "gone"]')
+    clone = daemon.parts.registry["bake1"]
+    daemon.call(lambda: setattr(clone, "busy", busy))
     daemon.call(lambda: daemon.parts.tasks.do("bakes", daemon.parts.baking.clean_up))
+    daemon.call(lambda: setattr(clone, "busy", None))
     soon(lambda: json.loads(daemon.paths.bakes.read_text()) == [])
     assert [each["name"] for each in json.loads(cli("list", "-f", "json").out)] == ["bake2"]

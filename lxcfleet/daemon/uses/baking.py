@@ -18,7 +18,7 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.container import Container
 from lxcfleet.daemon.uses.apps import Apps
 from lxcfleet.daemon.uses.service import Fleet
-from lxcfleet.errors import Cancelled, FleetError, HostError, InvalidInput, WrongState, from_body
+from lxcfleet.errors import Busy, Cancelled, FleetError, HostError, InvalidInput, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
 from lxcfleet.patch.verify.evidence import fingerprint
@@ -143,11 +143,20 @@ class Baking:
                 log.error("%s is left alone: it is no clone that built an app", name)
             else:
                 try:
-                    await self._fleet.actions.act(container, Action.DESTROY, 0.0)
+                    await self._destroy_when_free(container)
                 except FleetError as error:
                     log.error("%s, which built an app, can't be destroyed: %s", name, error)
                     return  # the note stays, so the next daemon tries again
         self._note(name, there=False)
+
+    async def _destroy_when_free(self, container: Container) -> None:
+        """Destroy it once nothing else is done to it: a new daemon goes on with a start that was broken off. Raises
+        FleetError."""
+        while self._fleet.registry.knows(container):
+            try:
+                await self._fleet.actions.act(container, Action.DESTROY, 0.0)
+            except Busy:
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def clean_up(self) -> None:
         """Destroy the clones that a crash left."""
