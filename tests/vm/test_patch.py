@@ -202,7 +202,10 @@ def serve(guest: Guest, version: str) -> None:
 def test_a_bad_patch_whose_rollout_was_halted_a_reboot_of_the_host_and_the_way_back(guest: Guest) -> None:
     fleet(guest, "destroy", "--all", "--force")
     serve(guest, "1")
-    fleet(guest, "create", "greet", "-n", "3", "--", "sh", "/usr/lib/greet/serve")
+    # Version 2 may take seconds to fail on an emulated processor. With a check no gate takes it to be well until then.
+    check = ("--health-exec", "pidof sleep", "--health-interval", "5", "--health-timeout", "60")
+    fleet(guest, "create", "greet", "-n", "3", *check, "--", "sh", "/usr/lib/greet/serve")
+    fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "900")
     serve(guest, "2")
     until(lambda: guest.run("lxcfleet rollout status", check=False).returncode == 4, LONG, "the rollout halts at its canary")
     assert sorted(states(guest).values()) == ["failed", "running", "running"]
