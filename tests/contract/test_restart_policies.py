@@ -414,7 +414,8 @@ def test_a_start_that_the_operator_asked_for_is_told_and_not_tried_again(daemon:
     create(daemon, "web", FOREVER)
     daemon.act(Action.STOP, "web")
     daemon.model.fails["web"] = SLOW
-    assert cli("start", "web").status == 1
+    ran = cli("start", "web")
+    assert (ran.status, "tried again" in ran.err) == (1, False), ran
     record = info(daemon, "web")
     assert (record["state"], record["starts_in"], record["start_error"]) == ("stopped", None, None)
 
@@ -424,7 +425,8 @@ def test_a_restart_whose_start_fails_comes_up_by_itself(daemon: Daemon, cli: Cli
     """Before, a container that was to run and had been stopped for a restart stayed down until the daemon's next start."""
     create(daemon, "web", FOREVER)
     daemon.model.fails["web"] = SLOW
-    assert cli("restart", "web").status == 1
+    ran = cli("restart", "web")
+    assert (ran.status, "its start is tried again by itself" in ran.err) == (1, True), ran
     soon(lambda: info(daemon, "web")["failures"] >= 2)
     daemon.model.fails.clear()
     soon(lambda: info(daemon, "web")["state"] == "running")

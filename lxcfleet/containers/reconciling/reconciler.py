@@ -23,7 +23,7 @@ from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.reconciling.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.errors import Blocked, Broken, Busy, HostError, NotFound
+from lxcfleet.errors import Blocked, Broken, Busy, FleetError, HostError, NotFound
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -265,6 +265,7 @@ class Reconciler:
             await work.carry_out(steps, self._observers)
         except BaseException as failure:
             if isinstance(failure, Exception):
+                self._hint_at_next_try(container, failure)
                 asyncio.get_running_loop().call_soon(self._registry.start_failed, container, failure)
             if any(isinstance(step, Make | Remove) for step in steps):
                 if not self._lifecycle.remains(container):
@@ -277,6 +278,13 @@ class Reconciler:
             raise
         if any(isinstance(step, Remove) for step in steps):
             await self._forget(container)
+
+    def _hint_at_next_try(self, container: Container, failure: Exception) -> None:
+        """Tell whoever asked if a start that failed is tried again, as the container was to run before."""
+        owed = self._registry.knows(container) and self._registry.observed(container).start_is_owed
+        if owed and container.foreground is None and isinstance(failure, FleetError):
+            again = f"its start is tried again by itself, which `lxcfleet stop {container.name}` ends"
+            failure.hint = "; ".join(filter(None, (failure.hint, again)))
 
     async def _forget(self, container: Container) -> None:
         """Release everything that a container held which no longer exists."""
