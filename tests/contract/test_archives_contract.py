@@ -166,6 +166,9 @@ def test_an_archive_takes_the_place_of_a_file_alone(cli: Cli, daemon: Daemon, tm
     for target, told in ((pipe, "is no file"), (link, "is no file"), (tmp_path, "is a directory"), ("/", "is a directory")):
         ran = cli("export", "web", "-o", str(target))
         assert (ran.status, told in ran.err) == (2, True), ran
+    for verb in ("import", "restore-check"):
+        ran = cli(verb, str(tmp_path))
+        assert (ran.status, "is a directory" in ran.err) == (1 if verb == "restore-check" else 2, True), ran
     assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
     assert pipe.is_fifo()
     assert link.is_symlink()

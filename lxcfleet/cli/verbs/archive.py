@@ -438,6 +438,8 @@ def _opened(file: str) -> Iterator[int]:
             raise InvalidInput("no archive comes from a terminal", hint="lxcfleet import FILE")
         yield 0
         return
+    if os.path.isdir(file):
+        raise InvalidInput(f"{file} is a directory", hint=f"name the archives in it: {os.path.join(file, f'*{SUFFIX}')}")
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
