@@ -270,7 +270,9 @@ class Work:
                 seen.append(each)
 
         await operation.until_cancelled(until_end())
-        for result in _results(seen[-1], wanted):
+        # What has halted may be over, and another one that takes it back under way, before that was told here.
+        last = self._orders.ledger.former(record["id"]) or seen[-1]
+        for result in _results(last, wanted, reverts=reverts):
             operation.add(result)
 
     async def _start(self, operation: Operation) -> None:
@@ -297,18 +299,30 @@ class Work:
             operation.add(result)
 
 
-def _results(record: RolloutRecord, names: Mapping[str, object]) -> list[Result]:
-    """What became of the members of a rollout."""
+_HOW: Mapping[str, tuple[str, str]] = {
+    MemberPhase.WAITING: ("it was not its turn", "not begun"), MemberPhase.FAILED: ("it is failed", "failed"),
+    MemberPhase.DONE: ("it was well, and is taken back", "taken back"),
+}  # fmt: skip
+"""What is told of members by their phase, and the status of the result."""
+
+
+def _results(record: RolloutRecord, names: Mapping[str, object], *, reverts: bool) -> list[Result]:
+    """What became of the members of a rollout. ``reverts``: a halt has the former specs put back."""
     phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
+    halted = record["halted"]
+    why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
+    hint = "`lxcfleet rollout status` has more; the next apply has the rest"
+    if halted and reverts:
+        where = f" at {halted['container']}" if halted["container"] else ""
+        why = f"the rollout {record['id']} halted{where}: {halted['why']}"
+        hint = "the former specs are put back (auto_revert); mend the file, and apply it again"
     found = []
     for name in names:
-        phase, note = phases.get(name, ("", ""))
-        if phase == MemberPhase.DONE:
+        phase, note = phases.get(name, (MemberPhase.WAITING, ""))
+        if phase == MemberPhase.DONE and not (halted and reverts):
             found.append(Result(name, "changed", True))
             continue
-        how = note or ("it was not its turn" if phase == MemberPhase.WAITING else f"it is {phase}")
-        halted = record["halted"]
-        why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
-        error = WrongState(f"{name}: {how}", why=why, hint="`lxcfleet rollout status` has more; the next apply has the rest")
-        found.append(Result(name, "failed" if phase == MemberPhase.FAILED else "not begun", False, error.body()))
+        how, status = _HOW.get(phase, (f"it is {phase}", "not begun"))
+        error = WrongState(f"{name}: {note or how}", why=why, hint=hint)
+        found.append(Result(name, status, False, error.body()))
     return found

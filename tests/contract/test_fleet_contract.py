@@ -424,6 +424,26 @@ def test_weights_by_fleet_file_and_by_set_without_a_restart(shop: Shop, cli: Cli
     assert cli("set", "web1", "cpu_weight=0").status == 2
 
 
+def test_what_an_apply_says_of_a_halt_that_is_reverted(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    falls_ill(shop.daemon, "web2")
+    shop.write(("MODE: prod", "MODE: night"))
+    ran = shop.apply(*QUICK, status=1)
+    assert [line.split(maxsplit=1) for line in ran.out.splitlines()] == [
+        ["web1", "taken back"], ["web2", "failed"], ["web3", "not begun"],
+    ], ran.out  # fmt: skip
+    assert " halted at web2: " in ran.err
+    assert "the former specs are put back (auto_revert)" in ran.err
+    assert "is running" not in ran.err
+    recovers(shop.daemon)
+    soon(lambda: (record := shop.daemon.client.rollout()) and record["undoes"] and record["status"] == "done")
+    ran = cli("rollout", "undo")
+    assert (ran.status, "took it back by itself (auto_revert)" in ran.err) == (1, True), "it would bring back what halted"
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+
+
 def test_auto_revert_puts_a_lower_limit_back_also_of_one_container_alone(shop: Shop, cli: Cli) -> None:
     shop.write(("count: 3", f"count: 1\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
     shop.apply()

@@ -39,6 +39,8 @@ class Ledger:
     def __init__(self, paths: Paths, registry: Registry, bus: Bus, fallen: Fallen, known: Known) -> None:
         self._paths, self._registry, self._bus, self._fallen, self._known = paths, registry, bus, fallen, known
         self._rollout = self._load()
+        self._former: Rollout | None = None
+        """The one before, as it ended."""
         self.wake = asyncio.Event()
         """Set when what is to be done may be something else than before."""
         self._changed = asyncio.Event()
@@ -62,6 +64,10 @@ class Ledger:
     def record(self) -> RolloutRecord | None:
         """The rollout as the API shows it; None if there never was one."""
         return None if self._rollout is None else record_of(self._rollout, waits_for=self.waits_for)
+
+    def former(self, identifier: str) -> RolloutRecord | None:
+        """That rollout as it ended, if only one has begun since."""
+        return record_of(self._former) if self._former is not None and self._former.id == identifier else None
 
     async def follow(self) -> AsyncIterator[RolloutRecord]:
         """The rollout now and at each change, until it has ended or is halted."""
@@ -87,6 +93,8 @@ class Ledger:
             tree.write(self._paths.rollout, state.to_json(rollout))
         except OSError as error:
             raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
+        if self._rollout is not None and self._rollout.id != rollout.id:
+            self._former = self._rollout
         self._rollout = rollout
         if rollout.status.ended or rollout.status is Status.HALTED:
             self._over.set()

@@ -153,9 +153,9 @@ class Orders:
         if self.ledger.active is not None:
             self.ledger.keep(replace(self.ledger.active, rejected=why))
 
-    async def undo(self) -> RolloutRecord:
+    async def undo(self, *, by_itself: bool = False) -> RolloutRecord:
         """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises
-        FleetError."""
+        FleetError. ``by_itself``: nobody asked for that."""
         last, changed = await self._way_back()
         changes = self._change_sets.of(last.id)
         registry = self._fleet.registry
@@ -163,6 +163,7 @@ class Orders:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
         rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=replace(last.policy, bake=0.0), undoes=last.id)
+        rollout = replace(rollout, by_itself=by_itself)
         back = changes.reversed(rollout.id)
         self._change_sets.keep(back)
         rollout = replace(rollout, about=_with_cause(back.about, last))
@@ -207,6 +208,11 @@ class Orders:
 
     def _to_undo(self) -> Rollout:
         last = self.ledger.last
+        if last is not None and last.by_itself and last.status is not Status.HALTED:
+            raise WrongState(
+                "there is nothing to undo", why=f"{last.undoes} halted, and {last.id} took it back by itself (auto_revert)",
+                hint="`lxcfleet rollout status` shows how far that is; to have the other specs all the same, apply them again",
+            )  # fmt: skip
         if last is not None and last.kind is RolloutKind.CHANGE:
             return last
         raise WrongState(

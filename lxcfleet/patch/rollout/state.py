@@ -167,6 +167,8 @@ class Rollout:
     """The containers for which patches are taken up: those in any of these selections, in the API's form."""
     undoes: str = ""
     """The id of the rollout whose changes of specs this one takes back; empty: none."""
+    by_itself: bool = False
+    """Nobody asked for that: the other one had halted, and its containers are to have back what they had."""
     about: str = ""
     """The apps that it changes, in words; empty: none."""
     rejected: str = ""
