@@ -221,7 +221,8 @@ class Parts:
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
-            self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, partial(self.rollouts.undo, by_itself=True),
+            self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets,
+            partial(self.rollouts.undo, by_itself=True),
             self._rescue, self._went_well, self._verify,
         )
         self._of_apps(sets)

@@ -211,7 +211,7 @@ class Orders:
         if last is not None and last.by_itself and last.status is not Status.HALTED:
             raise WrongState(
                 "there is nothing to undo", why=f"{last.undoes} halted, and {last.id} took it back by itself (auto_revert)",
-                hint="`lxcfleet rollout status` shows how far that is; to have the other specs all the same, apply them again",
+                hint="`lxcfleet rollout status` shows how far that is; to have the other specs all the same, apply them",
             )  # fmt: skip
         if last is not None and last.kind is RolloutKind.CHANGE:
             return last
