@@ -15,6 +15,7 @@ from lxcfleet.cli.options import environment, optional_selection, selection
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.fanout import Collected, Prefixed, overall
 from lxcfleet.cli.ui.output import columns, printable, say_error, size
+from lxcfleet.cli.verbs import show
 from lxcfleet.cli.verbs.logs import plain_line_ends
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
 
@@ -160,3 +161,8 @@ def test_no_character_of_two_bytes_is_obeyed_or_turns_a_line_around(capfd: pytes
     shown = capfd.readouterr().out
     assert not {"\x9b", "\u202e", "\u2028"} & set(shown)
     assert yaml.safe_load(shown) == {text: [text, "gr\xfcn: x"]}
+
+
+def test_a_daemon_of_a_former_version_may_tell_less_of_a_container() -> None:
+    """While the package is upgraded the command is newer than the daemon for a moment."""
+    assert show._text({"name": "web1"}, "start_error") == ""

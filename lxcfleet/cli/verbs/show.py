@@ -132,7 +132,7 @@ def _state(container: ContainerRecord) -> str:
     state, ended, left = container["state"], container["exit"], container["starts_in"]
     if container["blocked"] is not None:
         return f"{state}: {container['blocked']}"
-    failed = " · start failed" if container["start_error"] else ""
+    failed = " · start failed" if container.get("start_error") else ""
     if left is not None or failed:
         return f"{state}{f' {output.duration(left)}' if left is not None else ''}{failed}"
     if ended is None or state not in (State.EXITED, State.FAILED):
@@ -154,8 +154,8 @@ def _exit(ended: Mapping[str, Any] | None) -> str:
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:
-    """A field as one text; empty if the field has no value."""
-    value = container[field]
+    """A field as one text; empty if the field has no value, or the daemon is of a former version that does not tell it."""
+    value: Any = container.get(field)
     if field == "exit":
         return _exit(value)
     if field == "exit_lines":
