@@ -171,9 +171,11 @@ class Work:
                         operation.add(Result(each.name, "failed", False, error.body()))
         done = {result.name for result in operation.results}
         for each in self._plan.changes:
+            if each.name in done:
+                continue
             if each.kind is Kind.DESTROY and each.name not in self._core.registry:
                 operation.add(Result(each.name, "destroyed", False))  # it went meanwhile, as an action that was resumed
-            elif each.name not in done:
+            else:
                 why = "the operation was cancelled" if operation.cancelled else "an earlier step failed"
                 missed = WrongState(f"{each.name}: {each.kind} was not begun", why=why, hint="the next apply has the rest")
                 operation.add(Result(each.name, "not begun", False, missed.body()))
@@ -271,8 +273,9 @@ class Work:
 
         await operation.until_cancelled(until_end())
         # What has halted may be over, and another one that takes it back under way, before that was told here.
-        last = self._orders.ledger.former(record["id"]) or seen[-1]
-        for result in _results(last, wanted, reverts=reverts):
+        former = self._orders.ledger.former(record["id"])
+        back = None if not reverts else _BACK if former is not None else _TO_BE_BACK
+        for result in _results(former or seen[-1], wanted, back):
             operation.add(result)
 
     async def _start(self, operation: Operation) -> None:
@@ -301,28 +304,49 @@ class Work:
 
 _HOW: Mapping[str, tuple[str, str]] = {
     MemberPhase.WAITING: ("it was not its turn", "not begun"), MemberPhase.FAILED: ("it is failed", "failed"),
-    MemberPhase.DONE: ("it was well, and is taken back", "taken back"),
 }  # fmt: skip
 """What is told of members by their phase, and the status of the result."""
 
 
-def _results(record: RolloutRecord, names: Mapping[str, object], *, reverts: bool) -> list[Result]:
-    """What became of the members of a rollout. ``reverts``: a halt has the former specs put back."""
+@dataclass(frozen=True)
+class _WayBack:
+    """What is told of a halt that has the former specs put back."""
+
+    hint: str
+    well: tuple[str, str]
+    """Of a member that was well: see ``_HOW``."""
+
+
+_BACK = _WayBack(
+    "the former specs are put back (auto_revert); mend the file, and apply it again",
+    ("it was well, and is taken back", "taken back"),
+)
+_TO_BE_BACK = _WayBack(
+    "the former specs are to be put back (auto_revert), and `lxcfleet events` says if they can't be; mend the file, and "
+    "apply it again",
+    ("it is well, and is to be taken back", "to be taken back"),
+)
+"""While the rollout that puts them back has not begun. It may be refused, if a former spec names what is gone."""
+
+
+def _results(record: RolloutRecord, names: Mapping[str, object], back: _WayBack | None) -> list[Result]:
+    """What became of the members of a rollout. ``back``: what a halt has for them; None: the specs stay as they are."""
     phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
     halted = record["halted"]
     why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
     hint = "`lxcfleet rollout status` has more; the next apply has the rest"
-    if halted and reverts:
+    back = back if halted else None
+    if halted and back:
         where = f" at {halted['container']}" if halted["container"] else ""
         why = f"the rollout {record['id']} halted{where}: {halted['why']}"
-        hint = "the former specs are put back (auto_revert); mend the file, and apply it again"
+        hint = back.hint
     found = []
     for name in names:
         phase, note = phases.get(name, (MemberPhase.WAITING, ""))
-        if phase == MemberPhase.DONE and not (halted and reverts):
+        if phase == MemberPhase.DONE and back is None:
             found.append(Result(name, "changed", True))
             continue
-        how, status = _HOW.get(phase, (f"it is {phase}", "not begun"))
+        how, status = back.well if back and phase == MemberPhase.DONE else _HOW.get(phase, (f"it is {phase}", "not begun"))
         error = WrongState(f"{name}: {note or how}", why=why, hint=hint)
         found.append(Result(name, status, False, error.body()))
     return found

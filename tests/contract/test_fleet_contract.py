@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.errors import Broken
+from lxcfleet.errors import Broken, Conflict
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.host.kernel import quota
+from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.spec.container.hooks import Hooks
 from lxcfleet.spec.container.snapshots import Schedule
 from lxcfleet.spec.reading import marked_yaml
@@ -193,7 +194,8 @@ def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli) -> None:
     ran = shop.run("diff", "--prune=all")
     assert ran.out.startswith("destroy db: ")
     assert "of its own data go" in ran.out
-    shop.apply("--prune=all")
+    results = json.loads(shop.apply("--prune=all", "--format", "json").out)["results"]
+    assert [(each["name"], each["status"], each["changed"]) for each in results] == [("db", "destroyed", True)], results
     assert shop.daemon.fleet.names == {"web1", "web2", "web3", "web9", "mine"}
     shop.write(("count: 3", "count: 1"))
     assert shop.run("apply", "--prune").status == 1
@@ -431,17 +433,38 @@ def test_what_an_apply_says_of_a_halt_that_is_reverted(shop: Shop, cli: Cli) -> 
     falls_ill(shop.daemon, "web2")
     shop.write(("MODE: prod", "MODE: night"))
     ran = shop.apply(*QUICK, status=1)
+    begun = "the former specs are put back (auto_revert)" in ran.err
+    assert begun or "the former specs are to be put back (auto_revert)" in ran.err
     assert [line.split(maxsplit=1) for line in ran.out.splitlines()] == [
-        ["web1", "taken back"], ["web2", "failed"], ["web3", "not begun"],
+        ["web1", "taken back" if begun else "to be taken back"], ["web2", "failed"], ["web3", "not begun"],
     ], ran.out  # fmt: skip
     assert " halted at web2: " in ran.err
-    assert "the former specs are put back (auto_revert)" in ran.err
     assert "is running" not in ran.err
     recovers(shop.daemon)
     soon(lambda: (record := shop.daemon.client.rollout()) and record["undoes"] and record["status"] == "done")
     ran = cli("rollout", "undo")
     assert (ran.status, "took it back by itself (auto_revert)" in ran.err) == (1, True), "it would bring back what halted"
     assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+
+
+def test_an_apply_does_not_say_of_a_refused_way_back_that_it_was_gone(
+    shop: Shop, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise Conflict("web1 can't get its former spec back; nothing is changed")
+
+    monkeypatch.setattr(ChangeSets, "check_way_back", refuse)
+    shop.write(("count: 3", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    falls_ill(shop.daemon, "web2")
+    shop.write(("MODE: prod", "MODE: night"))
+    ran = shop.apply(*QUICK, status=1)
+    assert ran.out.splitlines()[0].split(maxsplit=1) == ["web1", "to be taken back"]
+    assert "are to be put back (auto_revert), and `lxcfleet events` says if they can't be" in ran.err
+    soon(lambda: "is not taken back: web1 can't get its former spec back" in cli("events").out)
+    assert shop.spec("web1").environment["MODE"] == "night"
+    recovers(shop.daemon)
 
 
 def test_auto_revert_puts_a_lower_limit_back_also_of_one_container_alone(shop: Shop, cli: Cli) -> None:
@@ -737,6 +760,15 @@ def test_half_written_records_of_a_rollout_are_told_and_stop_nothing(shop: Shop,
     shop.apply()
     assert cli("rollout", "undo").status == 0
     assert shop.spec("web1").environment["MODE"] == "night"
+    (undo,) = [file for file in paths.change_sets.glob("*.json") if json.loads(file.read_text())["undoes"]]
+    whole = undo.read_text()
+    data = json.loads(whole)
+    for values in ({"environment": 5}, {"of_another_version": None}, {"of_another_version": 1}, None, [5]):
+        data["members"]["web1"] = [values, values]
+        undo.write_text(json.dumps(data))
+        assert shop.changes() == {}, values
+    undo.write_text(whole)
+    assert {each["why"] for each in shop.diff()["kept"]} == {"rollout undo"}
 
 
 ADDRESSES = """\
