@@ -6,6 +6,7 @@ former spec, also over a reboot of the host. To undo a rollout means another one
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,15 +79,26 @@ def holds(spec: Spec, values: Mapping[str, Any]) -> bool:
     return all(getattr(spec, key) == value for key, value in _read(json.dumps(values)).items())
 
 
+def readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of these values, which ``changing_values`` wrote, that this version can read."""
+    found = {}
+    for key, value in values.items():
+        with contextlib.suppress(FleetError):
+            _read(json.dumps({key: value}))
+            found[key] = value
+    return found
+
+
 @lru_cache(maxsize=256)
 def _read(text: str) -> Mapping[str, Any]:
-    """The values in this text, by key. Mostly all members of a rollout get the same ones."""
+    """The values in this text, by key; without fields of another version of lxcfleet, which no spec has here. Mostly all
+    members of a rollout get the same ones."""
     rows, values = stored(), json.loads(text)
     complaints: list[str] = []
     read = read_said([rows[key] for key in values if key in rows], Fields(values, "", complaints))
     if complaints:
         raise HostError("the specs of the rollout can't be read", why="\n".join(complaints))
-    return {**dict.fromkeys(key for key in values if values[key] is None), **read}
+    return {**dict.fromkeys(key for key in values if values[key] is None and key in rows), **read}
 
 
 class ChangeSets:
@@ -117,10 +129,10 @@ class ChangeSets:
             key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if self._read is None or self._read[0] != key:
                 data = json.loads(self._file(rollout).read_text(encoding="utf-8"))
-                members = {name: Specs(former, wanted) for name, (former, wanted) in data["members"].items()}
+                members = {name: Specs(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
                 self._read = key, ChangeSet(data["rollout"], members, data["undoes"])
             return self._read[1]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotFound(
                 f"what the rollout {rollout} changed is not known", why=str(error),
                 hint="apply a file with the specs that are wanted",
@@ -136,7 +148,8 @@ class ChangeSets:
         return {str(each.former["app"]) for each in members if each.former.get("app")}
 
     def put_back(self) -> dict[str, dict[str, Any]]:
-        """By container and key, the values that an undo gave it, and no later rollout has changed."""
+        """By container and key, the values that an undo gave it, and no later rollout has changed. What another version of
+        lxcfleet wrote, and this one can't read, is no part of them."""
         found: dict[str, dict[str, Any]] = {}
         for file in sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime):
             try:
@@ -146,7 +159,7 @@ class ChangeSets:
             for name, each in changes.members.items():
                 mine = found.setdefault(name, {})
                 if changes.undoes:
-                    mine.update(each.wanted)
+                    mine.update(readable(each.wanted))
                 else:
                     found[name] = {key: value for key, value in mine.items() if key not in each.wanted}
         return found
