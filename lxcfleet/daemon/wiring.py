@@ -355,7 +355,7 @@ class Parts:
         subscribe("restart policies", Began, lambda event: self.supervision.began(event.container))
         subscribe("secrets", Began, lambda event: self.secret_changes.began(event.container))
         subscribe("secrets", SecretChanged, lambda _: self.secret_changes.kick())
-        subscribe("secrets", SecretsDeclared, lambda _: self.secret_changes.kick())  # also after an apply: see restart
+        subscribe("secrets", SecretsDeclared, lambda _: self.secret_changes.declared())  # also after an apply: see restart
         subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
         subscribe("memory", Exited, lambda event: self.memory.ended(event.container.name))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))

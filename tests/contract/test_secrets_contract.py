@@ -132,3 +132,10 @@ def test_a_command_that_fails_stops_the_waves(cli: Cli, daemon: Daemon, source: 
     assert sorted(each["phase"] for each in record["containers"]) == ["done", "failed", *["waiting"] * 6]
     assert "ended with status 7" in record["halted"]["why"]
     assert "lxcfleet secret refresh" in status.err
+    halted = daemon.parts.secret_changes.telling
+    daemon.call(lambda: daemon.parts.secrets.take_over(load(daemon.paths.config_file).secrets))  # as at a reload
+    cli("create", "one", "--secret", "db-pw,on_change=exec:/bin/true", *SLEEP)
+    assert daemon.parts.secret_changes.telling is halted, "no value has changed"
+    assert told.read_text() == "x\n" * 2
+    assert cli("secret", "refresh", "db-pw").out == "db-pw  unchanged\n"
+    soon(lambda: told.read_text() == "x\n" * 4)

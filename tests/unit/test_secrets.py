@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from lxcfleet.containers.lxc_config import Platform, render
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.containers.secrets.new_values import SecretChanges, waves
 from lxcfleet.data import secrets
-from lxcfleet.errors import FleetError, HostError, InvalidInput, NotFound, WrongState
+from lxcfleet.errors import Busy, FleetError, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.facts import swap
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -400,6 +401,40 @@ def test_a_value_that_changes_while_a_command_tells_of_the_former_one_is_told_of
     asyncio.run(tell())
     assert secrets.known(paths, "web1") == {"db-pw": "2"}
     assert [use.target for use in some.owed(container)] == ["db-pw"]
+
+
+def test_one_task_alone_tries_restarts_again_that_another_rollout_is_in_the_way_of(paths: Paths) -> None:
+    launcher, container = Asked(), web(1, "db-pw,on_change=restart")
+    paths.container("web1").directory.mkdir(parents=True)
+    some = made(paths, launcher, container)
+    secrets.note_known(paths, "web1", {"db-pw": "1"})
+    launcher.values["db-pw"] = "2"
+    begun: list[str] = []
+
+    class Registry(list[Container]):
+        def __getitem__(self, name: Any) -> Any:
+            return next(each for each in self if each.name == name)
+
+    class Counting(Tasks):
+        def do(self, name: str, work: Any, *, subject: str = "") -> Any:
+            begun.append(name)
+            return super().do(name, work, subject=subject)
+
+    async def busy(_: Sequence[str]) -> None:
+        raise Busy("another rollout is under way")
+
+    async def trial() -> None:
+        nobody: Any = None
+        registry: Any = Registry([container])
+        tasks = Counting()
+        changes = SecretChanges(some, registry, nobody, nobody, Bus(), tasks, RolloutSettings, busy)
+        await some.renew(["db-pw"])
+        for _ in range(5):
+            await changes._work()
+        tasks.close()
+
+    asyncio.run(trial())
+    assert begun == ["secret-restarts"]
 
 
 def test_a_value_that_changes_while_a_container_starts_is_given_to_it_later(paths: Paths) -> None:

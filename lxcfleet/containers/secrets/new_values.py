@@ -75,11 +75,18 @@ class SecretChanges:
         self.telling: Telling | None = None
         """The waves of signals and commands that are under way, or were last."""
         self._tasks = tasks
+        self._waiting: asyncio.Task[None] | None = None
+        """Has restarts tried again that another rollout was in the way of."""
         self._soon = Soon(tasks, "secret-changes", self._work, "containers can't be told of their secrets")
 
     def kick(self) -> None:
         """Secrets may have changed: tell those that don't know."""
         self._halted.clear()
+        self._soon.kick()
+
+    def declared(self) -> None:
+        """Others are declared, or the same anew: see to what is owed. What a wave that did not go well held back stays back,
+        as no value has changed."""
         self._soon.kick()
 
     def began(self, container: Container) -> None:
@@ -100,7 +107,8 @@ class SecretChanges:
             try:
                 await self._restart(fresh)
             except Busy:
-                self._tasks.do("secret-restarts", self._again)
+                if self._waiting is None or self._waiting.done():
+                    self._waiting = self._tasks.do("secret-restarts", self._again)
                 return
             self._begun |= self._runs(fresh)
 
