@@ -163,13 +163,24 @@ def test_an_archive_takes_the_place_of_a_file_alone(cli: Cli, daemon: Daemon, tm
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)  # as /dev/null and /dev/stdout are no files
     link.symlink_to(pipe)
+    stdout, dangling = tmp_path / "stdout", tmp_path / "dangling"  # as in /dev: a link to a link in /proc
+    with (tmp_path / "file").open("w") as file:
+        (tmp_path / "to-file").symlink_to(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+        stdout.symlink_to("to-file")
+        dangling.symlink_to("nowhere")
+        for each in (stdout, tmp_path / "to-file", dangling):
+            ran = cli("export", "web", "-o", str(each))
+            assert (ran.status, "is no file" in ran.err, each.is_symlink()) == (2, True, True), ran
+        assert stdout.is_file(), "as /dev/stdout if a command's output goes to a file"
+    for path in (stdout, dangling, tmp_path / "to-file", tmp_path / "file"):
+        path.unlink()
     for target, told in ((pipe, "is no file"), (link, "is no file"), (tmp_path, "is a directory"), ("/", "is a directory")):
         ran = cli("export", "web", "-o", str(target))
         assert (ran.status, told in ran.err) == (2, True), ran
     for verb in ("import", "restore-check"):
         ran = cli(verb, str(tmp_path))
         assert (ran.status, "is a directory" in ran.err) == (1 if verb == "restore-check" else 2, True), ran
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
     assert pipe.is_fifo()
     assert link.is_symlink()
 

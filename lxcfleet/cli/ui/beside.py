@@ -11,11 +11,36 @@ from pathlib import Path
 from typing import IO
 
 from lxcfleet.api.archives import SUFFIX
-from lxcfleet.errors import Busy
+from lxcfleet.errors import Busy, InvalidInput
 
 STAMP = "%Y%m%dT%H%M%SZ"
 """The time in the name of an archive."""
 _STAMPED = re.compile(r"\.[0-9]{8}T[0-9]{6}Z")
+_MOST_LINKS = 40
+"""So many links in a row the kernel follows, too."""
+
+
+def refuse_no_file(target: Path) -> None:
+    """Refuse what an archive would take the place of, and is no file: by that a host would lose its /dev/null."""
+    if target.is_dir():
+        raise InvalidInput(f"{target} is a directory", hint=f"--to {target} writes archives into it")
+    if os.path.lexists(target) and (not target.is_file() or _is_open_file(target)):
+        raise InvalidInput(
+            f"{target} is no file, and an archive would take its place", hint="name a file; or stdout: -o -"
+        )
+
+
+def _is_open_file(target: Path) -> bool:
+    """Whether a name is a link to what the kernel shows in /proc. /dev/stdout is one, and looks like a file when stdout goes
+    to one."""
+    for _ in range(_MOST_LINKS):
+        target = target.parent.resolve() / target.name
+        if target.is_relative_to("/proc"):
+            return True
+        if not target.is_symlink():
+            return False
+        target = target.parent / target.readlink()
+    return True
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ def export(
         if not where.is_dir():
             raise InvalidInput(f"there is no directory {where}", hint=f"make it: mkdir -p {where}")
     for target in targets.values():
-        _refuse_no_file(target)
+        beside.refuse_no_file(target)
     return _show(exporting.run(targets), style, quiet, _exported)
 
 
@@ -142,16 +142,6 @@ def _target(name: str, file: str | None, directory: Path | None, keep: int | Non
     assert directory is not None
     stamp = f".{datetime.now(UTC).strftime(beside.STAMP)}" if keep is not None else ""
     return directory / f"{name}{stamp}{SUFFIX}"
-
-
-def _refuse_no_file(target: Path) -> None:
-    """Refuse what an archive would take the place of, and is no file: by that a host would lose its /dev/null."""
-    if target.is_dir():
-        raise InvalidInput(f"{target} is a directory", hint=f"--to {target} writes archives into it")
-    if target.exists() and not target.is_file():
-        raise InvalidInput(
-            f"{target} is no file, and an archive would take its place", hint="name a file; or stdout: -o -"
-        )
 
 
 def _exported(outcome: Outcome) -> str:
