@@ -83,6 +83,7 @@ class _Logs:
             self._poll.register(self._watches.descriptor, select.POLLIN)
 
     def add(self, name: str, log: str) -> None:
+        """From now on. What the log grew by before, while no daemon ran, is cut at once: nobody may write to it any more."""
         self.remove(name)
         self._logs[name] = log
         with contextlib.suppress(OSError):  # there is no log yet, or the host has no more watches
@@ -92,6 +93,8 @@ class _Logs:
                     self._watched[name] = self._watches.add(descriptor)
                 finally:
                     os.close(descriptor)
+        with contextlib.suppress(OSError):
+            liblxc.cut_log(log)
 
     def remove(self, name: str) -> None:
         self._logs.pop(name, None)
