@@ -157,6 +157,7 @@ def test_no_character_of_two_bytes_is_obeyed_or_turns_a_line_around(capfd: pytes
     """U+009B begins the same commands as ESC [, and U+202E has all that follows written from right to left."""
     text = "a\x9b2Jb\u202ec\u2028d"
     assert output.on_terminal(text.encode() + b"\xff") == rb"a\x9b2Jb\u202ec\u2028d" + b"\xff"
+    assert output.on_terminal(b"ok\x9b2Jz\x80\x9f\xa0") == rb"ok\x9b2Jz\x80\x9f" + b"\xa0", "some obey one byte of these, too"
     output.show("yaml", {text: [text, "gr\xfcn: x"]}, lines=list, rows=list)
     shown = capfd.readouterr().out
     assert not {"\x9b", "\u202e", "\u2028"} & set(shown)

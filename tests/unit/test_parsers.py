@@ -85,6 +85,7 @@ def console(data: bytes) -> None:
     for line in joined.splitlines():
         shown = output.on_terminal(line)
         assert not [c for c in shown if (c < 32 and c != 9) or c == 127]
+        assert not [c for c in text(shown) if "\udc80" <= c <= "\udc9f"]
         assert output.printable(text(line)).isprintable()
         output.columns([[text(line), ""]])
     shown_as: list[Callable[[object], str]] = [output.to_json, output._to_yaml]

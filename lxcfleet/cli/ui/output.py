@@ -156,12 +156,13 @@ def on_terminal(line: bytes) -> bytes:
 
 
 _CONTROLS = bytes(c for c in (*range(32), 127) if c != ord("\t"))
-_COMMANDS = re.compile(rf"[\x00-\x08\x0a-\x1f\x7f-\x9f]|{_DIRECTIONS.pattern}")
-"""Those of one byte, those of two (C1), which terminals obey too, and those that turn the direction of writing."""
+_COMMANDS = re.compile(rf"[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udc9f]|{_DIRECTIONS.pattern}")
+"""Those of one byte, those of two (C1), which terminals obey too, some of them also as the second byte alone, and those that
+turn the direction of writing."""
 
 
 def _spelled(character: str) -> str:
-    number = ord(character)
+    number = ord(character) - (0xDC00 if "\udc80" <= character <= "\udcff" else 0)  # surrogateescape
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
