@@ -120,11 +120,13 @@ class Prober:
         return left if left > 0 else None
 
     def reason(self, container: Container) -> str:
-        """What the last check that failed said; empty while all is well."""
+        """What the last check that failed said, or why it does not run; empty while all is well."""
         if container.running is not None and container.waits_for_address:
             return "no DHCP server has given it an address"
         if container.running is None and container.lack is not None:
             return f"blocked: {container.lack.reason}"
+        if container.start_error:
+            return f"its start failed: {container.start_error}"
         if container.running is None and self.of(container) is Health.UNHEALTHY:
             return f"it ended: {container.exit.words}" if container.exit is not None else "it ended"
         watch = self._watches.get(container.name)

@@ -378,6 +378,7 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, c
     record = info(daemon, "web")
     assert "/srv/data is not there" in (record["start_error"] or "")
     assert record["health"] == "unhealthy"
+    assert record["health_reason"] == f"its start failed: {record['start_error']}", "not how its last run ended"
     assert told(daemon, "web").count("backoff") >= 2
     assert "/srv/data is not there: no such file" in cli("events").out
     daemon.model.fails.clear()
