@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lxcfleet.host.lxc import monitor
+
 from .kill_stages import STAGES, Stage
 from .killing import Points, Survivor
 
@@ -21,10 +23,10 @@ WITNESS = "witness"
 
 
 def end_all(top: Path) -> None:
-    """End all containers."""
-    for file in (top / "fleet/run/cgroup").glob("*/cgroup.procs"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(int(file.read_text()), signal.SIGKILL)
+    """End all containers that run. Of others there may be a process id still, which another process may have by now."""
+    for name in monitor.claimed(str(top / "fleet/lxc")):
+        with contextlib.suppress(OSError, ValueError):
+            os.killpg(int((top / "fleet/run/cgroup" / name / "cgroup.procs").read_text()), signal.SIGKILL)
 
 
 def trial(top: Path, name: str, fatal: int) -> None:

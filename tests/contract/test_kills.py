@@ -26,6 +26,8 @@ from .kill_stages import STAGES
 
 SECONDS = 6 if os.environ.get("LXCFLEET_TEST_KILLS") != "all" else float("inf")
 """No further trial of a stage is begun after so long."""
+LONGEST = 120.0
+"""Seconds after which a trial hangs; less than the test may take."""
 
 
 @pytest.fixture
@@ -51,9 +53,14 @@ class Trials:
         before = self._killed
         for word in ("killed", "through"):
             (self._top / word).unlink(missing_ok=True)
-        process = self._context.Process(target=kill_trials.trial, args=(self._top, self._stage, fatal))
+        process = self._context.Process(target=kill_trials.trial, args=(self._top, self._stage, fatal), daemon=True)
         process.start()
-        process.join(300)
+        try:
+            process.join(LONGEST)
+            assert not process.is_alive(), f"after a kill {before}: not over after {LONGEST} s (point {fatal})"
+        finally:
+            process.kill()
+            process.join()
         self._killed = self._read("killed") or "nowhere"
         told = self._read("failed")
         assert not told, f"after a kill {before}, before one {self._killed} (point {fatal}):\n{told}"

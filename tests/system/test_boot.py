@@ -148,7 +148,7 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(fleet: Fleet, tmp
     reboot(fleet)
     until(lambda: all(fleet.record(name)["start_error"] for name in (late, stopped)), 20)
     until(lambda: fleet.state(other) == "running", 20)
-    assert (fleet.state(late), fleet.record(late)["health"]) == ("backoff", "unhealthy")
+    until(lambda: (fleet.state(late), fleet.record(late)["health"]) == ("backoff", "unhealthy"), 20)  # between two tries
     assert str(data) in fleet.record(late)["start_error"]
     assert "start failed" in fleet.ok("list", late)
     assert f"{late}: its start failed, and is tried again" in fleet.run("doctor").out
