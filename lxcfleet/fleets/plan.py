@@ -41,10 +41,14 @@ from lxcfleet.spec.states import State
 _UNSAID = object()
 _CAN_NOT = "the file can't be applied; nothing is changed"
 _DOWN = {
-    State.STOPPED: "somebody stopped it", State.EXITED: "it ended by itself", State.FAILED: "it ended by itself",
-    State.BACKOFF: "it is started again in a while",
+    State.STOPPED: "somebody stopped it", State.EXITED: "it ended by itself",
+    State.FAILED: "it ended with an error, or could not be started", State.BACKOFF: "it is started again in a while",
 }  # fmt: skip
 """States of containers that do not run, and why that is left so. One that is being started is as the file has it."""
+
+
+_STATE = "state"
+"""What a container that does not run is kept in; all other keys of what is kept are of specs and groups."""
 
 
 class Kind(StrEnum):
@@ -141,7 +145,8 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Tells this plan from any other one; empty for one that is not the whole, and can't be carried out."""
+        """Tells this plan from any other one; empty for one that is not the whole, and can't be carried out. States are no
+        part of it: one that fails and is started again has another one from second to second, and nothing is done to it."""
         if self.not_compared:
             return ""
         numbers: dict[int, int] = {}  # new containers that are alike share one spec, which is rendered once
@@ -155,8 +160,9 @@ class Plan:
                 specs[each.name] = numbers[id(each.spec)]
         lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
         volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
+        kept = [vars(each) for each in self.kept if each.key != _STATE]
         secrets = sorted(SOURCES.render(self.after.secrets).items()) if self.secrets else []
-        whole = [self.fleet, lines, specs, rendered, [vars(each) for each in self.kept], volumes, secrets]
+        whole = [self.fleet, lines, specs, rendered, kept, volumes, secrets]
         whole += [[each.name, each.change, sorted(each.differs.items())] for each in self.apps]
         text = json.dumps(whole, sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
@@ -393,7 +399,7 @@ class _Planner:
         elif wanted != spec:
             yield Change(name, group.name, Kind.LIVE, wanted, differs)
         if now.in_force is None and not starts and now.state in _DOWN:
-            self.kept.append(Kept(name, "state", "runs", now.state, _DOWN[now.state]))
+            self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
 
     def _said(self, of_file: Mapping[str, Any]) -> tuple[Mapping[str, Any], Spec]:
         """What the file says of a container, and the spec that follows from it: made once for all alike."""

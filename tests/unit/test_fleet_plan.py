@@ -255,6 +255,19 @@ def test_a_container_that_does_not_run_is_told_of_and_one_that_is_being_started_
         State.STOPPED, State.EXITED, State.FAILED, State.BACKOFF,
     }  # fmt: skip
     assert found[State.STOPPED][0].why == "somebody stopped it"
+    assert found[State.FAILED][0].why == "it ended with an error, or could not be started"
+
+
+def test_a_plan_holds_whatever_state_a_container_is_in() -> None:
+    """One that fails and is started again is down and starting in turns: `apply --plan` was refused or not by chance."""
+    made = planned("  web: {count: 2, command: [a], pids: 9}\n", {})
+    fleet = carry_out(made, {})
+    text, spec = "  web: {count: 3, command: [a], pids: 9}\n", fleet["web1"].spec
+    plans = [planned(text, {**fleet, "web1": Current(spec, None, state)}, made.after) for state in State]
+    assert len({each.id for each in plans}) == 1
+    assert spec is not None
+    changed = planned(text, {**fleet, "web1": Current(replace(spec, pids=7), None, State.BACKOFF)}, made.after)
+    assert changed.id != plans[0].id, "that `set` changed something is another plan"
 
 
 def test_new_containers_that_are_alike_share_one_spec() -> None:
