@@ -12,10 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import leftovers
 import pytest
 
+from lxcfleet.api.client import Client
 from lxcfleet.cli import main
 from lxcfleet.cli.ui import mover, ssh
 from lxcfleet.containers import moving, store
@@ -214,6 +216,24 @@ def test_what_others_depend_on_moves_first(cli: Cli, daemon: Daemon, other: Othe
     moved = cli("move", "--all", HOST)
     assert (moved.status, moved.out.split()[::2]) == (0, ["db", "stock", "app"]), moved.err
     assert other.states() == {"app": "running", "db": "running", "stock": "running"}
+
+
+def test_one_that_vanishes_before_its_turn_is_told_of_and_the_others_move(
+    cli: Cli, daemon: Daemon, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("create", "app", *SLEEP).status == 0
+    assert cli("create", "gone", "--no-start", *SLEEP).status == 0
+    info: Any = vars(Client)["info"]
+
+    def look(client: Client, name: str) -> Any:
+        if name == "gone" and name in daemon.fleet.names:
+            assert cli("destroy", "gone").status == 0
+        return info.__get__(client, Client)(name)
+
+    monkeypatch.setattr(Client, "info", look)
+    moved = cli("move", "--all", HOST)
+    assert (moved.status, "no container named gone" in moved.err) == (3, True), (moved.out, moved.err)
+    assert other.states() == {"app": "running"}
 
 
 def test_what_a_drain_has_stopped_runs_there(cli: Cli, daemon: Daemon, other: Other) -> None:

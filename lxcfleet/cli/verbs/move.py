@@ -91,7 +91,10 @@ def _in_order(client: Client, names: Sequence[str]) -> list[str]:
     depends: dict[str, Collection[str]] = {}
     groups: dict[str, list[str]] = {}
     for name in names:
-        spec = client.info(name)["spec"] or {}
+        try:
+            spec = client.info(name)["spec"] or {}
+        except NotFound:
+            spec = {}  # it went meanwhile, which its own move tells
         depends[name] = spec.get("depends_on") or ()
         groups.setdefault(spec.get("group") or "", []).append(name)
     return [name for turn in Graph(depends, groups).turns_to_start(names) for name in turn]
