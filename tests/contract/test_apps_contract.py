@@ -374,3 +374,32 @@ def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, dae
     daemon.call(lambda: setattr(clone, "busy", None))
     soon(lambda: json.loads(daemon.paths.bakes.read_text()) == [])
     assert [each["name"] for each in json.loads(cli("list", "-f", "json").out)] == ["bake2"]
+
+
+def test_a_daemon_that_ends_leaves_a_clone_that_is_in_use_to_the_next_one(cli: Cli, daemon: Daemon) -> None:
+    """It waited for the end of whatever was done to the clone, such as an export that takes hours."""
+    cli("create", "bake1", "-l", "lxcfleet.bake=shop@1", *SLEEP)
+    daemon.paths.apps.mkdir(parents=True)
+    daemon.paths.bakes.write_text('["bake1"]')
+    clone = daemon.parts.registry["bake1"]
+    over: list[bool] = []
+
+    async def clean() -> None:
+        await daemon.parts.baking.clean_up()
+        over.append(True)
+
+    daemon.call(lambda: setattr(clone, "busy", "snapshot"))
+    daemon.call(lambda: daemon.parts.tasks.do("bakes", clean))
+    assert not over
+    daemon.call(daemon.parts.prerequisites.end)
+    soon(lambda: over == [True])
+    assert json.loads(daemon.paths.bakes.read_text()) == ["bake1"]
+    daemon.call(lambda: setattr(clone, "busy", None))
+
+
+def test_a_drained_host_bakes_nothing(cli: Cli) -> None:
+    assert cli("drain").status == 0
+    refused = cli("app", "bake", "shop", "--version", "1", "--", "true")
+    assert (refused.status, "this host is drained, so no app is baked: " in refused.err) == (1, True)
+    assert "--no-start" not in refused.err, "it does not have that"
+    assert "lxcfleet drain --end" in refused.err

@@ -49,6 +49,7 @@ class Baking:
 
     async def begin(self, ask: BakeAppRequest) -> Operation:
         """Begin to build a release. Raises FleetError."""
+        self._fleet.draining.refuse("no app is baked: the clone that builds it could not start")
         form = Form(ask.form)
         release = Release(ask.name, ask.version, created=now(), source="baked", form=form, covers=tuple(ask.covers))
         self._apps.refuse_present(release)
@@ -151,11 +152,13 @@ class Baking:
 
     async def _destroy_when_free(self, container: Container) -> None:
         """Destroy it once nothing else is done to it: a new daemon goes on with a start that was broken off. Raises
-        FleetError."""
+        FleetError; Busy once the daemon ends, which waits for nobody's snapshot."""
         while self._fleet.registry.knows(container):
             try:
                 await self._fleet.actions.act(container, Action.DESTROY, 0.0)
             except Busy:
+                if self._fleet.prerequisites.ending:
+                    raise
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def clean_up(self) -> None:

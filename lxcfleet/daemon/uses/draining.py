@@ -44,6 +44,10 @@ class Draining:
         running = [container.name for container in self._registry if container.running is not None]
         return {"since": found.since, "why": found.why, "containers": list(found.names), "running": running}
 
+    def refuse(self, what: str) -> None:
+        """Raise WrongState if the host is drained. ``what``: what is asked for, and can't be done."""
+        self._drain.refuse(what)
+
     def has_stopped(self, container: Container) -> bool:
         """Whether it ran before the drain of this host, and starts again at its end."""
         return self._drain.now is not None and container.name in self._drain.now.names
