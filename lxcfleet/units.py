@@ -1,4 +1,4 @@
-"""Sizes, lengths of time and long lists as people write them. Pure."""
+"""Sizes, lengths of time, long lists and foreign text as people write or read them. Pure."""
 
 from __future__ import annotations
 
@@ -47,6 +47,21 @@ def as_size(count: int) -> str:
     while count and not count % 1024 and unit < 4:
         count, unit = count >> 10, unit + 1
     return f"{count}{' KMGT'[unit]}".rstrip()
+
+
+def words_of_size(count: int) -> str:
+    """A number of bytes in a form for people."""
+    number = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def spelled(text: str) -> str:
+    """``text`` with everything spelled out that is neither printed nor a tab nor ends a line."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_size(size: int, least: int = LEAST_SIZE) -> int:

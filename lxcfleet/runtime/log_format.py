@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 
-_KEPT = "\n\t"
+from lxcfleet.units import spelled
 
 
 class Plain(logging.Formatter):
     """Spells control characters out, and those that turn the direction of writing; all lines of a message but its first are
-    indented."""
+    indented, and all of its traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line of a record without its traceback; see logging.Formatter."""
@@ -21,9 +21,5 @@ class Plain(logging.Formatter):
 
     def formatException(self, ei: object) -> str:
         """The traceback; see logging.Formatter."""
-        return spelled(super().formatException(ei))  # type: ignore[arg-type]
-
-
-def spelled(text: str) -> str:
-    """``text`` with everything spelled out that is neither printed nor ends a line."""
-    return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)
+        text = spelled(super().formatException(ei))  # type: ignore[arg-type]
+        return f"  {text}".replace("\n", "\n  ")

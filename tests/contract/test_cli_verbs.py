@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from lxcfleet.spec.reading.terms import Init, Network
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
 
-from .conftest import Cli, rows, soon
+from .conftest import Cli, Spawn, rows, soon
 from .real_daemon import Daemon
 
 # start, stop, …
@@ -223,6 +225,21 @@ def test_logs(cli: Cli, daemon: Daemon) -> None:
     assert cli("logs", "a", "-n", "1").out.endswith("three\n")
     assert cli("logs", "a", "--lxc").out == "lxc\r\nlog\n"
     assert cli("logs", "nix").status == 1
+
+
+def test_liblxc_s_log_commands_no_terminal(cli: Cli, spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    daemon.fleet["a"].say(b"ok \xc3\xa4\r\n\x1b]0;x\x07 \x9b\ttail", lxc=True)
+    assert cli("logs", "a", "--lxc").out.encode("utf-8", "surrogateescape").count(b"\x1b") == 1, "a file has it as it is"
+    master, slave = os.openpty()
+    process = spawn("logs", "a", "--lxc", stdout=slave)
+    os.close(slave)
+    seen = b""
+    with contextlib.suppress(OSError):  # the other side is closed
+        while more := os.read(master, 1000):
+            seen += more
+    os.close(master)
+    assert (process.wait(60), seen) == (0, b"ok \xc3\xa4\r\n\\x1b]0;x\\x07 \\x9b\ttail")
 
 
 def test_logs_of_several(cli: Cli, daemon: Daemon) -> None:

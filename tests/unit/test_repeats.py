@@ -66,4 +66,5 @@ def test_what_a_container_says_commands_no_terminal_and_forges_no_line() -> None
         record.exc_info = sys.exc_info()
     text = Plain("%(message)s").format(record)
     assert not {"\x1b", "\x9b", "\r"} & set(text)
-    assert "\n    raise ValueError(said)\n" in text
+    assert "\n      raise ValueError(said)\n" in text
+    assert not [line for line in text.split("\n")[1:] if not line.startswith("  ")], "a traceback's end is such a text, too"

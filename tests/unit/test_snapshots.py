@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.cli.ui import output
+from lxcfleet.containers.copies import copy_cost
 from lxcfleet.data import restoring, snapshots
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound, WrongState
@@ -292,3 +294,9 @@ def test_a_snapshot_is_made_while_another_takes_the_empty_directories_away(
     snapshots.take(paths, "web", "b", 0)
     assert left == []
     assert snapshots.new(paths, "web", "b").delta.is_dir()
+
+
+def test_the_size_of_a_copy_is_told_as_the_list_of_snapshots_has_it() -> None:
+    """An empty one was 0.0 KiB where it was made, and 0 B in the list."""
+    for size in (0, 1023, 1536, 200 << 10, 5 << 20, 3 << 40):
+        assert copy_cost.in_words(size, shares=True) == f"{output.size(size)}, shared with the container"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lxcfleet.errors import ErrorBody, FleetError, from_body
+from lxcfleet.units import words_of_size
 
 FORMATS = ("table", "json", "yaml", "csv")
 
@@ -207,9 +208,4 @@ def size(count: int | None) -> str:
     """A number of bytes in a form for people."""
     if count is None:
         return ""
-    number = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
+    return words_of_size(count)

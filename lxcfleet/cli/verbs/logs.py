@@ -16,6 +16,7 @@ from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.output import write_bytes
 from lxcfleet.errors import InvalidInput, Unreachable
 from lxcfleet.spec.selection import Selection, is_glob
+from lxcfleet.units import spelled
 
 
 @click.command()
@@ -60,7 +61,7 @@ def logs(
         if lxc or (single is not None and not special and not _on_terminal()):
             request = LogsRequest(single or "", "lxc" if lxc else "console", lines or 0, follow)
             pieces = client.logs(request)
-            for piece in pieces if lxc else plain_line_ends(pieces):
+            for piece in _for_a_terminal(pieces) if _on_terminal() else pieces if lxc else plain_line_ends(pieces):
                 write_bytes(piece)
         else:
             _show(client, LinesRequest(chosen, lines or 0, since or 0.0, follow), _form(style, single is None, timestamps))
@@ -127,6 +128,27 @@ def plain_line_ends(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield data.removesuffix(held).replace(b"\r\n", b"\n")
     if held:
         yield held
+
+
+def _for_a_terminal(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same lines with what commands a terminal spelled out."""
+    held = b""
+    for piece in pieces:
+        whole, end, held = (held + piece).rpartition(b"\n")
+        if len(held) > _LONGEST:
+            whole, end, held = whole + end + held, b"", b""
+        if whole or end:
+            yield _spelled(whole + end)
+    if held:
+        yield _spelled(held)
+
+
+_LONGEST = 1 << 16
+"""Of a line that has not ended, so many bytes are held back."""
+
+
+def _spelled(lines: bytes) -> bytes:
+    return spelled(lines.replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")).encode()
 
 
 VERBS = {"logs": logs}

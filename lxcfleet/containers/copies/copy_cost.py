@@ -10,6 +10,7 @@ from lxcfleet.errors import NoCapacity, Unconfirmed
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.looks import UsageItem
 from lxcfleet.launcher.operations import USED
+from lxcfleet.units import words_of_size
 
 FREELY = 1 << 30
 """So many bytes are copied without a question."""
@@ -57,13 +58,13 @@ class CopyCost:
             return Cost(sizes, True, words)
         if total > place["free"]:
             raise NoCapacity(
-                "there is no room for the copy", why=f"it takes {_size(total)}, and {_size(place['free'])} are free",
+                "there is no room for the copy", why=f"it takes {words_of_size(total)}, and {words_of_size(place['free'])} are free",
                 hint="remove snapshots (lxcfleet snapshot list), or have a disk whose file system shares blocks: xfs, btrfs",
             )  # fmt: skip
         if not yes and (total > FREELY or unknown):
             at_least = "at least " if unknown else ""
             raise Unconfirmed(
-                f"{at_least}{_size(total)} would have to be copied",
+                f"{at_least}{words_of_size(total)} would have to be copied",
                 why="the file system of the containers can't share blocks between copies; containers are frozen meanwhile",
                 hint=hint,
             )  # fmt: skip
@@ -73,10 +74,4 @@ class CopyCost:
 def in_words(size: int, *, shares: bool, cut: bool = False) -> str:
     """The size of a delta, and how it is copied."""
     how = "shared with the container" if shares else "copied"
-    return f"{'at least ' if cut else ''}{_size(size)}, {how}"
-
-
-def _size(count: int) -> str:
-    if count < 1 << 20:
-        return f"{count / 1024:.1f} KiB"
-    return f"{count / (1 << 20):.1f} MiB" if count < 1 << 30 else f"{count / (1 << 30):.1f} GiB"
+    return f"{'at least ' if cut else ''}{words_of_size(size)}, {how}"
