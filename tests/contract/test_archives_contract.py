@@ -91,6 +91,8 @@ def test_a_directory_of_archives_keeps_the_last_ones(cli: Cli, daemon: Daemon, t
     old = [tmp_path / f"web1.{year}0101T000000Z{SUFFIX}" for year in (2019, 2020, 2021)]
     for file in (*kept, *old):
         file.touch()
+    refused = cli("export", "web1", "--to", "")
+    assert (refused.status, "--to names no directory: it is empty" in refused.err) == (2, True), refused.err
     assert cli("export", "web1", "--to", str(tmp_path), "--keep", "2").status == 0
     left = {each.name for each in tmp_path.iterdir()} - {each.name for each in kept}
     assert old[-1].name in left

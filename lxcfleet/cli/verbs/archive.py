@@ -72,7 +72,7 @@ class Outcome:
 @click.command(short_help="Write containers to archives, or a fleet file.")
 @options.selected
 @click.option("-o", "--output", "file", metavar="FILE", default=None, help="The archive of one container; - is stdout.")
-@click.option("--to", "directory", metavar="DIR", type=click.Path(path_type=Path), default=None,
+@click.option("--to", "directory", metavar="DIR", default=None, callback=lambda _, __, text: _directory(text),
               help="A directory for the archives: NAME.lxcfleet.tar.zst.")
 @click.option("--keep", type=click.IntRange(1, 10_000), default=None, metavar="N",
               help="With --to: the time goes into each name, and the last N archives of each container stay.")
@@ -134,6 +134,13 @@ def export(
     for target in targets.values():
         beside.refuse_no_file(target)
     return _show(exporting.run(targets), style, quiet, _exported)
+
+
+def _directory(text: str | None) -> Path | None:
+    """What --to says. Raises InvalidInput if that is empty, as where a script's variable is not set."""
+    if text == "":
+        raise InvalidInput("--to names no directory: it is empty", hint="--to . is the one that you are in")
+    return None if text is None else Path(text)
 
 
 def _target(name: str, file: str | None, directory: Path | None, keep: int | None) -> Path:
