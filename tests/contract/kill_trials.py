@@ -20,6 +20,9 @@ from .killing import Points, Survivor
 
 WITNESS = "witness"
 """A container that none of this is about."""
+_SECONDS = 60.0
+"""What a kill leaves has to become as it was within so long."""
+_LOOKS = 10
 
 
 def end_all(top: Path) -> None:
@@ -71,16 +74,30 @@ def _trial(top: Path, stage: Stage, points: Points, fatal: int) -> None:
 
 
 def _same(file: Path, look: Callable[[], Any]) -> None:
-    """Fail unless it becomes in a moment as it was at the first time: a new process 1 is not yet the program."""
+    """Fail unless it becomes in a while as it was at the first time: a new process 1 is not yet the program."""
     if not file.exists():
-        time.sleep(1)
-        file.write_text(json.dumps(look()))
+        file.write_text(json.dumps(_settled(look)))
         return
     wanted = set(_flat(json.loads(file.read_text())))
-    end = time.monotonic() + 5
+    end = time.monotonic() + _SECONDS
     while (found := set(_flat(look()))) != wanted:
         assert time.monotonic() < end, f"{file.name}: lacks {sorted(wanted - found)}, has {sorted(found - wanted)}"
         time.sleep(0.02)
+
+
+def _settled(look: Callable[[], Any]) -> Any:
+    """What is there once it is the same for a second and many looks: on a slow host these take longer, too."""
+    end = time.monotonic() + _SECONDS
+    found, since, same = look(), time.monotonic(), 0
+    while same < _LOOKS or time.monotonic() - since < 1:
+        assert time.monotonic() < end, f"it does not come to rest: {sorted(_flat(found))}"
+        time.sleep(0.05)
+        now = look()
+        if now == found:
+            same += 1
+        else:
+            found, since, same = now, time.monotonic(), 0
+    return found
 
 
 def _flat(value: Any, name: str = "") -> list[str]:

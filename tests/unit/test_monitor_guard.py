@@ -99,6 +99,8 @@ def test_a_log_that_grows_is_emptied_and_the_others_are_not_looked_at(
     monkeypatch.setattr(liblxc, "cut_log", looked.append)
     if told:
         logs.begin()
+        if logs._watches is None:
+            pytest.skip("all of this user's inotify instances are taken by what else runs")
     files = {name: tmp_path / name for name in ("a", "b")}
     for name, file in files.items():
         file.touch()
