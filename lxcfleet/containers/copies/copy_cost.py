@@ -58,7 +58,8 @@ class CopyCost:
             return Cost(sizes, True, words)
         if total > place["free"]:
             raise NoCapacity(
-                "there is no room for the copy", why=f"it takes {words_of_size(total)}, and {words_of_size(place['free'])} are free",
+                "there is no room for the copy",
+                why=f"it takes {words_of_size(total)}, and {words_of_size(place['free'])} are free",
                 hint="remove snapshots (lxcfleet snapshot list), or have a disk whose file system shares blocks: xfs, btrfs",
             )  # fmt: skip
         if not yes and (total > FREELY or unknown):
