@@ -1,4 +1,4 @@
-"""Sizes, lengths of time, long lists and foreign text as people write or read them. Pure."""
+"""Sizes, lengths of time and long lists as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def words_of_size(count: int) -> str:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} TiB"
-
-
-def spelled(text: str) -> str:
-    """``text`` with everything spelled out that is neither printed nor a tab nor ends a line."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_size(size: int, least: int = LEAST_SIZE) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from lxcfleet.units import spelled
+_KEPT = "\n\t"
 
 
 class Plain(logging.Formatter):
@@ -23,3 +23,8 @@ class Plain(logging.Formatter):
         """The traceback; see logging.Formatter."""
         text = spelled(super().formatException(ei))  # type: ignore[arg-type]
         return f"  {text}".replace("\n", "\n  ")
+
+
+def spelled(text: str) -> str:
+    """``text`` with everything spelled out that is neither printed nor ends a line."""
+    return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)

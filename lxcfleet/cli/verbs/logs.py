@@ -13,10 +13,9 @@ from lxcfleet.api.records import LineRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
-from lxcfleet.cli.ui.output import write_bytes
+from lxcfleet.cli.ui.output import on_terminal, write_bytes
 from lxcfleet.errors import InvalidInput, Unreachable
 from lxcfleet.spec.selection import Selection, is_glob
-from lxcfleet.units import spelled
 
 
 @click.command()
@@ -148,7 +147,7 @@ _LONGEST = 1 << 16
 
 
 def _spelled(lines: bytes) -> bytes:
-    return spelled(lines.replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")).encode()
+    return b"\n".join(on_terminal(line.removesuffix(b"\r")) for line in lines.split(b"\n"))
 
 
 VERBS = {"logs": logs}
