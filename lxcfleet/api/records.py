@@ -75,7 +75,8 @@ class ContainerRecord(TypedDict):
     blocked: str | None
     """In state blocked: what has to be there before it starts, such as ``db1 not healthy``."""
     gave_up: bool
-    """It failed too often, and is started no more by itself: it is down until somebody starts it."""
+    """It failed too often, and is started no more by itself: it is down until somebody starts it, or the host boots. If its
+    start is owed to it, the next start of lxcfleetd tries it, too."""
     start_error: str | None
     """Why its last start failed, while that is tried again or was given up; null: it did not fail."""
     starts_in: float | None
@@ -120,7 +121,7 @@ class ContainerDetails(ContainerRecord):
     exit_lines: list[str]
     """The last lines that its console had when its last run ended."""
     failures: int
-    """The failures in a row that its restart policy counts."""
+    """The failures in a row that its restart policy counts, or of its start; 0 while it runs without a restart policy."""
     conflicts: list[str]
     """The changes of the host that its last start could not merge with the container's own; see docs/packages.md."""
     confinement: dict[str, str]

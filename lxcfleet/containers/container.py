@@ -114,7 +114,12 @@ class Container:
             return State.UNKNOWN
         if self.spec is None or self.problem is not None:
             return State.BROKEN
-        return State.STARTING if self.freed or self.busy in ("create", "start", "restart") else self._ended
+        return State.STARTING if self.freed or self.in_start else self._ended
+
+    @property
+    def in_start(self) -> bool:
+        """Whether an action is under way that starts it."""
+        return self.busy in ("create", "start", "restart")
 
     @property
     def _ended(self) -> State:

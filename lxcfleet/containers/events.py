@@ -217,12 +217,15 @@ class GaveUp(Event):
     attempts: int
     cause: str = ""
     """Why its start failed; empty: it ran, and ended."""
+    owed: bool = False
+    """Whether it is noted that it is to run: then the next daemon tries it anew."""
 
     def told(self) -> Told:
         hint = "it stays down until somebody starts it"
         if self.cause:
             times = f"its start was tried {self.attempts} times again in vain"
-            return Told("failed", self.name, f"{self.cause}: {times}: {hint}, or lxcfleetd begins anew")
+            anew = ", or lxcfleetd begins anew" if self.owed else ""
+            return Told("failed", self.name, f"{self.cause}: {times}: {hint}{anew}")
         return Told("failed", self.name, f"started {self.attempts} times by its restart policy in vain: {hint}")
 
 

@@ -248,9 +248,19 @@ class Registry:
             event = EndedInHand(container, succeeded)
             asyncio.get_running_loop().call_soon(self._bus.publish, event)
 
+    def owes_start(self, container: Container) -> bool:
+        """Whether a start of it that fails is tried again: it is noted that it is to run, and it does not.
+
+        What `lxcfleet run` runs, its caller starts; what a patch took down, the next patch; and what is broken stays so until
+        the next daemon has read its files.
+        """
+        if not self.knows(container) or container.foreground is not None or container.resting or container.wanted is None:
+            return False
+        return self.observed(container).start_is_owed
+
     def start_failed(self, container: Container, error: Exception) -> None:
-        """A change of it has failed. Tell so if a start is owed to it still, so that this is tried again."""
-        if self.knows(container) and self.observed(container).start_is_owed:
+        """It is not started, or a change of it has failed. Tell so if a start is owed to it still: this is tried again."""
+        if self.owes_start(container):
             why = error.message if isinstance(error, FleetError) else f"{type(error).__name__}: {error}"
             reason = error.why if isinstance(error, FleetError) else ""
             self._bus.publish(StartOwed(container, " ".join(": ".join(filter(None, (why, reason))).split())))

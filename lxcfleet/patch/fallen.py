@@ -64,7 +64,7 @@ class Fallen:
         if self._noted is not None:
             self._noted.add(container.name)
         tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
-        container.resting = True  # so that it starts with the host's next boot
+        _rest(container)
 
     def forget(self, name: str) -> None:
         """Remove the note: the container is well again."""
@@ -85,7 +85,7 @@ class Fallen:
                 if container.name in self._noted:
                     self.forget(container.name)
             elif container.busy is None and not container.resting and self.down(container) is not None:
-                container.resting = True
+                _rest(container)
 
     def _read(self, name: str) -> Fall | None:
         file = self._file(name)
@@ -99,3 +99,9 @@ class Fallen:
 
     def _file(self, name: str) -> Path:
         return self._paths.container(name).fallen
+
+
+def _rest(container: Container) -> None:
+    """Have it start with the host's next boot, and not before that by itself."""
+    container.resting = True
+    container.course = replace(container.course, due=None)

@@ -21,10 +21,12 @@ from lxcfleet.api.records import ContainerDetails
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import restarts
 from lxcfleet.containers.ends import firsts
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.restarts import Course
 from lxcfleet.errors import HostError
-from lxcfleet.host.lxc import stopping
+from lxcfleet.host.lxc import liblxc, stopping
 from lxcfleet.host.process import proc
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.spec.container.restart import Policy, Restart, RestartType
 from lxcfleet.spec.states import Action
 
@@ -453,6 +455,222 @@ def test_what_was_given_up_says_why_and_the_next_daemon_tries_it_anew(
         daemon.call(lambda: daemon.parts.fleet.actions.resume(daemon.parts.registry["web"], "as the daemon begins"))
         soon(lambda: info(daemon, "web")["state"] == "running")
         assert (info(daemon, "web")["gave_up"], info(daemon, "web")["failures"]) == (False, 0)
+
+
+def given_up(tmp_path: Path) -> None:
+    """Leave a container behind that is to run, and whose start was given up."""
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FOREVER)
+        daemon.act(Action.STOP, "web")
+        daemon.model.fails["web"] = SLOW
+        owe(daemon, "web")
+        soon(lambda: info(daemon, "web")["gave_up"])
+
+
+def resume(daemon: Daemon) -> None:
+    """Begin what a daemon that begins does for web, if that is owed a start."""
+    daemon.call(lambda: daemon.parts.fleet.actions.resume(daemon.parts.registry["web"], "as the daemon begins"))
+
+
+def test_what_was_given_up_is_tried_as_often_again_by_the_next_daemon_and_by_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, one try was made, and it was given up again; whoever had asked for it was told that it is tried again."""
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    given_up(tmp_path)
+    with Daemon(tmp_path) as daemon:
+        daemon.model.fails["web"] = SLOW
+        resume(daemon)
+        soon(lambda: info(daemon, "web")["gave_up"] and told(daemon, "web").count("backoff") == 2)
+        (result,) = daemon.act(Action.START, "web")["results"]
+        assert result["error"] is not None
+        assert "its start is tried again by itself" in result["error"]["hint"]
+        soon(lambda: info(daemon, "web")["gave_up"] and told(daemon, "web").count("backoff") == 4)
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_a_good_run_ends_what_was_given_up_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, the record on disk kept it: after a crash of the host, what had run well was said to have failed."""
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=1))
+    given_up(tmp_path)
+    with Daemon(tmp_path) as daemon:
+        resume(daemon)
+        soon(lambda: info(daemon, "web")["state"] == "running")
+        course = json.loads(daemon.paths.container("web").exit.read_text())["course"]
+        assert (course["gave_up"], course["cause"]) == (False, "")
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_a_start_that_liblxc_takes_back_is_not_tried_for_ever(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as begun for a moment. Before, each of its failures was the first one."""
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    create(daemon, "web", ("sleep", "0.5"))
+    soon(lambda: info(daemon, "web")["state"] == "exited")
+    monkeypatch.setattr(liblxc, "gave_up", lambda *_: True)
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["gave_up"])
+    assert told(daemon, "web").count("backoff") == 2
+
+
+def test_a_failed_restart_of_an_unhealthy_container_is_one_failure(daemon: Daemon, cli: Cli) -> None:
+    check = ("--health-exec", "true", "--health-interval", "0.1", "--health-retries", "1", "--health-start-period", "0")
+    policy = "on-failure on_unhealthy=yes delay=50 max_delay=100"
+    assert cli("create", "web", "--restart", policy, *check, "--", *FOREVER).status == 0
+    assert cli("wait", "web", "--for", "healthy").status == 0
+    daemon.model.fails["web"] = SLOW
+    daemon.model.sick["web"] = "no answer"
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    soon(lambda: info(daemon, "web")["start_error"])
+    assert info(daemon, "web")["failures"] == 2  # that it was unhealthy, and that its start failed
+    daemon.model.fails.clear()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("way", ["boot", "resume", "reboot"])
+def test_a_start_that_is_owed_comes_once_nobody_has_the_container_in_hand(daemon: Daemon, way: str) -> None:
+    """As during a scheduled snapshot. Before, it stayed down until the daemon's next start."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    daemon.call(lambda: setattr(container, "busy", "snapshot"))
+    if way == "boot":
+        owe(daemon, "web")
+    else:
+        daemon.paths.container("web").pending.write_text("start\n")
+        actions = daemon.parts.fleet.actions
+        daemon.call(lambda: actions.resume(container, "it is owed") if way == "resume" else actions._reboot_now(container))
+    soon(lambda: daemon.call(lambda: container.course.due) is not None)
+    assert daemon.call(lambda: container.running) is None
+    daemon.call(lambda: setattr(container, "busy", None))
+    soon(lambda: info(daemon, "web")["state"] == "running")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_start_that_comes_due_while_its_state_is_not_known_is_made_later(daemon: Daemon) -> None:
+    """Before, it was refused once, and that was the last word."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+
+    def lose_sight() -> float:
+        if container.busy is not None or container.course.due is None or container.course.due <= proc.uptime():
+            return 0.0
+        container.unseen = True
+        daemon.model.fails.clear()
+        return container.course.due
+
+    due = soon(lambda: daemon.call(lose_sight))
+    soon(lambda: proc.uptime() > due + 0.5)
+    daemon.call(lambda: setattr(container, "unseen", False))
+    soon(lambda: info(daemon, "web")["state"] == "running")
+
+
+def test_the_start_of_a_broken_container_is_not_tried_again(tmp_path: Path) -> None:
+    """Its files are read when the daemon begins. Before, it was tried in vain, and its problem grew by a hint each time."""
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FOREVER)
+        daemon.act(Action.STOP, "web")
+        own = daemon.paths.container("web")
+        spec = own.spec.read_text()
+        own.spec.write_text("][")
+        own.pending.write_text("start\n")
+    with Daemon(tmp_path) as daemon:
+        before = info(daemon, "web")["problem"]
+        resume(daemon)
+        soon(lambda: "failed" in told(daemon, "web"))
+        record = info(daemon, "web")
+        assert (record["state"], record["problem"], record["failures"]) == ("broken", before, 0)
+        assert "backoff" not in told(daemon, "web")
+        own.spec.write_text(spec)
+        own.pending.unlink()
+
+
+def test_a_start_of_what_a_patch_took_down_is_not_announced(daemon: Daemon) -> None:
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    daemon.paths.container("web").pending.write_text("start\n")
+    daemon.call(lambda: setattr(container, "resting", True))
+    daemon.call(lambda: daemon.parts.registry.start_failed(container, SLOW))
+    assert daemon.call(lambda: container.course) == Course()
+    daemon.paths.container("web").pending.unlink()
+
+
+def test_what_a_patch_took_down_is_not_due_any_more(daemon: Daemon) -> None:
+    """Before, `drain --end` and `move` took it for one that is to run."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    container, fallen = daemon.call(lambda: daemon.parts.registry["web"]), Fallen(daemon.paths)
+    daemon.call(lambda: fallen.note(container, "its start failed", "2026-11-28T06:01:44.120Z"))
+    assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
+    daemon.call(lambda: setattr(container, "resting", False))
+    daemon.call(lambda: setattr(container, "course", Course(1, due=1e9)))
+    daemon.call(lambda: fallen.tidy([container], []))
+    assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_rested_for_a_reboot_that_did_not_come_is_tried_until_it_starts(daemon: Daemon) -> None:
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    daemon.call(lambda: setattr(container, "resting", True))
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["failures"] >= 2)
+    daemon.model.fails.clear()
+    soon(lambda: info(daemon, "web")["state"] == "running")
+
+
+def test_a_destroy_that_fails_is_no_start_that_failed(daemon: Daemon, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a container that waited for its next start was said to have failed to start, as it "can't be removed"."""
+    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=50, max_delay=50, attempts=1000))
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+
+    def refuse(*_: object) -> None:
+        raise HostError("web can't be removed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lifecycle, "retire", refuse)
+        ran = cli("destroy", "web")
+    assert (ran.status, "can't be removed" in ran.err, "start" in ran.err) == (1, True, False), ran
+    record = info(daemon, "web")
+    assert (record["state"], record["failures"]) == ("backoff", 1)
+    assert "/srv/data is not there" in (record["start_error"] or "")
+    assert told(daemon, "web").count("backoff") == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_start_that_comes_due_during_a_destroy_that_fails_is_made_after_it(daemon: Daemon) -> None:
+    """Before, it was forgotten, as nothing was owed at that moment."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    container, pending = daemon.call(lambda: daemon.parts.registry["web"]), daemon.paths.container("web").pending
+
+    def destroy() -> float:
+        if container.busy is not None or container.course.due is None or container.course.due <= proc.uptime():
+            return 0.0
+        container.busy = "destroy"
+        pending.write_text("destroy\n")
+        daemon.model.fails.clear()
+        return container.course.due
+
+    due = soon(lambda: daemon.call(destroy))
+    soon(lambda: proc.uptime() > due + 0.5)
+    pending.write_text("start\n")
+    daemon.call(lambda: setattr(container, "busy", None))
+    soon(lambda: info(daemon, "web")["state"] == "running")
 
 
 def test_what_lxcfleet_run_runs_is_left_to_its_caller(daemon: Daemon) -> None:

@@ -20,7 +20,7 @@ from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.plan import Steps
 from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.reconciling.specs import Specs
-from lxcfleet.containers.reconciling.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
+from lxcfleet.containers.reconciling.steps import Boot, Halt, Make, Mount, Observer, PutInForce, Remove, Settle, Step, Work, Write
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Blocked, Broken, Busy, FleetError, HostError, NotFound
@@ -191,9 +191,15 @@ class Reconciler:
 
     async def go_on(self, container: Container) -> Steps:
         """Fulfil an earlier intent. Returns the steps that were taken. Raises FleetError."""
-        self._check_free(container)
-        await self._prerequisites.look(container.wanted)
-        self._check_free(container)
+        try:
+            self._check_free(container)
+            await self._prerequisites.look(container.wanted)
+            self._check_free(container)
+        except FleetError as error:
+            # Whoever has it in hand may know nothing of the start. A start that is under way tells of its own failure.
+            if not container.in_start and container.course.due is None:
+                self._registry.start_failed(container, error)
+            raise
         now = self._observed(container)
         steps = plan.recover(now)
         if steps:
@@ -264,7 +270,9 @@ class Reconciler:
         try:
             await work.carry_out(steps, self._observers)
         except BaseException as failure:
-            if isinstance(failure, Exception):
+            starts = any(isinstance(step, Mount | Boot) for step in steps)
+            if isinstance(failure, Exception) and (starts or not container.course.wants_run):
+                # If it was no start that failed, one that waits for its next start waits on as before.
                 self._hint_at_next_try(container, failure)
                 asyncio.get_running_loop().call_soon(self._registry.start_failed, container, failure)
             if any(isinstance(step, Make | Remove) for step in steps):
@@ -281,8 +289,7 @@ class Reconciler:
 
     def _hint_at_next_try(self, container: Container, failure: Exception) -> None:
         """Tell whoever asked if a start that failed is tried again, as the container was to run before."""
-        owed = self._registry.knows(container) and self._registry.observed(container).start_is_owed
-        if owed and container.foreground is None and isinstance(failure, FleetError):
+        if self._registry.owes_start(container) and isinstance(failure, FleetError):
             again = f"its start is tried again by itself, which `lxcfleet stop {container.name}` ends"
             failure.hint = "; ".join(filter(None, (failure.hint, again)))
 

@@ -322,8 +322,8 @@ class Actions:
 
     def _reboot_now(self, container: Container) -> None:
         """Start it, if nothing else was done to it meanwhile."""
-        free = self._registry.knows(container) and container.busy is None and container.running is None
-        if free and store.noted(self._paths, container.name) is Intent.RUN:
+        down = self._registry.knows(container) and not container.in_start and container.running is None
+        if down and store.noted(self._paths, container.name) is Intent.RUN:  # if it is busy, it is tried again after that
             self.resume(container, _REBOOTED)
 
     async def again(self, container: Container, action: Action, reason: str) -> None:

@@ -130,6 +130,8 @@ class Boot:
         owed = [c for c in containers if c.running is None and c.foreground is None and self._want(c)]
         if not owed:
             return
+        for each in owed:
+            each.resting = False  # that it is to run is noted now, so a start that fails is tried again
         log.info("starting %d containers again: %s", len(owed), reason)
         groups = turns(owed, self._dependencies.graph())
         jobs = in_turns([[self._job(c, reason) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
@@ -149,7 +151,7 @@ class Boot:
 
     def _job(self, container: Container, reason: str) -> Job:
         async def job() -> Result:
-            if container.running is not None or container.busy is not None or not self._reconciler.owed(container):
+            if container.running is not None or container.in_start or not self._reconciler.owed(container):
                 return Result(container.name, "unchanged", False)  # somebody else has started it
             try:
                 await self._reconciler.go_on(container)

@@ -107,7 +107,11 @@ class Supervision:
         """A container began to run, or was found running."""
         self._cancel(container.name)
         had = container.course
-        container.course = Course(had.row, had.tries) if _policy(container).policy is not Policy.NO else FRESH
+        # liblxc may report a start as done and give it up then: it failed for the same row, unless nothing is noted any more.
+        same_row = _policy(container).policy is not Policy.NO or self._is_noted(container)
+        container.course = Course(had.row, had.tries) if same_row and not had.gave_up else FRESH
+        if had.gave_up or had.cause:
+            self._save(container)
         try:
             # With its name, as a copy of its directory never ran. An empty file says as little as none.
             tree.write_first(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
@@ -118,6 +122,8 @@ class Supervision:
         """A container has ended: keep how. What follows is decided once no action is under way on it."""
         if not self._registry.knows(container) or container.busy == Action.DESTROY:
             return
+        if container.busy is None and _policy(container).policy is Policy.NO:
+            container.course = FRESH  # it did run
         heard = self._endings.of(container)
         past = Exit(
             at=self._endings.heard_at(container.name),
@@ -151,6 +157,8 @@ class Supervision:
         """A start that is owed to a container has failed, whoever asked for it: it is tried again after a pause."""
         if not self._is_owed(container):  # somebody wants something else by now
             return
+        if container.course.gave_up:  # somebody tried it since, or the daemon did as it began
+            container.course = FRESH
         self._decide(container, End(failed=True, cause=why))
         self._save(container)
         self._wait(container)
@@ -251,14 +259,16 @@ class Supervision:
         course = restarts.after(policy, container.course, end, now, random.random())
         container.course = course
         if course.gave_up:
-            self._bus.publish(GaveUp(container.name, policy.attempts, course.cause))
+            self._bus.publish(GaveUp(container.name, policy.attempts, course.cause, self._is_owed(container)))
         elif course.due is not None and course.due > now:
             self._bus.publish(BackedOff(container.name, course.due - now, course.row, course.cause))
 
     def _is_owed(self, container: Container) -> bool:
         """Whether it is noted that it is to run, and does not. What `lxcfleet run` runs, its caller starts."""
-        noted = store.noted(self._paths, container.name) is Intent.RUN
-        return noted and container.running is None and container.foreground is None
+        return self._is_noted(container) and container.running is None and container.foreground is None
+
+    def _is_noted(self, container: Container) -> bool:
+        return store.noted(self._paths, container.name) is Intent.RUN
 
     def _policy_now(self, container: Container) -> Restart:
         return restarts.policy_for(_policy(container), owed=self._is_owed(container))
@@ -288,7 +298,7 @@ class Supervision:
     def _left(self, container: Container) -> float:
         """Seconds until it is due, and nobody else has it in hand."""
         left = (container.course.due or 0.0) - proc.uptime()
-        in_hand = container.busy is not None or self._owned(container.name)
+        in_hand = container.busy is not None or container.unseen or self._owned(container.name)
         return OWNED_SECONDS if left <= 0 and in_hand else left
 
     async def _start_again(self, container: Container) -> None:
@@ -316,7 +326,7 @@ class Supervision:
         stays = container.running is not None or container.resting or container.course.due is None
         if stays or not self._registry.knows(container):
             return False
-        if self._policy_now(container).policy is Policy.NO:  # it was changed meanwhile
+        if container.busy is None and self._policy_now(container).policy is Policy.NO:  # it was changed meanwhile
             container.course = FRESH
             self._save(container)
             return False
@@ -334,7 +344,8 @@ class Supervision:
                 await asyncio.sleep(OWNED_SECONDS)
             except FleetError as error:
                 log.error("%s is not restarted: %s", container.name, str(error).replace("\n", "; "))
-                self._decide(container, End(failed=True))
+                if not self._is_owed(container):  # else ``start_failed`` hears of it
+                    self._decide(container, End(failed=True))
 
     def _reason(self, container: Container) -> str:
         past = container.exit

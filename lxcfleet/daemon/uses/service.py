@@ -60,6 +60,7 @@ from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.fields import stored
+from lxcfleet.spec.container.restart import Policy
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
@@ -219,7 +220,7 @@ class Fleet:
             "disk_limit_bytes": (spec.disk or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
             "exit_lines": list(container.exit.lines) if container.exit else [],
-            "failures": container.course.row,
+            "failures": 0 if running and spec and spec.restart.policy is Policy.NO else container.course.row,
             "conflicts": reconcile.conflicts(self.paths, name),
             "confinement": self._specs.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
