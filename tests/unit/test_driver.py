@@ -14,6 +14,7 @@ import pytest
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers.ends import endings
 from lxcfleet.containers.exits import Ending
+from lxcfleet.containers.restarts import FRESH
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
@@ -60,7 +61,7 @@ class Box:
         """Whether it ends as soon as it was restarted."""
         self.down = False
         self.age = 100.0
-        self.resting = False
+        self.resting, self.course = False, FRESH
         self.health = Health.HEALTHY
         self.starts_ill = False
         self.foreground = None

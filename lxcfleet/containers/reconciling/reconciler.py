@@ -20,7 +20,19 @@ from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.plan import Steps
 from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.reconciling.specs import Specs
-from lxcfleet.containers.reconciling.steps import Boot, Halt, Make, Mount, Observer, PutInForce, Remove, Settle, Step, Work, Write
+from lxcfleet.containers.reconciling.steps import (
+    Boot,
+    Halt,
+    Make,
+    Mount,
+    Observer,
+    PutInForce,
+    Remove,
+    Settle,
+    Step,
+    Work,
+    Write,
+)
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Blocked, Broken, Busy, FleetError, HostError, NotFound
