@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.host.kernel import quota
 from lxcfleet.patch.rollout.change_sets import ChangeSets
+from lxcfleet.patch.rollout.state import Status
 from lxcfleet.spec.container.hooks import Hooks
 from lxcfleet.spec.container.snapshots import Schedule
 from lxcfleet.spec.reading import marked_yaml
@@ -445,6 +447,12 @@ def test_what_an_apply_says_of_a_halt_that_is_reverted(shop: Shop, cli: Cli) -> 
     ran = cli("rollout", "undo")
     assert (ran.status, "took it back by itself (auto_revert)" in ran.err) == (1, True), "it would bring back what halted"
     assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+    ledger = shop.daemon.parts.rollouts.ledger
+    assert ledger.last is not None
+    aborted = replace(ledger.last, status=Status.ABORTED)  # as if an operator had ended it before it was done
+    shop.daemon.call(lambda: setattr(ledger, "_rollout", aborted))
+    ran = cli("rollout", "undo")
+    assert (ran.status, "took it back" in ran.err, "and was aborted" in ran.err) == (1, False, True), ran.err
 
 
 def test_an_apply_does_not_say_of_a_refused_way_back_that_it_was_gone(

@@ -36,6 +36,12 @@ _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on wi
 NOT_BAKED: Mapping[str, Any] = {"bake": "0"}
 """The policy of what goes back: the others don't wait for minutes to have back what they had before."""
 
+_BY_ITSELF: Mapping[Status, str] = {
+    Status.DONE: "took it back by itself (auto_revert)",
+    Status.ABORTED: "was to take it back by itself (auto_revert), and was aborted",
+}
+"""What is told of a rollout that nobody asked for, by its status."""
+
 
 class Orders:
     """Changes the rollout as it is asked to. The driver does what follows."""
@@ -209,8 +215,9 @@ class Orders:
     def _to_undo(self) -> Rollout:
         last = self.ledger.last
         if last is not None and last.by_itself and last.status is not Status.HALTED:
+            how = _BY_ITSELF.get(last.status, "takes it back by itself (auto_revert)")
             raise WrongState(
-                "there is nothing to undo", why=f"{last.undoes} halted, and {last.id} took it back by itself (auto_revert)",
+                "there is nothing to undo", why=f"{last.undoes} halted, and {last.id} {how}",
                 hint="`lxcfleet rollout status` shows how far that is; to have the other specs all the same, apply them",
             )  # fmt: skip
         if last is not None and last.kind is RolloutKind.CHANGE:
