@@ -157,6 +157,9 @@ def test_a_full_disk_and_a_release_beside_lxcfleets_own_files_are_refused(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000 + 4999, "total": 20000})())
     with pytest.raises(HostError, match="no room"):
         seal(paths, tmp_path / "build")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000 + 9999, "total": 20000})())
+    with pytest.raises(HostError, match="no room"):  # for its files and their image
+        sealing.seal(paths, Release("shop", "1", form=Form.LAYER), tmp_path / "build")
     assert nothing_left(paths)
     monkeypatch.undo()
     with pytest.raises(InvalidInput, match="own files"):

@@ -365,7 +365,7 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
             raise exists(release)
         new.directory.mkdir(mode=0o700)
         new.tree.mkdir(mode=0o700)
-        made = _fill(paths, new.tree, source, strip, _built(release, inside))
+        made = _fill(paths, new.tree, source, strip, _built(release, inside), 2 if release.form is Form.LAYER else 1)
         top = os.open(new.tree, _DIRECTORY)
         try:
             entries = [*manifest.entries(top)]
@@ -407,11 +407,14 @@ def _built(release: Release, inside: str) -> dict[str, str]:
     return {each: each.strip("/") for each in ([*merged.BUILT] if inside == ROOT else [inside])}
 
 
-def _fill(paths: Paths, target: Path, source: Path, strip: int, built: Mapping[str, str]) -> tuple[int, int]:
+def _fill(
+    paths: Paths, target: Path, source: Path, strip: int, built: Mapping[str, str], copies: int
+) -> tuple[int, int]:
+    """Write the files of a release. ``copies``: so many of them there are to be on the disk; the image of a layer is one."""
     top = os.open(target, _DIRECTORY)
     try:
         usage = shutil.disk_usage(target)
-        sealer = Sealer(top, max(0, usage.free - usage.total // LEFT_SHARE))
+        sealer = Sealer(top, max(0, usage.free - usage.total // LEFT_SHARE) // copies)
         with contextlib.ExitStack() as held:
             if built:
                 _copy_built(source, built, sealer)
