@@ -123,26 +123,31 @@ class Launcher(FakeLauncher):
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        with self._idle:
-            self._busy += 1
+        self._count(1)
         try:
             with self._points.others():
                 yield
         finally:
-            with self._idle:
-                self._busy -= 1
-                self._idle.notify_all()
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._idle:
+            self._busy += more
+            self._idle.notify_all()
 
     def settle(self) -> None:
         """Wait until all requests are carried out."""
-        time.sleep(0.002)  # for what was just sent
+        time.sleep(0.002)  # for what was just sent to a thread that streams
         with self._idle:
             assert self._idle.wait_for(lambda: not self._busy, _SECONDS)
 
     def _serve(self, work: Callable[[Any, socket.socket], None], argument: Any, reply: socket.socket) -> None:
         streams = work == self._prepare  # it waits for more all the time
-        with self._points.others() if streams else self._at_work():
-            super()._serve(work, argument, reply)
+        try:
+            with self._points.others():
+                super()._serve(work, argument, reply)
+        finally:
+            self._count(0 if streams else -1)
 
     def _prepare_one(self, item: Any, reply: socket.socket) -> None:
         with self._at_work():
@@ -155,11 +160,21 @@ class Launcher(FakeLauncher):
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Between two points, if it changes anything."""
         if operation not in ACTS:
-            await super().send(operation, argument, descriptors)
+            await self._send(operation, argument, descriptors)
             return
         self._points.reach(f"before the request {operation}")
-        await super().send(operation, argument, descriptors)
+        await self._send(operation, argument, descriptors)
         self._points.reach(f"after the request {operation}")
+
+    async def _send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+        """It counts from now on, and not only from when its thread runs, until ``_serve`` is through with it."""
+        counted = int(operation != operations.PREPARE)
+        self._count(counted)
+        try:
+            await super().send(operation, argument, descriptors)
+        except BaseException:
+            self._count(-counted)
+            raise
 
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """With a point after it."""
