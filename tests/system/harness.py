@@ -293,7 +293,9 @@ class Fleet:
     def directories(self) -> list[str]:
         """The files and directories at the place of the containers."""
         there = self.paths.lxc.glob("*") if self.paths.lxc.exists() else ()
-        others = (self.paths.running_record, self.paths.base_snapshots, self.paths.state)
+        record = self.paths.running_record
+        written_now = record.with_name(f".{record.name}.new")  # the daemon may be about to write it, at any moment
+        others = (record, written_now, self.paths.base_snapshots, self.paths.state)
         return sorted(str(path) for path in there if path not in others)
 
     def half_done(self) -> list[str]:
