@@ -32,7 +32,7 @@ _CONNECTS = 200_000
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds until sockets are counted again, at least and at most."""
 _LOOK_SECONDS = 0.5
-"""Seconds until a log that is written to is looked at again, however few sockets there are. One can grow by 14 MB in each
+"""Seconds until a log that is written to is looked at again, however few sockets there are. A log can grow by 14 MB in a
 second."""
 _QUIET_SECONDS = 5.0
 """Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before."""
@@ -46,14 +46,6 @@ _ATTACKED = 0.01
 """Seconds for which a monitor may accept connections while strangers come."""
 _OVER_SECONDS = 10.0
 """Seconds without strangers after which an attack counts as over, and is told of as a whole."""
-
-
-@dataclass(frozen=True)
-class Monitor:
-    """What is looked at of one container that runs."""
-
-    pid: int
-    log: str
 
 
 @dataclass
@@ -130,7 +122,8 @@ class MonitorGuard:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._monitors: dict[str, Monitor] = {}
+        self._monitors: dict[str, int] = {}
+        """Their pids, by the name of the container."""
         self._attacks: dict[str, _Attack] = {}
         self._limits: dict[int, int] = {}
         """How many descriptors each monitor may have. A daemon of a former version started some with few."""
@@ -146,10 +139,9 @@ class MonitorGuard:
     def began(self, container: Container) -> None:
         """A container runs; its monitor gets all descriptors that the host allows."""
         if container.running is not None:
-            monitor = Monitor(container.running.monitor, str(self._paths.container(container.name).lxc_log))
-            self._limit(monitor.pid)
-            self._monitors[container.name] = monitor
-            self._logs.add(container.name, monitor.log)
+            self._limit(container.running.monitor)
+            self._monitors[container.name] = container.running.monitor
+            self._logs.add(container.name, str(self._paths.container(container.name).lxc_log))
 
     def ended(self, name: str) -> None:
         """It has ended."""
@@ -200,16 +192,16 @@ class MonitorGuard:
 
     def _look_at_all(self) -> dict[str, Counter[int]]:
         monitors = dict(self._monitors)
-        self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
+        self._limits = {pid: self._limit(pid) for pid in monitors.values()}
         self._least = [min(self._limits.values())] if self._limits else []
         return self._look(monitors)
 
-    def _look(self, monitors: Mapping[str, Monitor]) -> dict[str, Counter[int]]:
+    def _look(self, monitors: Mapping[str, int]) -> dict[str, Counter[int]]:
         """Shut strangers out; returns how many connections of each uid that were, by container."""
         found = {}
-        for name, monitor in monitors.items():
+        for name, pid in monitors.items():
             with contextlib.suppress(OSError):  # the monitor has ended
-                if descriptors.count(monitor.pid) >= CROWD and (shut := self._shut_out(name, monitor.pid)):
+                if descriptors.count(pid) >= CROWD and (shut := self._shut_out(name, pid)):
                     found[name] = shut
         return found
 
