@@ -346,13 +346,18 @@ def reboot(daemon: Daemon) -> None:
     daemon.call(lambda: setattr(ledger, "_rollout", ledger._load()))
 
 
-def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli) -> None:
-    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+def apply_with_one_ill(shop: Shop, cli: Cli, name: str, group: str) -> Ran:
+    """Apply a change whose rollout halts at this container, as it is ill then. ``group``: what the group has first."""
+    shop.write(("count: 3", group))
     shop.apply()
     assert cli("wait", "--all", "--for", "healthy").status == 0
-    falls_ill(shop.daemon, "web1")
+    falls_ill(shop.daemon, name)
     shop.write(("MODE: prod", "MODE: night"))
-    shop.apply(*QUICK, status=1)
+    return shop.apply(*QUICK, status=1)
+
+
+def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli) -> None:
+    apply_with_one_ill(shop, cli, "web1", f"count: 3\n    {HEALTH}")
     recovers(shop.daemon)
     reboot(shop.daemon)
     record = shop.daemon.client.rollout()
@@ -429,12 +434,7 @@ def test_weights_by_fleet_file_and_by_set_without_a_restart(shop: Shop, cli: Cli
 
 
 def test_what_an_apply_says_of_a_halt_that_is_reverted(shop: Shop, cli: Cli) -> None:
-    shop.write(("count: 3", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
-    shop.apply()
-    assert cli("wait", "--all", "--for", "healthy").status == 0
-    falls_ill(shop.daemon, "web2")
-    shop.write(("MODE: prod", "MODE: night"))
-    ran = shop.apply(*QUICK, status=1)
+    ran = apply_with_one_ill(shop, cli, "web2", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}")
     begun = "the former specs are put back (auto_revert)" in ran.err
     assert begun or "the former specs are to be put back (auto_revert)" in ran.err
     assert [line.split(maxsplit=1) for line in ran.out.splitlines()] == [
@@ -462,12 +462,7 @@ def test_an_apply_does_not_say_of_a_refused_way_back_that_it_was_gone(
         raise Conflict("web1 can't get its former spec back; nothing is changed")
 
     monkeypatch.setattr(ChangeSets, "check_way_back", refuse)
-    shop.write(("count: 3", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
-    shop.apply()
-    assert cli("wait", "--all", "--for", "healthy").status == 0
-    falls_ill(shop.daemon, "web2")
-    shop.write(("MODE: prod", "MODE: night"))
-    ran = shop.apply(*QUICK, status=1)
+    ran = apply_with_one_ill(shop, cli, "web2", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}")
     assert ran.out.splitlines()[0].split(maxsplit=1) == ["web1", "to be taken back"]
     assert "are to be put back (auto_revert), and `lxcfleet events` says if they can't be" in ran.err
     soon(lambda: "is not taken back: web1 can't get its former spec back" in cli("events").out)
@@ -511,12 +506,7 @@ def test_what_can_not_harm_many_alike_is_changed_at_once(shop: Shop, cli: Cli) -
 
 
 def test_auto_revert_undoes_by_itself(shop: Shop, cli: Cli) -> None:
-    shop.write(("count: 3", f"count: 2\n    rollout: {{auto_revert: true, max_unavailable: 1}}\n    {HEALTH}"))
-    shop.apply()
-    assert cli("wait", "--all", "--for", "healthy").status == 0
-    falls_ill(shop.daemon, "web1")
-    shop.write(("MODE: prod", "MODE: night"))
-    shop.apply(*QUICK, status=1)
+    apply_with_one_ill(shop, cli, "web1", f"count: 2\n    rollout: {{auto_revert: true, max_unavailable: 1}}\n    {HEALTH}")
     recovers(shop.daemon)
     soon(lambda: shop.spec("web1").environment["MODE"] == "prod")
     soon(lambda: (record := shop.daemon.client.rollout()) and record["undoes"] and record["status"] == "done")

@@ -367,14 +367,19 @@ def owe(daemon: Daemon, *names: str) -> None:
     daemon.call(lambda: daemon.parts.fleet.boot.start_again(names))
 
 
+def owe_in_vain(daemon: Daemon, **said: Any) -> None:
+    """Owe a start to a container that does not run, and have each of its starts fail."""
+    create(daemon, "web", FOREVER, **said)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+
+
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("policy", ["no", f"always {QUICK}"])
 def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, cli: Cli, policy: str) -> None:
     """Before, it stayed down for good, though it was to run."""
-    create(daemon, "web", FOREVER, restart=RestartType().parse(policy))
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon, restart=RestartType().parse(policy))
     soon(lambda: info(daemon, "web")["failures"] >= 3)
     soon(lambda: info(daemon, "web")["state"] == "backoff")
     record = info(daemon, "web")
@@ -395,10 +400,7 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, c
 
 
 def test_the_state_and_the_cause_are_shown_and_a_stop_ends_it(daemon: Daemon, cli: Cli) -> None:
-    create(daemon, "web", FOREVER)
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon)
     soon(lambda: info(daemon, "web")["failures"] >= 2)
     assert "start failed" in cli("list", "web").out
     assert "/srv/data is not there" in cli("info", "web").out
@@ -440,10 +442,7 @@ def test_what_was_given_up_says_why_and_the_next_daemon_tries_it_anew(
 ) -> None:
     monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
     with Daemon(tmp_path) as daemon:
-        create(daemon, "web", FOREVER)
-        daemon.act(Action.STOP, "web")
-        daemon.model.fails["web"] = SLOW
-        owe(daemon, "web")
+        owe_in_vain(daemon)
         soon(lambda: info(daemon, "web")["gave_up"])
         record = info(daemon, "web")
         assert (record["state"], record["starts_in"]) == ("failed", None)
@@ -460,10 +459,7 @@ def test_what_was_given_up_says_why_and_the_next_daemon_tries_it_anew(
 def given_up(tmp_path: Path) -> None:
     """Leave a container behind that is to run, and whose start was given up."""
     with Daemon(tmp_path) as daemon:
-        create(daemon, "web", FOREVER)
-        daemon.act(Action.STOP, "web")
-        daemon.model.fails["web"] = SLOW
-        owe(daemon, "web")
+        owe_in_vain(daemon)
         soon(lambda: info(daemon, "web")["gave_up"])
 
 
@@ -548,10 +544,7 @@ def test_a_start_that_is_owed_comes_once_nobody_has_the_container_in_hand(daemon
 @pytest.mark.usefixtures("hasty")
 def test_a_start_that_comes_due_while_its_state_is_not_known_is_made_later(daemon: Daemon) -> None:
     """Before, it was refused once, and that was the last word."""
-    create(daemon, "web", FOREVER)
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon)
     container = daemon.call(lambda: daemon.parts.registry["web"])
 
     def lose_sight() -> float:
@@ -600,10 +593,7 @@ def test_a_start_of_what_a_patch_took_down_is_not_announced(daemon: Daemon) -> N
 
 def test_what_a_patch_took_down_is_not_due_any_more(daemon: Daemon) -> None:
     """Before, `drain --end` and `move` took it for one that is to run."""
-    create(daemon, "web", FOREVER)
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon)
     soon(lambda: info(daemon, "web")["state"] == "backoff")
     container, fallen = daemon.call(lambda: daemon.parts.registry["web"]), Fallen(daemon.paths)
     daemon.call(lambda: fallen.note(container, "its start failed", "2026-11-28T06:01:44.120Z"))
@@ -630,10 +620,7 @@ def test_what_rested_for_a_reboot_that_did_not_come_is_tried_until_it_starts(dae
 def test_a_destroy_that_fails_is_no_start_that_failed(daemon: Daemon, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, a container that waited for its next start was said to have failed to start, as it "can't be removed"."""
     monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=50, max_delay=50, attempts=1000))
-    create(daemon, "web", FOREVER)
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon)
     soon(lambda: info(daemon, "web")["state"] == "backoff")
 
     def refuse(*_: object) -> None:
@@ -652,10 +639,7 @@ def test_a_destroy_that_fails_is_no_start_that_failed(daemon: Daemon, cli: Cli, 
 @pytest.mark.usefixtures("hasty")
 def test_a_start_that_comes_due_during_a_destroy_that_fails_is_made_after_it(daemon: Daemon) -> None:
     """Before, it was forgotten, as nothing was owed at that moment."""
-    create(daemon, "web", FOREVER)
-    daemon.act(Action.STOP, "web")
-    daemon.model.fails["web"] = SLOW
-    owe(daemon, "web")
+    owe_in_vain(daemon)
     container, pending = daemon.call(lambda: daemon.parts.registry["web"]), daemon.paths.container("web").pending
 
     def destroy() -> float:
