@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from lxcfleet.containers.container import Container
+from lxcfleet.errors import HostError
 from lxcfleet.host.net import interfaces, sysctl
 from lxcfleet.network.events import NetworkRepaired, NoNames
 from lxcfleet.network.inspection import Switches, faults
@@ -77,6 +79,21 @@ def test_switches_of_new_interfaces_are_set_without_a_word(host: Path) -> None:
     write(host, "ipv4/conf/eth0/forwarding", "0")
     assert switches.switch_on("br", forward=False, localhost=False) == []
     assert state("eth0") == "0"
+
+
+def test_an_interface_that_goes_away_meanwhile_costs_nothing(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs take theirs away between the look at what there is and the write."""
+    shutil.rmtree(host / "sys/ipv4/conf/eth0")
+    sysctl.forward(["br", "eth0", "eth1"])
+    assert [(host / f"sys/ipv4/conf/{name}/forwarding").read_text() for name in ("br", "eth1")] == ["1\n", "1\n"]
+    monkeypatch.setattr(sysctl, "forwards", lambda _: False)
+    assert Switches().switch_on("br", forward=True, localhost=False) == []
+    with pytest.raises(HostError, match="published to the host itself"):
+        sysctl.route_localhost("eth0")
+    (host / "sys/ipv4/conf/eth1/forwarding").unlink()
+    (host / "sys/ipv4/conf/eth1/forwarding").mkdir()
+    with pytest.raises(HostError, match=r"forwarding can't be switched on\n.*/eth1/forwarding: Is a directory"):
+        sysctl.forward(["eth1"])
 
 
 def test_messages_name_some_of_what_was_wrong() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,12 +14,14 @@ _SYSCTL = Path("/proc/sys/net")
 def forward(interfaces: Iterable[str]) -> None:
     """Let IPv4 packets that come in by these interfaces be forwarded, and no others.
 
+    Interfaces of the host come and go (a VPN's, another program's veth): one that is gone by now has nothing to forward.
     Raises HostError. conf/IF/forwarding counts for packets that come in by that interface. IPv6's switch would make the
     host a router that no longer listens to other routers, and may so cut it off: the operator has to
     set that one.
     """
     for name in interfaces:
-        _switch_on(_SYSCTL / "ipv4" / "conf" / name / "forwarding", "forwarding can't be switched on")
+        with contextlib.suppress(_NoInterface):
+            _switch_on(name, "forwarding", "forwarding can't be switched on")
 
 
 def route_localhost(bridge: str) -> None:
@@ -27,8 +30,7 @@ def route_localhost(bridge: str) -> None:
     This alone would also let packets to 127.0.0.1 in by the bridge. network.rules drops these, so load those rules first.
     Raises HostError.
     """
-    complaint = "ports can't be published to the host itself"
-    _switch_on(_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet", complaint)
+    _switch_on(bridge, "route_localnet", "ports can't be published to the host itself")
 
 
 def forwards(interface: str) -> bool | None:
@@ -46,11 +48,18 @@ def _is_on(name: str) -> bool | None:
     return said == "1" if said else None
 
 
-def _switch_on(file: Path, complaint: str) -> None:
+class _NoInterface(HostError):
+    """There is no such interface."""
+
+
+def _switch_on(interface: str, switch: str, complaint: str) -> None:
+    """Switch on what the kernel does for IPv4 at an interface. Raises HostError, and _NoInterface if it is not there."""
+    file = _SYSCTL / "ipv4" / "conf" / interface / switch
     try:
         file.write_text("1\n", encoding="ascii")
     except OSError as error:
-        raise HostError.from_os_error(complaint, error, path=file) from error
+        kind = _NoInterface if isinstance(error, FileNotFoundError) else HostError
+        raise kind.from_os_error(complaint, error, path=file) from error
 
 
 def refuse_ipv6(interface: str) -> None:
