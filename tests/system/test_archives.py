@@ -198,7 +198,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
     until(lambda: fleet.state(web) == "running", 20, "it runs again")
     until(lambda: not half_made(fleet), 20, "nothing is left")
     assert fleet.state(web) == "running"
-    assert fleet.run("info", fleet.name("bad")).status == 1
+    until(lambda: fleet.run("info", fleet.name("bad")).status == 1, 20, "it is not known any more")
     fleet.inside(web, "true")
     importing.stdin.close()
     importing.wait(60)
