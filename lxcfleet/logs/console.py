@@ -239,12 +239,12 @@ class Console:
 
     def _first(self) -> Position | None:
         """The position for a console of which none is known; None: there is no file yet."""
-        inode = _inode(self._path)
-        if inode is None:
+        found = _status(self._path)  # one look: the file may be renamed, or removed, at any moment
+        if found is None:
             return None
-        if self._run.mark is not None and self._run.mark[0] == inode:
-            return Position(inode, self._run.mark[1])
-        return Position(inode, os.stat(self._path).st_size if self._skip and self._run.mark is None else 0)
+        if self._run.mark is not None and self._run.mark[0] == found.st_ino:
+            return Position(found.st_ino, self._run.mark[1])
+        return Position(found.st_ino, found.st_size if self._skip and self._run.mark is None else 0)
 
     def _open_next(self, position: Position) -> bool:
         """Go on in the file that was begun after this one; returns whether there is one already."""
@@ -289,7 +289,12 @@ def _drop(_: bytes) -> bool:
 
 
 def _inode(path: str) -> int | None:
+    found = _status(path)
+    return None if found is None else found.st_ino
+
+
+def _status(path: str) -> os.stat_result | None:
     try:
-        return os.stat(path, follow_symlinks=False).st_ino
+        return os.stat(path, follow_symlinks=False)
     except OSError:
         return None

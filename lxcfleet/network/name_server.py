@@ -40,8 +40,10 @@ class NameServer:
     @property
     def current(self) -> bool:
         """Whether the configuration is what it should be at this moment."""
-        file = self._paths.dnsmasq_config
-        return file.exists() and file.read_text(encoding="utf-8", errors="replace") == self._config
+        try:
+            return self._paths.dnsmasq_config.read_text(encoding="utf-8", errors="replace") == self._config
+        except FileNotFoundError:
+            return False
 
     def start(self) -> None:
         """Have both run with the settings as they are. Raises Unsupported or HostError."""

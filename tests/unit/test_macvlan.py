@@ -209,6 +209,19 @@ def test_what_a_killed_process_left_keeps_no_mac_address(kernel: Kernel, monkeyp
     assert list(kernel.links) == ["eth9"]
 
 
+def test_what_another_start_removes_at_the_same_moment_is_no_obstacle(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_links(ifname: str) -> list[Any]:
+        kernel.links.pop(ifname)
+        raise NetlinkError(errno.ENODEV, "No such device")
+
+    kernel.links["lt999999999"] = {"kind": "macvlan"}
+    monkeypatch.setattr(kernel, "get_links", get_links)
+    macvlan._remove_left(kernel)
+    assert "lt999999999" not in kernel.links
+
+
 def test_what_others_have_stays(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(macvlan, "FREE_SECONDS", 0.0)
     others = probe(os.getppid(), address="") | probe(DEAD, kind="veth", address="") | {"ltx": {"kind": "macvlan"}}

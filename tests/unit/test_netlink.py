@@ -1,14 +1,21 @@
-"""Lists of the kernel's that change while they are read."""
+"""Lists of the kernel's that change while they are read, and interfaces that go between a look and an act."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyroute2 import NetlinkError
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
-from lxcfleet.host.net import netlink
+from lxcfleet.errors import HostError
+from lxcfleet.host.net import bridge_port, interfaces, netlink
+from lxcfleet.spec.container.addresses import OUR_HARDWARE, cable
 
 
 class Kernel:
@@ -42,3 +49,108 @@ def test_a_list_that_changes_whenever_it_is_read_is_not_taken_for_whole() -> Non
     with pytest.raises(NetlinkDumpInterrupted):
         netlink._Whole(kernel).get_links()
     assert len(kernel.asked) == netlink._TRIES
+
+
+class Host:
+    """Interfaces, of which some go as soon as somebody has looked for them."""
+
+    def __init__(self, names: list[str], going: str, code: int = errno.ENODEV) -> None:
+        self.names, self.going, self.code = names, going, code
+        self.did: list[tuple[str, str]] = []
+
+    def link_lookup(self, ifname: str) -> list[int]:
+        return [self.names.index(ifname) + 1] if ifname in self.names else []
+
+    def _act(self, index: int, what: str) -> None:
+        name = self.names[index - 1]
+        if name == self.going:
+            raise NetlinkError(self.code, "as the kernel says it")
+        self.did.append((what, name))
+
+    def link(self, command: str, *, index: int, **_: Any) -> None:
+        self._act(index, command)
+
+    def get_links(self, *indexes: int, ifname: str = "") -> list[Any]:
+        index = indexes[0] if indexes else self.link_lookup(ifname)[0]
+        self._act(index, "look")
+        said = {"IFLA_ADDRESS": f"{OUR_HARDWARE}00:00:00:01", "IFLA_MTU": 9000}
+        return [_Row(said, index=index)]
+
+    def get_default_routes(self, **_: Any) -> list[Any]:
+        return [_Row({"RTA_OIF": self.names.index("eth0") + 1})]
+
+    def changed(self) -> list[tuple[str, str]]:
+        """What was done, but for looks."""
+        return [each for each in self.did if each[0] != "look"]
+
+
+class _Row(dict[str, Any]):
+    def __init__(self, said: dict[str, Any], **fields: Any) -> None:
+        super().__init__(fields)
+        self.get_attr = said.get
+
+
+@contextlib.contextmanager
+def _on(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(netlink, "IPRoute", lambda: contextlib.nullcontext(host))
+        yield
+
+
+def test_a_veth_that_goes_keeps_no_other_one_from_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(["br", "one", "two"], going="one")
+    netlink._attach(host, 1, ["one", "two"])
+    assert host.did == [("set", "two")]
+
+
+def test_a_veth_that_goes_keeps_no_other_one_from_the_operators_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_port, "check_bridge", lambda _: None)
+    monkeypatch.setattr(netlink, "_ours", lambda *_: False)
+    host = Host(["br", "one", "two"], going="one")
+    with _on(host, monkeypatch):
+        netlink.join_bridge("br", ["one", "two"])
+    assert host.changed() == [("set", "two")]
+
+
+def test_an_uplink_that_goes_is_no_reason_to_have_no_bridge() -> None:
+    assert netlink._uplink_mtu(Host(["eth0"], going="eth0")) == netlink._MTU_DEFAULT
+    assert netlink._uplink_mtu(Host(["eth0"], going="")) == 9000
+
+
+def test_a_bridge_is_removed_though_its_cable_goes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, _ = cable("lg0ac90000-1")
+    host = Host(["br", here, "lg0ac90000-1"], going=here)
+    monkeypatch.setattr(interfaces, "ports", lambda _: {here})
+    with _on(host, monkeypatch):
+        netlink.remove_bridge("br")
+    assert host.changed() == [("del", "lg0ac90000-1"), ("del", "br")]
+
+
+def test_a_bridge_that_somebody_else_removes_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(["br"], going="br")
+    with _on(host, monkeypatch):
+        netlink.remove_bridge("br")
+    assert not host.did
+
+
+def test_other_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_port, "check_bridge", lambda _: None)
+    monkeypatch.setattr(netlink, "_ours", lambda *_: False)
+    with _on(Host(["br", "one"], going="one", code=errno.ENOBUFS), monkeypatch), pytest.raises(HostError):
+        netlink.join_bridge("br", ["one"])
+
+
+def test_a_port_that_goes_has_no_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel answers ENODEV if the port goes after its file was opened."""
+    monkeypatch.setattr(bridge_port, "_NET", tmp_path)
+    bridge_port.set_up("gone", hairpin=True, isolated=True)
+
+    def write(*_: Any, **__: Any) -> None:
+        raise OSError(code, "as the kernel says it")
+
+    monkeypatch.setattr(Path, "write_text", write)
+    code = errno.ENODEV
+    bridge_port.set_up("going", hairpin=True, isolated=True)
+    code = errno.EPERM
+    with pytest.raises(HostError):
+        bridge_port.set_up("there", hairpin=True, isolated=True)

@@ -48,7 +48,10 @@ def _beside(source: str, system: Path) -> list[str]:
     """All block devices of the file system that is on ``source`` among others: btrfs lists them."""
     own = Path(source).resolve().name.replace("/", "!")
     for devices in system.glob("fs/btrfs/*/devices"):
-        names = sorted(each.name for each in devices.iterdir())
+        try:
+            names = sorted(os.listdir(devices))
+        except OSError:  # another one, which was unmounted at this moment
+            continue
         if own in names:
             return names
     return [source]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 from pathlib import Path
 
 from lxcfleet.errors import HostError, Unsupported
@@ -55,7 +55,8 @@ def _pin(interface: str, hardware: str) -> bool:
 def _set(interface: str, switch: str, *, on: bool = True) -> None:
     file = _NET / interface / "brport" / switch
     try:
-        with contextlib.suppress(FileNotFoundError):
-            file.write_text("1\n" if on else "0\n", encoding="ascii")
+        file.write_text("1\n" if on else "0\n", encoding="ascii")
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):  # not there, or gone since the file was opened
+            return
         raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error, path=file) from error

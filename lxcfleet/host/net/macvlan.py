@@ -16,7 +16,7 @@ from pyroute2 import NetlinkError
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import locks, tree
 from lxcfleet.host.net import sysctl, uplink
-from lxcfleet.host.net.netlink import index_of, session
+from lxcfleet.host.net.netlink import index_of, session, unless_gone
 from lxcfleet.host.process import entering
 
 _INSIDE = "eth0"
@@ -140,9 +140,10 @@ def _remove_left(netlink: Any) -> None:
         pid = name.removeprefix(_PROBE)
         if not pid.isdecimal() or (int(pid) != os.getpid() and os.path.exists(f"/proc/{pid}")):
             continue
-        for link in netlink.get_links(ifname=name):
-            if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "macvlan":
-                _remove(netlink, name)
+        with unless_gone():  # another start may remove it at the same moment
+            for link in netlink.get_links(ifname=name):
+                if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "macvlan":
+                    _remove(netlink, name)
 
 
 def release(device: str, user: str) -> None:

@@ -62,6 +62,17 @@ def session(what: str) -> Iterator[Any]:
         raise HostError.from_os_error(f"{what} failed", error) from error
 
 
+@contextlib.contextmanager
+def unless_gone() -> Iterator[None]:
+    """For what is done to an interface that was there a moment ago: a veth goes with its container, and any other one with
+    its tool. Then there is nothing to be done about it, and what was asked for others goes on."""
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+
+
 def index_of(netlink: Any, name: str) -> int | None:
     """The number of the interface; None: it is not there."""
     found = netlink.link_lookup(ifname=name)
@@ -138,7 +149,8 @@ def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
     for port in ports:
         index = index_of(netlink, port)
         if index is not None and bridge is not None:
-            netlink.link("set", index=index, master=bridge)
+            with unless_gone():
+                netlink.link("set", index=index, master=bridge)
 
 
 def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
@@ -168,9 +180,10 @@ def join_bridge(name: str, ports: Iterable[str]) -> None:
     with session(f"connecting to the bridge {name}") as netlink:
         index = _bridge(netlink, name)
         for port in ports:
-            for link in netlink.get_links(ifname=port) if index_of(netlink, port) else ():
-                if link.get_attr("IFLA_MASTER") != index:
-                    netlink.link("set", index=link["index"], master=index)
+            with unless_gone():
+                for link in netlink.get_links(ifname=port) if index_of(netlink, port) else ():
+                    if link.get_attr("IFLA_MASTER") != index:
+                        netlink.link("set", index=link["index"], master=index)
 
 
 def bridge_address(name: str) -> IPv4Address | None:
@@ -196,8 +209,9 @@ def _uplink_mtu(netlink: Any) -> int:
     """The MTU of the interface that has the default route: it would drop larger packets."""
     for route in netlink.get_default_routes(family=socket.AF_INET):
         index = route.get_attr("RTA_OIF")
-        for link in netlink.get_links(index) if index else ():
-            return int(link.get_attr("IFLA_MTU") or _MTU_DEFAULT)
+        with unless_gone():
+            for link in netlink.get_links(index) if index else ():
+                return int(link.get_attr("IFLA_MTU") or _MTU_DEFAULT)
     return _MTU_DEFAULT
 
 
@@ -208,7 +222,7 @@ def _ours(netlink: Any, index: int) -> bool:
 
 def remove_bridge(name: str) -> None:
     """Remove our bridge, if it exists; other people's bridges stay."""
-    with session(f"removing the bridge {name}") as netlink:
+    with session(f"removing the bridge {name}") as netlink, unless_gone():
         index = index_of(netlink, name)
         if index is None or not _ours(netlink, index):
             return
@@ -217,5 +231,6 @@ def remove_bridge(name: str) -> None:
             for each in (port, further) if further is not None else ():
                 found = index_of(netlink, each)
                 if found is not None:
-                    netlink.link("del", index=found)
+                    with unless_gone():
+                        netlink.link("del", index=found)
         netlink.link("del", index=index)

@@ -36,8 +36,8 @@ def check_parent(uplink: Uplink) -> None:
     if (own / "phy80211").exists() or (own / "wireless").exists():
         why = f"{parent} is a wireless interface, which passes on frames of one MAC address only"
         raise Unsupported(message, why=why, hint="use --network bridge")
-    if (own / "master").is_symlink():
-        master = (own / "master").readlink().name
+    master = _link(own / "master")
+    if master:
         hint = f"a bridge: `network: {{bridge: {master}, addresses: dhcp}}` in lxcfleet.yaml; a bond: parent={master}"
         raise WrongState(message, why=f"{parent} belongs to {master}", hint=hint)
     if not interfaces.is_up(parent):
@@ -54,6 +54,13 @@ def check_parent(uplink: Uplink) -> None:
 def _text(file: Path) -> str:
     with contextlib.suppress(OSError):
         return file.read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def _link(file: Path) -> str:
+    """The name of what a link leads to; empty: it is no link, or gone."""
+    with contextlib.suppress(OSError):
+        return file.readlink().name
     return ""
 
 

@@ -23,7 +23,7 @@ def changed_since(moment: float, info: Path = INFO) -> dict[str, list[str]]:
     if _changed(info) <= moment * 1e9:
         return found
     for entry in _entries(info):
-        if entry.name.endswith(LIST) and entry.stat().st_mtime > moment:
+        if entry.name.endswith(LIST) and (_modified(entry) or 0) > moment * 1e9:
             found[entry.name.removesuffix(LIST)] = _read(Path(entry.path))
     return found
 
@@ -49,9 +49,10 @@ def stamps(info: Path = INFO) -> dict[str, int]:
     """By package, the time of its list, in nanoseconds since the epoch, or of the files that its scripts make, if later."""
     found = {}
     for entry in _entries(info):
-        if entry.name.endswith(LIST):
+        modified = _modified(entry) if entry.name.endswith(LIST) else None
+        if modified is not None:
             package = entry.name.removesuffix(LIST)
-            found[package] = max(entry.stat().st_mtime_ns, *(_changed(Path(each)) for each in GENERATED.get(package, ())), 0)
+            found[package] = max(modified, *(_changed(Path(each)) for each in GENERATED.get(package, ())), 0)
     return found
 
 
@@ -61,6 +62,14 @@ def generated(info: Path = INFO) -> Iterator[tuple[str, str]]:
         if (info / f"{package}{LIST}").exists():
             for directory in directories:
                 yield from ((package, entry.path) for entry in _entries(Path(directory)))
+
+
+def _modified(entry: os.DirEntry[str]) -> int | None:
+    """In nanoseconds since the epoch; None: it is gone, as dpkg may remove its package at this moment."""
+    try:
+        return entry.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _changed(directory: Path) -> int:

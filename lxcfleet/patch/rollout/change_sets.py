@@ -116,8 +116,7 @@ class ChangeSets:
         try:
             self._paths.change_sets.mkdir(parents=True, exist_ok=True, mode=0o700)
             tree.write(self._file(changes.rollout), json.dumps(data), sync=True)
-            files = sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime)
-            for old in files[:-KEPT]:
+            for old in self._files()[:-KEPT]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise HostError.from_os_error("the specs of the rollout can't be written down", error) from error
@@ -140,7 +139,7 @@ class ChangeSets:
 
     def apps(self) -> set[str]:
         """The apps that members of the last rollout had before, as their specs name them."""
-        files = sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        files = self._files()
         try:
             members = self.of(files[-1].stem).members.values() if files else ()
         except FleetError:
@@ -151,7 +150,7 @@ class ChangeSets:
         """By container and key, the values that an undo gave it, and no later rollout has changed. What another version of
         lxcfleet wrote, and this one can't read, is no part of them."""
         found: dict[str, dict[str, Any]] = {}
-        for file in sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime):
+        for file in self._files():
             try:
                 changes = self.of(file.stem)
             except FleetError:
@@ -222,6 +221,14 @@ class ChangeSets:
             return specs is not None and spec is not None and holds(spec, which(specs))
         except FleetError:
             return False
+
+    def _files(self) -> list[Path]:
+        """The change sets, the oldest first; without links that lead nowhere, and what is removed at this moment."""
+        found = []
+        for file in self._paths.change_sets.glob("*.json"):
+            with contextlib.suppress(OSError):
+                found.append((file.stat().st_mtime_ns, file))
+        return [file for _, file in sorted(found)]
 
     def _file(self, rollout: str) -> Path:
         return self._paths.change_sets / f"{rollout}.json"

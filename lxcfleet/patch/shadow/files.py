@@ -193,15 +193,18 @@ def _same(handle: int, status: os.stat_result, outside: str, hidden: os.stat_res
     mine, theirs = stat.S_IFMT(status.st_mode), stat.S_IFMT(hidden.st_mode)
     if mine != theirs or status.st_size != hidden.st_size:
         return False
-    if stat.S_ISLNK(status.st_mode):
-        return os.readlink("", dir_fd=handle) == os.readlink(outside)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_COMPARED:
+    try:
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink("", dir_fd=handle) == os.readlink(outside)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_COMPARED:
+            return False
+        with _reading(handle) as one, open(outside, "rb") as other:
+            while chunk := one.read(_CHUNK):
+                if chunk != other.read(_CHUNK):
+                    return False
+        return True
+    except FileNotFoundError:  # a package of the host lost it at this moment, and that is no trouble of the container's
         return False
-    with _reading(handle) as one, open(outside, "rb") as other:
-        while chunk := one.read(_CHUNK):
-            if chunk != other.read(_CHUNK):
-                return False
-    return True
 
 
 def _packages(present: Present) -> tuple[dict[str, str] | None, str]:

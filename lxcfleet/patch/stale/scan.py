@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -235,7 +236,8 @@ class _Container:
         pid = self.target.monitor
         if pid is not None:
             process, layer = Process(pid, "lxc monitor"), self._present.bottom.layer.name
-            self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.deleted(pid))]
+            with suppress(ProcessLookupError):  # it ended before its container, whose processes still count
+                self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.deleted(pid))]
         pid = self.target.client
         if pid is not None:
             process, layer = Process(pid, "udhcpc"), self._present.bottom.layer.name

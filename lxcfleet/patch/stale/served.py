@@ -334,7 +334,9 @@ class Memory:
             return False
         there = found.layer.outside(path)
         if stat.S_ISLNK(status.st_mode):
-            return os.readlink("", dir_fd=file) == os.readlink(there)
+            with contextlib.suppress(FileNotFoundError):  # gone since it was found: it is looked for once more
+                return os.readlink("", dir_fd=file) == os.readlink(there)
+            return False
         return self._alike.same(before, f"/proc/self/fd/{file}", now, there)
 
     def _directory(self, directory: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import socket
@@ -314,10 +315,11 @@ def _meant(names: Sequence[str], installed: Mapping[str, str]) -> tuple[set[str]
 
 
 def _system() -> str:
-    for line in _OS_RELEASE.read_text(encoding="utf-8").splitlines() if _OS_RELEASE.exists() else ():
-        key, _, value = line.partition("=")
-        if key == "PRETTY_NAME":
-            return value.strip('"')
+    with contextlib.suppress(OSError):  # a host need not have it
+        for line in _OS_RELEASE.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition("=")
+            if key == "PRETTY_NAME":
+                return value.strip('"')
     return os.uname().sysname
 
 
