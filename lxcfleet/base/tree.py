@@ -3,6 +3,7 @@ host."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Container, Sequence
@@ -75,8 +76,11 @@ class Tree:
         self.consult(path)
         if not self.is_file(path):
             return None
-        with open(self.outside(path), "rb") as file:
-            return file.read()
+        try:
+            with open(self.outside(path), "rb") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):  # gone since the look; what was consulted tells of that later
+            return None
 
     def consult(self, path: str) -> None:
         """Note that the outcome depends on what is at ``path``."""
@@ -96,7 +100,10 @@ class Tree:
         """
 
         def link(here: str, more: bool) -> str:
-            return self.link(here) if (more or last) and here not in fixed and self.is_link(here) else ""
+            if (more or last) and here not in fixed and self.is_link(here):
+                with contextlib.suppress(OSError):  # it is gone, or no link any more
+                    return self.link(here)
+            return ""
 
         return follow(path, link)
 

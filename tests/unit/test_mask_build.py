@@ -5,14 +5,19 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lxcfleet.base.mask import build, rules
+from lxcfleet.base.mask import build, compiler, rules
+from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.host.kernel import image
-from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
+
+write_image = image.write
+"""The real one: in each test there is another in its place."""
 
 
 @pytest.fixture
@@ -242,6 +247,64 @@ def test_failure_keeps_the_old_image(
         build.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 1"
     assert not (paths.run / "mask.new").exists()
+
+
+def test_a_file_that_goes_before_it_is_copied_is_left_out(
+    paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a package is removed, or a service disabled, while the mask is made."""
+    unit, path = base / "etc/systemd/system/app.service.d/own.conf", "/etc/systemd/system/app.service.d/own.conf"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+    plans: list[bool] = []
+    plan = compiler.plan
+
+    def planned(*arguments: Any) -> Any:
+        entries, look = plan(*arguments)
+        plans.append(unit.exists())
+        if unit.exists():
+            entries[path] = Copy(path, Owner(0o644), "allow-listed")
+        return entries, look
+
+    def write(entries: Mapping[str, Entry], _outside: object, _work: Path, target: Path) -> None:
+        if path in entries:
+            unit.unlink()
+            unit.read_text()
+        target.write_text("image")
+
+    monkeypatch.setattr(compiler, "plan", planned)
+    monkeypatch.setattr(image, "write", write)
+    assert build.ensure(paths, root=base)
+    assert plans == [True, False]
+    assert sorted(os.listdir(paths.run)) == ["locks", "mask.ext4", "mask.json"]
+
+
+def test_a_file_that_is_never_there_when_it_is_copied_is_told(
+    paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/etc/gone")
+
+    monkeypatch.setattr(image, "write", write)
+    with pytest.raises(HostError, match="the mask can't be built"):
+        build.ensure(paths, root=base)
+    assert sorted(os.listdir(paths.run)) == ["locks"]
+
+
+def test_a_source_that_is_gone_is_told_apart_from_other_failures(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_image({"/file": Copy("/gone", Owner(0o644))}, lambda path: f"{tmp_path}{path}", tmp_path, tmp_path / "image")
+    assert not os.listdir(tmp_path)
+
+
+def test_what_goes_between_a_look_and_its_reading_is_not_there(base: Path) -> None:
+    tree = Tree(base)
+    assert tree.is_file("/etc/passwd")
+    assert tree.is_link("/bin")
+    (base / "etc/passwd").unlink()
+    (base / "bin").unlink()
+    assert tree.read("/etc/passwd") is None
+    assert tree.real("/bin/sh") == "/bin/sh"
 
 
 def test_wrong_rules_keep_the_old_image(paths: Paths, base: Path) -> None:

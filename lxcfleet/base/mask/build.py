@@ -36,6 +36,11 @@ _MAX_WATCHED = 1500
 """The watched directories: of the swept ones, all that lie below _WATCHED_BELOW or at most _DEPTH below /, up to so many.
 Looking at them takes 2 ms of lstat. Changes that packages make further down show in dpkg's status."""
 
+_GONE = (FileNotFoundError, NotADirectoryError)
+_TRIES = 3
+"""The host goes on while it is looked at: a package may be removed, or a service disabled. If a file is gone that was to be
+copied a moment before, the mask is planned anew, so many times in all."""
+
 
 def is_current(paths: Paths, root: Root | None = None) -> bool:
     """Whether the present rules and the present base would give this image; takes 3 ms. ``root``: another base than that of
@@ -84,13 +89,11 @@ def ensure(paths: Paths, *, root: Root | None = None, force: bool = False, since
         with locks.held(paths.lock_of("build")):
             if not force and is_current(paths, root):
                 return False
-            work = paths.run / "mask.new"
-            _remove(work)
-            work.mkdir(mode=0o700)
-            try:
-                return _build(paths, root, work, since)
-            finally:
-                _remove(work)
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(*_GONE):
+                    return _build_beside(paths, root, since)
+                since = None  # what went is none of the changes that were known
+            return _build_beside(paths, root, since)
     except OSError as error:
         raise HostError.from_os_error("the mask can't be built", error) from error
 
@@ -147,6 +150,16 @@ class View:
         above = parents(path)
         hiding = ("opaque", "whiteout", "file", "link")
         return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))
+
+
+def _build_beside(paths: Paths, root: Root, since: Since | None) -> bool:
+    work = paths.run / "mask.new"
+    _remove(work)
+    work.mkdir(mode=0o700)
+    try:
+        return _build(paths, root, work, since)
+    finally:
+        _remove(work)
 
 
 def _build(paths: Paths, root: Root, work: Path, since: Since | None) -> bool:

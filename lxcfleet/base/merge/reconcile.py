@@ -166,9 +166,9 @@ class Reconciler:
         for place in self._places[path]:
             try:
                 status = os.lstat(place)
-            except (FileNotFoundError, NotADirectoryError):
+                return Path(place).read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST else None
+            except (FileNotFoundError, NotADirectoryError):  # also if it goes between the two
                 continue
-            return Path(place).read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST else None
         return None
 
     def _keep(self) -> None:

@@ -65,8 +65,11 @@ def _packages_of(tree: Tree, files: Iterable[str]) -> Iterator[tuple[str, bytes]
     for name in tree.names(_LISTS) if wanted else ():
         if name.endswith(".list"):
             # ``tree.read`` would have each file watched, which is not needed: a change shows in the directory.
-            with open(tree.outside(join(_LISTS, name)), "rb") as file:
-                content = file.read()
+            try:
+                with open(tree.outside(join(_LISTS, name)), "rb") as file:
+                    content = file.read()
+            except FileNotFoundError:
+                continue  # dpkg has just removed the package
             if any(each in content for each in wanted):
                 yield name.removesuffix(".list").partition(":")[0], content
 

@@ -27,8 +27,8 @@ def write(entries: Mapping[str, Entry], outside: Callable[[str], str], work: Pat
 
     ``work`` is a directory that only root can enter, on the file system of ``image``; the tree is staged in
     it and removed again. ``outside``: see ``stage``. Raises NoCapacity if the disk is full,
-    Unsupported if mkfs.ext4 is missing, and HostError for all other errors; ``image`` may be half
-    written then.
+    Unsupported if mkfs.ext4 is missing, FileNotFoundError or NotADirectoryError if the source of a copy is gone,
+    and HostError for all other errors; ``image`` may be half written then.
     """
     tree = work / "tree"
     # mkfs makes this directory in every image; as an entry it hides the base's file at its path.
@@ -37,6 +37,8 @@ def write(entries: Mapping[str, Entry], outside: Callable[[str], str], work: Pat
         tree.mkdir(mode=0o700)
         blocks, inodes = stage(entries, outside, tree)
         _make(tree, image, blocks, inodes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoCapacity(
