@@ -92,9 +92,13 @@ def test_a_monitor_that_goes_leaves_the_processes_of_its_container_to_be_judged(
     def gone(_: int) -> Any:
         raise ProcessLookupError
 
+    def old(pid: int) -> list[Any]:
+        asked.append(pid)
+        return []
+
     asked: list[int] = []
     monkeypatch.setattr(maps, "deleted", gone)
-    monkeypatch.setattr("lxcfleet.host.process.outdated.files", lambda pid: [*map(asked.append, [pid])])
+    monkeypatch.setattr("lxcfleet.host.process.outdated.files", old)
     target = SimpleNamespace(monitor=7, client=8)
     layer = SimpleNamespace(name="base")
     present = SimpleNamespace(bottom=SimpleNamespace(layer=layer))
