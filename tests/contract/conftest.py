@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -175,12 +175,14 @@ def spawn(daemon: Daemon) -> Iterator[Spawn]:
     """Starts a command line as a process of its own, for signals and terminals."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    def start(
+        *arguments: str, program: Sequence[str] = ("-m", "lxcfleet.cli.main"), **options: Any
+    ) -> subprocess.Popen[bytes]:
         root = Path(main.__file__).parents[2]
         environment = {**os.environ, **daemon.paths.environment(), "PYTHONPATH": str(root), "TERM": "vt100"}
         pipe = subprocess.PIPE
         options = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "env": environment, **options}
-        process = subprocess.Popen([sys.executable, "-m", "lxcfleet.cli.main", *arguments], **options)
+        process = subprocess.Popen([sys.executable, *program, *arguments], **options)
         started.append(process)
         return process
 

@@ -72,7 +72,7 @@ def test_a_container_waits_for_a_release_that_is_gone(cli: Cli, daemon: Daemon, 
     assert started.status == 0
     assert "blocked: app shop@1.4 is not on this host" in cli("list").out
     cli("app", "add", "shop", build, "--version", "1.4")
-    assert cli("wait", "web", "--for", "running", "--timeout", "20").status == 0
+    assert cli("wait", "web", "--for", "running", "--timeout", "60").status == 0
 
 
 def test_old_releases_are_removed_but_for_those_in_use(cli: Cli, build: str) -> None:
@@ -171,7 +171,7 @@ def test_a_release_that_can_not_be_sealed_leaves_nothing(cli: Cli, daemon: Daemo
 
 # -- another release --------------------------------------------------------------------------------------------
 
-CANARY = ("--canaries", "1", "--min-healthy-time", "0", "--healthy-deadline", "5")
+CANARY = ("--canaries", "1", "--min-healthy-time", "0", "--healthy-deadline", "60")
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_ctrl_c_ends_the_command_of_a_bake_and_leaves_nothing(cli: Cli, spawn: S
     soon(lambda: any(each["state"] == "running" for each in json.loads(cli("list", "-f", "json").out)))
     soon(lambda: any(line.endswith("/follow") for line in daemon.requests))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[-1]) == (130, b"lxcfleet: cancelled: 0 done, 1 ended before it was done")
     assert json.loads(cli("list", "-f", "json").out) == []
     assert cli("app", "list", "-q").out == ""

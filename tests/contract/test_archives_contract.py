@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from lxcfleet.api.queries import EventsRequest
 from lxcfleet.containers import store
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.errors import HostError
+from lxcfleet.launcher.client import Conversation
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import State
@@ -381,21 +383,26 @@ def test_volumes_of_an_import_that_fails_are_not_there(cli: Cli, daemon: Daemon,
 
 
 def test_an_import_whose_client_goes_away_at_the_last_moment_leaves_nothing(
-    cli: Cli, daemon: Daemon, tmp_path: Path
+    cli: Cli, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, the container got its name when the daemon had given its ids to others already, and knew it no more."""
     assert cli("create", "web", *SLEEP).status == 0
     file = tmp_path / "web.zst"
     assert cli("export", "web", "-o", str(file)).status == 0
-    asked, gone = threading.Event(), threading.Event()
+    asked, heard = threading.Event(), threading.Event()
+    end = Conversation.end
+
+    async def end_of(conversation: Conversation[Any, Any]) -> None:
+        heard.set()
+        await end(conversation)
 
     def during(name: str) -> None:
         if name == "new":
             asked.set()
-            gone.wait(20)
-            time.sleep(0.2)  # the daemon hears of it meanwhile
+            heard.wait(60)
 
     daemon.model.during = during
+    monkeypatch.setattr(Conversation, "end", end_of)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client, file.open("rb") as archive:
         client.connect(str(daemon.paths.attach_socket))
         request = {
@@ -404,8 +411,8 @@ def test_an_import_whose_client_goes_away_at_the_last_moment_leaves_nothing(
         with open(os.devnull, "rb") as nothing:
             descriptors = [archive.fileno(), nothing.fileno(), nothing.fileno()]
             socket.send_fds(client, [json.dumps(request).encode()], descriptors)
-        assert asked.wait(20)
-    gone.set()
+        assert asked.wait(60)
+    assert heard.wait(60)
     time.sleep(1)  # by then the child would have given it its name
     soon(lambda: "new" not in daemon.fleet)
     assert not daemon.paths.container("new").directory.exists()

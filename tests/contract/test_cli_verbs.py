@@ -119,7 +119,7 @@ def mixed(daemon: Daemon) -> Daemon:
     daemon.fleet.add("web2", init=Init.SYSTEM, labels={"tier": "front", "x": ""})
     daemon.fleet.add("bad", state=State.BROKEN, problem="lxcfleet.yaml: line 3: \x1b[31mcut off")
     daemon.fleet.add("off", state=State.STOPPED, network=Network.NONE)
-    daemon.client.wait(WaitRequest(Selection(("web2",)), "healthy", 20))
+    daemon.client.wait(WaitRequest(Selection(("web2",)), "healthy", 60))
     return daemon
 
 

@@ -76,7 +76,7 @@ def test_an_undo_to_a_generation_that_is_gone_is_refused_before_it_begins(
     cli: Cli, daemon: Daemon, generation: int
 ) -> None:
     daemon.fleet.add("web1")
-    quick = ("--min-healthy-time", "0", "--healthy-deadline", "10")
+    quick = ("--min-healthy-time", "0", "--healthy-deadline", "60")
     for to in (str(generation), "host"):
         assert cli("rollback", "web1", "--to", to, *quick).status == 0
     before = daemon.client.rollout()

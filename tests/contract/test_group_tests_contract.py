@@ -19,7 +19,7 @@ groups:
     network: none
     rollout:
       max_unavailable: 1
-      healthy_deadline: 1
+      healthy_deadline: 5
       tests:
         - {name: smoke, run: [sh, -c, 'test "$LXCFLEET_GROUP" = web; echo "up $LXCFLEET_CONTAINER"; test ! -e BAD/$LXCFLEET_CONTAINER']}
         - {name: extra, run: [sh, -c, "echo slow; exit 3"], required: false}
@@ -73,8 +73,8 @@ def test_a_test_that_begins_to_fail_halts_and_one_that_failed_does_not(cli: Cli,
     }  # fmt: skip
     assert record["containers"][0]["note"].startswith("failing before: smoke (bad: exit status 1: up web1), extra")
     assert record["halted"]["container"] == "web2"
-    assert record["halted"]["why"] == "its test smoke was bad 1 s after its start: exit status 1: up web2"
-    assert "its test smoke was bad 1 s after its start: exit status 1: up web2" in ran.err
+    assert record["halted"]["why"] == "its test smoke was bad 5 s after its start: exit status 1: up web2"
+    assert "its test smoke was bad 5 s after its start: exit status 1: up web2" in ran.err
 
 
 def test_a_command_of_the_host_in_a_fleet_file_is_refused(cli: Cli, bad: Path) -> None:

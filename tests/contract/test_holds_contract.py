@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -14,7 +14,10 @@ from lxcfleet.patch.holds import today
 from .conftest import Cli
 from .real_daemon import Daemon
 
-DAY = today() + timedelta(days=30)
+
+def in_30_days() -> date:
+    """Asked for by each test: a run may last beyond midnight."""
+    return today() + timedelta(days=30)
 
 
 @pytest.fixture
@@ -38,26 +41,28 @@ def web(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
 
 
 def test_a_hold_is_seen_everywhere(cli: Cli, web: Daemon) -> None:
+    day = in_30_days()
     ran = cli("generation", "hold", "web1", "--until", "30d", "--why", "the vendor")
-    assert (ran.status, ran.out) == (0, f"web1 held until {DAY}\n")
-    assert f"web1 held until {DAY} (the vendor)" in cli("generation", "list").out
+    assert (ran.status, ran.out) == (0, f"web1 held until {day}\n")
+    assert f"web1 held until {day} (the vendor)" in cli("generation", "list").out
     (record,) = json.loads(cli("generation", "list", "-f", "json").out)
-    assert [(each["name"], each["until"], each["past"]) for each in record["held"]] == [("web1", str(DAY), False)]
+    assert [(each["name"], each["until"], each["past"]) for each in record["held"]] == [("web1", str(day), False)]
     one, two = json.loads(cli("verify", "web1", "web2", "-f", "json").out)["containers"]
-    assert one["reasons"][0] == f"on generation 3, held until {DAY}, 1 package behind (libc6:amd64)"
+    assert one["reasons"][0] == f"on generation 3, held until {day}, 1 package behind (libc6:amd64)"
     assert two["reasons"][0] == "on generation 3, 1 package behind (libc6:amd64)"
     findings = json.loads(cli("doctor", "-f", "json").out)["findings"]
     (said,) = (each["message"] for each in findings if "generation 3" in each["message"])
-    assert said.endswith(f"web1 held until {DAY} (the vendor)")
+    assert said.endswith(f"web1 held until {day} (the vendor)")
     metrics = b"".join(web.client.metrics()).decode()
     assert 'lxcfleet_container_held_until_timestamp_seconds{container="web1"}' in metrics
     assert 'lxcfleet_container_held_until_timestamp_seconds{container="web2"}' not in metrics
 
 
 def test_a_number_means_a_generation_and_release_ends_it(cli: Cli, web: Daemon) -> None:
-    ran = cli("generation", "hold", "3", "--until", str(DAY), "-q")
+    day = in_30_days()
+    ran = cli("generation", "hold", "3", "--until", str(day), "-q")
     assert (ran.status, ran.out) == (0, "web1\nweb2\n")
-    again = json.loads(cli("generation", "hold", "3", "--until", str(DAY), "-f", "json").out)
+    again = json.loads(cli("generation", "hold", "3", "--until", str(day), "-f", "json").out)
     assert (again["changed"], again["chosen"]) == (False, ["web1", "web2"])
     ran = cli("generation", "release", "web1", "--dry-run")
     assert ran.out == "web1 would go along with the next patch that goes well\n"

@@ -174,6 +174,11 @@ def state(daemon: Daemon, name: str) -> str:
     return daemon.call(lambda: str(daemon.parts.registry[name].state) if name in daemon.parts.registry else "")
 
 
+def over(daemon: Daemon) -> None:
+    """Return once no client leads a move any more, as far as the daemon has heard, and what followed from that is done."""
+    soon(lambda: daemon.call(lambda: not daemon.parts.moves._driven))
+
+
 def step(paths: Paths, name: str) -> Step | None:
     found = moving.load(paths, name)
     return None if found is None else found.step
@@ -275,8 +280,8 @@ def test_a_line_that_is_cut_before_the_hand_over_leaves_it_here(cli: Cli, daemon
         other.fail((word, fault))
         ran = cli("move", "web", HOST)
         assert (ran.status, reason in ran.err) == (1, True), ran.err
-        soon(lambda: state(daemon, "web") == "running")
-        assert step(daemon.paths, "web") is None
+        over(daemon)
+        assert (state(daemon, "web"), step(daemon.paths, "web")) == ("running", None)
     assert other.states() == {}, "the copy goes"
     other.fail()
     assert cli("move", "web", HOST).status == 0
@@ -423,8 +428,9 @@ def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: 
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     other.fail()
+    over(daemon)
     if word == "import":
-        soon(lambda: state(daemon, "web") == "running")
+        assert state(daemon, "web") == "running"
         assert other.states().get("web", "stopped") != "running"
         assert cli("move", "web", HOST).status == 0, "what was left there goes first"
     else:
@@ -446,6 +452,7 @@ def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(
     assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
     soon(lambda: step(other.paths, "web") is Step.HEALTHY)
     other.fail()
+    over(daemon)
     assert cli("move", "web", "--continue").status == 0
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
 

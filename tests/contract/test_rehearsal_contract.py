@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,19 +136,30 @@ def test_a_copy_that_fails_leaves_nothing(cli: Cli, web: Daemon) -> None:
     assert (names(web), notes(web), web.client.info("web1")["state"]) == (["web1"], [], "running")
 
 
-def test_a_client_that_is_killed_leaves_nothing(web: Daemon, spawn: Spawn) -> None:
-    client = spawn("patch", "rehearse", "web1", "--test", "sleep 1")
+def lasting(tmp_path: Path) -> tuple[str, Path]:
+    """A test that ends once there is a file, and that file."""
+    go = tmp_path / "go"
+    return f"until test -e {go}; do sleep 0.05; done", go
+
+
+def test_a_client_that_is_killed_leaves_nothing(web: Daemon, spawn: Spawn, tmp_path: Path) -> None:
+    test, go = lasting(tmp_path)
+    client = spawn("patch", "rehearse", "web1", "--test", test)
     soon(lambda: len(names(web)) == 2)
     client.send_signal(signal.SIGKILL)
+    client.wait(60)
+    go.touch()
     soon(lambda: names(web) == ["web1"] and not notes(web))
 
 
-def test_ctrl_c_says_that_the_rehearsal_goes_on(web: Daemon, spawn: Spawn) -> None:
-    client = spawn("patch", "rehearse", "web1", "--test", "sleep 1")
+def test_ctrl_c_says_that_the_rehearsal_goes_on(web: Daemon, spawn: Spawn, tmp_path: Path) -> None:
+    test, go = lasting(tmp_path)
+    client = spawn("patch", "rehearse", "web1", "--test", test)
     soon(lambda: len(names(web)) > 1)
     client.send_signal(signal.SIGINT)
-    _, err = client.communicate(timeout=20)
+    _, err = client.communicate(timeout=60)
     assert (client.returncode, b"goes on in the daemon" in err) == (130, True)
+    go.touch()
     soon(lambda: names(web) == ["web1"])
 
 

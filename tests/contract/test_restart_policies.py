@@ -381,8 +381,7 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, c
     """Before, it stayed down for good, though it was to run."""
     owe_in_vain(daemon, restart=RestartType().parse(policy))
     soon(lambda: info(daemon, "web")["failures"] >= 3)
-    soon(lambda: info(daemon, "web")["state"] == "backoff")
-    record = info(daemon, "web")
+    record = soon(lambda: now if (now := info(daemon, "web"))["state"] == "backoff" else None)
     assert "/srv/data is not there" in (record["start_error"] or "")
     assert record["health"] == "unhealthy"
     assert record["health_reason"] == f"its start failed: {record['start_error']}", "not how its last run ended"

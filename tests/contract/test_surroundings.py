@@ -53,7 +53,7 @@ WAITING = {
 @pytest.mark.parametrize("text", WAITING.values(), ids=WAITING)
 def test_a_test_that_hangs_fails_and_the_others_go_on(tmp_path: Path, text: str) -> None:
     mark = "import pytest\npytestmark = pytest.mark.limit(0.5)\n"
-    status, said = run(tmp_path, mark + text + "def test_b(): pass\n")
+    status, said = run(tmp_path, mark + text + "@pytest.mark.limit(60)\ndef test_b(): pass\n")
     assert status == 1, said
     assert "Timeout" in said
     assert "1 failed, 1 passed" in said
