@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the package and nothing else."""
-    subprocess.run(["make", "-C", str(ROOT), "--no-print-directory", "deb"], check=True, timeout=600)
+    subprocess.run(["make", "-C", str(ROOT), "--no-print-directory", "deb"], check=True, timeout=1800)
     directory = tmp_path_factory.mktemp("package")
     shutil.copy(ROOT / "build" / DEB, directory)
     return directory

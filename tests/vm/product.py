@@ -18,8 +18,8 @@ INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install --y
 INSTALL_ALL = INSTALL.removesuffix(" --no-install-recommends")
 """With all that packages recommend, as most hosts have it: lxc's lxcfs and uidmap for two."""
 SLEEP = ("--", "sleep", "infinity")
-LONG = 900.0
-"""Seconds: each container's AppArmor profile is compiled, on an emulated CPU."""
+LONG = 2700.0
+"""Seconds: each container's AppArmor profile is compiled, on an emulated CPU, which others may use at the same time."""
 
 
 def fleet(guest: Guest, *arguments: str, timeout: float = LONG) -> str:
