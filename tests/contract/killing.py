@@ -42,7 +42,7 @@ ACTS: tuple[Any, ...] = (
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
-_SECONDS = 30.0
+_SECONDS = 60.0
 _LEFT = (Paths.NEW_PREFIX, Paths.GONE_PREFIX, Paths.PROBE_PREFIX)
 
 

@@ -114,7 +114,7 @@ def test_the_command_gets_the_facts_and_no_more_of_its_output_is_kept_than_is_wa
 def test_a_command_that_does_not_end_is_ended_with_all_that_it_began(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(HostError, match="did not end within"):
-        shell.run(f"sleep 1000 & echo $! >{pid}; wait", halting.ENVIRONMENT, seconds=0.5, most=100)
+        shell.run(f"sleep 1000 & echo $! >{pid}; wait", halting.ENVIRONMENT, seconds=3.0, most=100)
     for _ in range(6000):  # the kernel takes a moment
         try:
             os.kill(int(pid.read_text()), 0)

@@ -144,6 +144,10 @@ def test_a_daemon_that_never_answers_is_reported(paths: Paths, monkeypatch: pyte
     monkeypatch.setattr(autostart, "PROGRAM", ["-c", DAEMON.replace("sleep(0.1)", "sleep(60)")])
     with pytest.raises(Unreachable, match="did not answer within"):
         autostart.start(paths)
+    end = time.monotonic() + 60
+    while not started(paths.run):  # it is ended with this test, once it is known
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_run_directory_that_can_not_be_made_is_reported(paths: Paths, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_nothing_is_restarted_while_the_package_manager_is_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another upgrade begins during the rollout, or dpkg was unfinished when the operator said `patch apply`."""
-    monkeypatch.setattr(driver, "HOST_SECONDS", 0.02)
+    monkeypatch.setattr(driver, "HOST_SECONDS", 0.3)  # each reason lasts so long: the follower has to see it
     world = World(tmp_path, "a", "b")
     world.in_pieces = ["process 7 holds dpkg's lock", "libc6 is unpacked, not configured"]
 
@@ -272,7 +272,7 @@ def test_an_order_is_obeyed_that_comes_just_before_a_wave(
             if world.ledger.active is not None:
                 getattr(world.orders, order)()
 
-        asyncio.run_coroutine_threadsafe(ask(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(ask(), loop).result(60)
         return {}
 
     monkeypatch.setattr(packages, "remember", remember)
@@ -536,6 +536,9 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
                 await asyncio.sleep(0.01)  # longer than three attempts take
             tries.append(len(world.restarted))
             clock.now += 30.0
+        async with asyncio.timeout(60):
+            while world.ledger.active is not None:
+                await asyncio.sleep(0.01)
         task.cancel()
         return tries
 

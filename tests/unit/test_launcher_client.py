@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -82,6 +83,7 @@ def giving(message: bytes) -> Child:
 
 @pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
+    gc.collect()  # what tests before this one left is not closed during it
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before

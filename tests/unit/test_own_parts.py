@@ -235,7 +235,7 @@ while True: time.sleep(1)
 def test_a_program_is_asked_to_run_itself_anew(
     kind: str, does: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lxcfleet.host.process.standing._ANEW_SECONDS", 5.0 if does else 0.2)
+    monkeypatch.setattr("lxcfleet.host.process.standing._ANEW_SECONDS", 60.0 if does else 0.2)
     argv = [sys.executable, "-c", ANEW, str(tmp_path / "pid"), kind]
     child = os.posix_spawn(sys.executable, argv, os.environ)
     program = Standing("the program", argv, tmp_path / "pid")

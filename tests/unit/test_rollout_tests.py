@@ -320,7 +320,7 @@ def test_a_program_of_the_host_that_hangs_ends_with_all_that_it_started(tmp_path
     """Also what left its session, and lost its parent."""
     pids = tmp_path / "pids"
     script = f"setsid sh -c 'echo $$ >>{pids}; sleep 1000 & echo $! >>{pids}; wait' & echo $$ >>{pids}; sleep 1000"
-    assert run_supervised(1.0, "/bin/sh", "-c", f"({script})") == repr((None, ""))
+    assert run_supervised(4.0, "/bin/sh", "-c", f"({script})") == repr((None, ""))
     found = [int(word) for word in pids.read_text().split()]
     assert len(found) == 3
     deadline = time.monotonic() + 60

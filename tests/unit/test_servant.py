@@ -72,7 +72,7 @@ def test_a_request_for_which_a_servant_has_no_room_goes_to_the_next_one(tmp_path
         await filling
         servant.close()
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), 100))
     os.close(lock)
 
 

@@ -54,7 +54,7 @@ def request(target: str, body: object = None) -> bytes:
 
 
 async def soon(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.01)

@@ -332,10 +332,9 @@ def test_a_check_that_fails_because_of_the_freeze_does_not_count(tmp_path: Path,
 
     async def watch() -> None:
         prober.begin(container)
-        for _ in range(200):
-            await asyncio.sleep(0.005)
-            if container.running is None:
-                return
+        async with asyncio.timeout(60):
+            while container.running is not None:
+                await asyncio.sleep(0.005)
 
     asyncio.run(watch())
     assert len(seen) > 3
