@@ -57,6 +57,8 @@ class Firsts:
         used: float | None = -1.0
         while (running := container.running) is not None and self._endings.heard(container.name) is None:
             now = running.payload.cpu_seconds
+            if now is None and self._endings.heard(container.name) is not None:
+                break  # the monitor has told the end since, and has removed the cgroup after that
             if now is None or now > FIRST_SECONDS or (now == used and _sleeps(running)) or time.monotonic() > deadline:
                 return False
             used = now
