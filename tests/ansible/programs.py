@@ -13,7 +13,8 @@ from typing import Any
 
 COLLECTION = Path(__file__).resolve().parents[2] / "ansible"
 
-TIMEOUT = 120.0
+TIMEOUT = 600.0
+"""Seconds that one program may take: a playbook starts Python for each task, on a machine that may be busy."""
 
 
 def copy_collection(top: Path) -> Path:
