@@ -56,7 +56,18 @@ def daemon() -> Iterator[Daemon]:
         with Daemon(directory) as running:
             yield running
     finally:
-        shutil.rmtree(directory)
+        remove(directory)
+
+
+def remove(directory: Path) -> None:
+    """Remove it with all that is in it. What the daemon had asked for last, a thread of the launcher or a process may just be
+    making there."""
+
+    def gone() -> bool:
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
+
+    soon(gone)
 
 
 def soon(condition: Callable[[], Any]) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import leftovers
 import pytest
 
 from . import kill_trials
+from .conftest import remove
 from .kill_stages import STAGES
 
 SECONDS = 6 if os.environ.get("LXCFLEET_TEST_KILLS") != "all" else float("inf")
@@ -37,7 +37,7 @@ def top() -> Iterator[Path]:
     leftovers.note("directory", str(directory))
     yield directory
     kill_trials.end_all(directory)
-    shutil.rmtree(directory)
+    remove(directory)
 
 
 class Trials:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from lxcfleet.spec import moves
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
 
-from .conftest import Cli, Spawn, soon
+from .conftest import Cli, Spawn, remove, soon
 from .real_daemon import Daemon
 
 SLEEP = ("--", "sleep", "infinity")
@@ -167,7 +166,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
         yield found
         found.kill()
     finally:
-        shutil.rmtree(directory)
+        remove(directory)
 
 
 def state(daemon: Daemon, name: str) -> str:
@@ -426,7 +425,7 @@ def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: 
     assert cli("create", "web", *SLEEP).status == 0
     other.fail((word, "kill"))
     process = spawn("move", "web", HOST)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     other.fail()
     over(daemon)
@@ -447,7 +446,7 @@ def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(
     assert cli("create", "web", *SLEEP).status == 0
     other.fail(("grant", "killed"))
     process = spawn("move", "web", HOST)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     soon(lambda: other.states() == {"web": "running"})
     assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
