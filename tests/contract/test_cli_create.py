@@ -339,7 +339,7 @@ def test_a_running_container_keeps_its_address_until_its_restart(cli: Cli, daemo
 
 def test_of_many_that_ask_for_one_address_at_once_one_gets_it(spawn: Spawn, daemon: Daemon) -> None:
     asked = [spawn("create", f"db{number}", "--address", "10.201.0.9", "--", "true") for number in range(8)]
-    statuses = sorted(each.wait(60) for each in asked)
+    statuses = sorted(each.wait(200) for each in asked)
     assert statuses == [0] + [2] * 7
     ((name, spec),) = [(name, daemon.fleet[name].spec) for name in daemon.fleet.names]
     assert (name.startswith("db"), str(spec.address)) == (True, "10.201.0.9/16")
