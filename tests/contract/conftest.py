@@ -72,7 +72,7 @@ def remove(directory: Path) -> None:
 
 def soon(condition: Callable[[], Any]) -> Any:
     """Wait until ``condition`` gives a true value, and give that value. A busy machine may take its time."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not (value := condition()):
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.02)
