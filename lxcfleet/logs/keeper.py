@@ -157,8 +157,11 @@ class Keeper:
         self._servant = servant = Servant(NAME, arguments, lock, environment)
         while True:
             await servant.end()
+            # What happened meanwhile the next process tells, once it knows all the rest anew.
+            told = [order for order in self._orders if order["do"] == "tell"]
             self._anew, self._orders = False, []
             self._begin()
+            self._orders += told
             connection = servant.start()
             reports = asyncio.create_task(self._hear(connection))
             reports.add_done_callback(lambda _: self._news.set())

@@ -116,10 +116,9 @@ class Follower:
     def round(self) -> None:
         """Give each console with something new its turn, until all are at rest, the log takes nothing, or time is up."""
         self._blocked = False
-        while self._entries:
-            if not self._send(self._entries[0]):
-                return
-            self._entries.popleft()
+        self.tell()
+        if self._blocked:
+            return
         deadline = time.monotonic() + ROUND_SECONDS
         while self._dirty and time.monotonic() < deadline:
             name = next(iter(self._dirty))
@@ -130,6 +129,11 @@ class Follower:
             elif outcome is Outcome.BLOCKED:
                 self._dirty[name] = None
                 return
+
+    def tell(self) -> None:
+        """Send the daemon's own entries, as far as the log takes them."""
+        while self._entries and self._send(self._entries[0]):
+            self._entries.popleft()
 
     def look_for_files(self) -> None:
         """Have consoles looked at that wait for a file, or with something to tell."""
@@ -205,6 +209,7 @@ def serve(requests: socket.socket, follower: Follower) -> None:
         poller.poll(None if pause is None else pause * 1000)
         for order in _orders(requests):
             if order is None:
+                follower.tell()
                 return
             follower.obey(order)
         follower.note_changes()
