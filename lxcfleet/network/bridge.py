@@ -75,6 +75,8 @@ class Bridge:
         """The ports of containers by further bridge, as they were set up; None: those of the fleet's own."""
         self._cut_off = False
         self._standing_in = False
+        self._checking = asyncio.Lock()
+        """One looks at a time: of two, both would see what is missing, and tell that it was repaired."""
         self._exchanging = False
         """Whether dnsmasq is missing for a moment because it is being exchanged."""
         self._repair_soon = Soon(context.tasks, "network-repair", self.check, "the fleet's network is not as it should be")
@@ -240,6 +242,10 @@ class Bridge:
 
         Raises FleetError, OSError.
         """
+        async with self._checking:
+            return await self._check()
+
+    async def _check(self) -> bool:
         if not self._context.running():
             return False
         if self._missing_host_bridge:

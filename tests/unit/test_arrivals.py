@@ -18,6 +18,7 @@ from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.launcher.operations import JOIN, NETWORK
 from lxcfleet.network import addressing, inspection
 from lxcfleet.network.context import Context
+from lxcfleet.network.events import NetworkRepaired
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.runtime.bus import Bus
@@ -41,8 +42,8 @@ class World:
         self.web1, self.web2 = (self._container(number) for number in (1, 2))
         registry = registry_of(self.paths, self.web1, self.web2)
         settings = NetworkSettings(dns=False)
-        self.tasks = Tasks()
-        self.network = FleetNetwork(self.paths, settings, registry, cast(Any, self.launcher), Bus(), self.tasks)
+        self.tasks, self.bus = Tasks(), Bus()
+        self.network = FleetNetwork(self.paths, settings, registry, cast(Any, self.launcher), self.bus, self.tasks)
 
     def _container(self, number: int) -> Container:
         spec = Spec(
@@ -112,6 +113,29 @@ def test_a_container_is_admitted_and_published_as_soon_as_the_daemon_sees_it(pla
         world.network.began(world.web2)
         await turns()
         assert "map { 0 : 10.201.0.2, 1 : 10.201.0.3 } : 8080" in world.rules()
+
+    play(story)
+
+
+def test_a_repair_is_told_once_however_many_looks_see_the_fault(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at every few seconds may come while the rules are repaired that somebody flushed."""
+    gone: list[Callable[[], None]] = []
+    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda _, told, changed: gone.append(told))
+    told: list[NetworkRepaired] = []
+
+    async def story(world: World) -> None:
+        world.bus.subscribe("test", NetworkRepaired, told.append)
+        run(world.web1)
+        world.network.began(world.web1)
+        await turns()
+        await world.network.check()  # now the rules are there
+        async with world.network._context.lock:  # all looks begin while something else is done to the bridge
+            gone[0]()
+            looks = [asyncio.ensure_future(world.network.check()) for _ in range(2)]
+            await turns()
+        await asyncio.gather(*looks)
+        await turns()
+        assert [each.faults for each in told] == [("the packet filter's rules were gone",)]
 
     play(story)
 
