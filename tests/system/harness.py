@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -401,6 +402,15 @@ def _share(directory: Path) -> None:
     subprocess.run(["mount", "--make-shared", str(directory)], check=True)
 
 
+def free_port() -> int:
+    """A port of the loopback, below those that the kernel gives connections of others."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def alive(pid: int | None) -> bool:
     """Whether the process exists and is not a zombie."""
     return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
@@ -408,8 +418,18 @@ def alive(pid: int | None) -> bool:
 
 def cgroups_of(name: str) -> list[Path]:
     """The cgroups of a container and of its monitor, in every hierarchy. A look at all cgroups takes far longer."""
-    names = [f"lxc.{part}.{name}{end}" for part in ("payload", "monitor") for end in ("", "-[0-9]*")]
-    return [path for each in names for start in ("", "*/") for path in Path("/sys/fs/cgroup").glob(f"{start}{each}")]
+    top, ours = "/sys/fs/cgroup", re.compile(rf"lxc\.(payload|monitor)\.{re.escape(name)}(-[0-9].*)?")
+    above = [top, *(f"{top}/{each}" for each in _subdirectories(top))]
+    return [Path(place, each) for place in above for each in _subdirectories(place) if ours.fullmatch(each)]
+
+
+def _subdirectories(directory: str) -> list[str]:
+    """The names of a directory's directories; none if it is gone: those of other tests' containers come and go."""
+    try:
+        with os.scandir(directory) as found:
+            return [each.name for each in found if each.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def processes_in(name: str) -> list[int]:
@@ -431,8 +451,8 @@ def parent_of(pid: int) -> int | None:
 def children_of(pid: int | None) -> list[int]:
     """The children of a process, as the kernel lists them; proc(5), children. A look at all processes may take so long on a
     busy machine that a kill after it comes too late."""
-    lists = Path(f"/proc/{pid or 0}/task").glob("*/children")
-    return [int(word) for path in lists for word in path.read_text().split()]
+    tasks = _subdirectories(f"/proc/{pid or 0}/task")
+    return [int(word) for task in tasks for word in _read(pid or 0, f"task/{task}/children").split()]
 
 
 def command_line(pid: int) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from pathlib import Path
 import leftovers
 import pytest
 
-from .harness import CLIENT, LEAST, Fleet
+from .harness import CLIENT, LEAST, Fleet, free_port
 
 _UNPACKED = Path.home() / ".cache/lxcfleet/packages"
 _RUN = Path("/run/sshd")
@@ -64,15 +62,6 @@ def _accounts(directory: Path) -> str:
     return "".join(f"mount --bind {shlex.quote(str(directory / name))} /etc/{name} && " for name in ("passwd", "shadow"))
 
 
-def _free_port() -> int:
-    """Below those that the kernel gives connections of others."""
-    while True:
-        port = random.randrange(20000, 30000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 @contextmanager
 def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
     """A server behind which ``lxcfleet`` is that of ``fleet``."""
@@ -83,7 +72,7 @@ def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
     programs.mkdir()
     (programs / "lxcfleet").symlink_to(CLIENT)
     variables = {**fleet.paths.environment(), "PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"}
-    port = _free_port()
+    port = free_port()
     lines = [
         f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {directory / 'host'}", "UsePAM no", "StrictModes no",
         f"AuthorizedKeysFile {directory / 'client.pub'}", "PermitRootLogin prohibit-password", "PidFile none",

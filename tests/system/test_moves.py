@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Fleet, until
+from .harness import Fleet, children_of, until
 from .ssh_server import Server, serving
 
 pytestmark = pytest.mark.system
@@ -70,6 +70,11 @@ def test_whatever_is_killed_exactly_one_runs(fleet: Fleet, other: Fleet, server:
     def moving() -> bool:
         return bool(fleet.client().moves()) and there(fleet).get(web) == "stopped"
 
+    def quiet() -> bool:
+        """Whether nothing of the former move is under way on the other host."""
+        commands = any(" import " in line for line in other.helpers())
+        return not (children_of(server.process.pid) or commands or any(record["busy"] for record in other.records()))
+
     def copying() -> subprocess.Popen[bytes]:
         client = fleet.spawn("move", web, "other", *way)
         until(lambda: moving() or client.poll() is not None, 60, "it is stopped here")
@@ -80,12 +85,14 @@ def test_whatever_is_killed_exactly_one_runs(fleet: Fleet, other: Fleet, server:
     client.send_signal(signal.SIGKILL)
     client.communicate()
     until(lambda: one_that_runs(fleet, other, web), 60, "it runs here again")
+    until(quiet, what="what was copied there is removed there")
 
     client = copying()
     fleet.stop_daemon(signal.SIGKILL)
     client.communicate(timeout=120)
     fleet.start_daemon()
     until(lambda: one_that_runs(fleet, other, web), 60, "the next daemon starts it")
+    until(quiet, what="what was copied there is removed there")
 
     moved = fleet.run("move", web, "other", *way, timeout=200)
     assert moved.status == 0, moved.err
