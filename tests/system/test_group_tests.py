@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lxcfleet.host.process import cgroup, enclosure
 
-from .harness import Fleet, processes_in, until
+from .harness import Fleet, command_line, command_lines, processes_in, until
 
 pytestmark = pytest.mark.system
 
-FORKS = "f() { setsid env -i sh -c 'while :; do setsid env -i sleep 4321 & sleep 0.01; done' & }; f; f; f; sleep 4321"
+SLEEP = f"sleep {random.randrange(10**8, 10**9)}"
+"""No other test has such a process."""
+FORKS = f"f() {{ setsid env -i sh -c 'while :; do setsid env -i {SLEEP} & sleep 0.01; done' & }}; f; f; f; {SLEEP}"
 """Each process leaves its session, and empties its environment."""
 PLACE = Path("/opt/lxcfleet-tests")
 """On the host, and so in every clone."""
@@ -41,7 +42,7 @@ profiles:
   hanging:
     rollout:
       tests:
-        - {name: hangs, timeout: 1, run: [sh, -c, "(setsid sleep 4321 &); sleep 4321 & echo waits; sleep 4321"]}
+        - {name: hangs, timeout: 4, run: [sh, -c, "(setsid SLEEP &); SLEEP & echo waits; SLEEP"]}
   forking:
     rollout:
       tests:
@@ -66,7 +67,10 @@ def tested(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
         replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes())
         replace(PLACE / "version", b"good\n")
         fleet.stop_daemon()
-        text = SETTINGS.replace("SEEN", str(tmp_path / "seen")).replace("FORKS", FORKS).replace("LXC/", f"{fleet.paths.lxc}/")
+        words = {"SEEN": str(tmp_path / "seen"), "FORKS": FORKS, "SLEEP": SLEEP, "LXC/": f"{fleet.paths.lxc}/"}
+        text = SETTINGS
+        for word, stands_for in words.items():
+            text = text.replace(word, stands_for)
         fleet.settings(fleet.usual + text)
         fleet.paths.rollout.unlink(missing_ok=True)
         fleet.start_daemon()
@@ -114,7 +118,7 @@ def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
     tested.ok("wait", name, "--for", "healthy")
     record = tested.json("restart", name, "--rolling")
     (only,) = record["containers"]
-    assert only["failing_before"] == {"hangs": "bad: not done after 1 s: waits"}
+    assert only["failing_before"] == {"hangs": "bad: not done after 4 s: waits"}
     assert only["phase"] == "done"
     until(lambda: not _hanging(name), 5, "processes of the test are left")
     assert [each["verdict"] for each in only["tests"]] == ["bad"]
@@ -126,8 +130,8 @@ def test_tests_that_fork_for_ever_end_with_all_that_they_started(tested: Fleet) 
     tested.ok("wait", name, "--for", "healthy")
     record = tested.json("restart", name, "--rolling")
     assert {each["name"]: each["verdict"] for each in record["containers"][0]["tests"]} == {"inside": "bad", "outside": "bad"}
-    until(lambda: not [each for each in psutil.process_iter() if _sleeps(each.pid)], 5, "processes of the tests are left")
-    assert not list(Path("/sys/fs/cgroup").glob("**/lxcfleet-test-*"))
+    until(lambda: not [pid for pid, _ in command_lines() if _sleeps(pid)], 5, "processes of the tests are left")
+    until(lambda: not _cgroups(), 5, "cgroups of the tests are left")  # those of rollouts beside this one go as well
 
 
 def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(tested: Fleet) -> None:
@@ -139,7 +143,7 @@ def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(test
     assert above is not None
     left = above / "lxcfleet-test-1-1-0badcafe"
     left.mkdir()
-    with subprocess.Popen(["sleep", "4321"]) as process:
+    with subprocess.Popen(SLEEP.split()) as process:
         (left / "cgroup.procs").write_text(str(process.pid))
         tested.run("restart", name, "--rolling")
         assert process.wait(60) == -signal.SIGKILL
@@ -147,13 +151,15 @@ def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(test
 
 
 def _sleeps(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return b"4321" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
+    return SLEEP.split()[1] in command_line(pid)
+
+
+def _cgroups() -> list[str]:
+    return [path for path, _, _ in os.walk("/sys/fs/cgroup") if "/lxcfleet-test-" in path]
 
 
 def _hanging(name: str) -> list[int]:
-    return [pid for pid in processes_in(name) if b"4321" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in processes_in(name) if _sleeps(pid)]
 
 
 def test_a_rehearsal_says_what_a_patch_would_do_and_leaves_nothing_whatever_is_killed(tested: Fleet) -> None:
@@ -182,5 +188,5 @@ def test_a_rehearsal_says_what_a_patch_would_do_and_leaves_nothing_whatever_is_k
     tested.start_daemon()
     until(lambda: list(tested.states()) == [name], 15, "the clone is left")
     assert not processes_in(clone)
-    assert not list((tested.paths.state / "rehearsals").iterdir())
+    until(lambda: not list((tested.paths.state / "rehearsals").iterdir()), what="its note goes after it")
     assert tested.pid(name) == pid

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 import pytest
 
@@ -33,9 +34,12 @@ def hold(*directories: str) -> None:
                     kept.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
                 except OSError:
                     continue
-                fcntl.flock(kept[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if stat.S_ISREG(os.fstat(kept[-1]).st_mode):
-                    fcntl.lockf(kept[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(kept[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if stat.S_ISREG(os.fstat(kept[-1]).st_mode):
+                        fcntl.lockf(kept[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # its owner, or another test's user, holds it at this moment
                 print(path, flush=True)
     print("ready", flush=True)
     time.sleep(600)
@@ -84,7 +88,9 @@ def held(*directories: str) -> Iterator[list[str]]:
     ) as holding:
         try:
             assert holding.stdout is not None
-            yield [line.strip() for line in iter(holding.stdout.readline, "ready\n")]
+            locked = [line.strip() for line in takewhile(lambda line: line != "ready\n", holding.stdout)]
+            assert holding.poll() is None, "it has ended"
+            yield locked
         finally:
             holding.kill()
 

@@ -94,7 +94,7 @@ def test_what_a_build_leaves_behind_is_neither_run_nor_in_its_release(fleet: Fle
 
 def test_a_hook_that_prints_without_end_or_kills_all_costs_others_nothing(fleet: Fleet) -> None:
     name, other = fleet.name("hooks"), fleet.name("calm")
-    fleet.ok("create", name, "--hooks", "post_freeze=/hook timeout=1", *SLEEP)
+    fleet.ok("create", name, "--hooks", "post_freeze=/hook timeout=4", *SLEEP)
     fleet.ok("create", other, *SLEEP)
     calm = fleet.pid(other)
 
@@ -103,7 +103,7 @@ def test_a_hook_that_prints_without_end_or_kills_all_costs_others_nothing(fleet:
         fleet.inside(name, script, input=f"#!/bin/sh\n{text}\n".encode())
 
     hook("yes")
-    assert "post_freeze failed: /hook: not done after 1 s: y" in fleet.run("snapshot", "create", name, "--name", "a").err
+    assert "post_freeze failed: /hook: not done after 4 s: y" in fleet.run("snapshot", "create", name, "--name", "a").err
     hook(r"printf 'ok\nx\033]0;own\007\302\233forged'; exit 1")
     ran = fleet.run("snapshot", "create", name, "--name", "b")
     assert r"exit status 1: x\x1b]0;own\x07\x9bforged" in ran.err
