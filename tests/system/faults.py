@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,14 +185,27 @@ class Stage:
         if now == state:
             return
         if state == "absent":
-            said = self.act(Action.DESTROY, name)
+            said = self.free(lambda: self.act(Action.DESTROY, name))
         elif now == "absent":
             said = self.create(name)
         else:
-            said = self.act(Action.STOP if state == "stopped" else Action.START, name)
+            said = self.free(lambda: self.act(Action.STOP if state == "stopped" else Action.START, name))
         assert not said, (state, now, said)
         assert self.fleet.states().get(name, "absent") in (state, "running")
         self.bring(name, state)
+
+    @staticmethod
+    def free(work: Callable[[], list[str]]) -> list[str]:
+        """What ``work`` said once nothing kept it from that which the daemon does by itself: a start that failed is tried
+        again at any moment."""
+        said: list[str] = []
+
+        def was_free() -> bool:
+            said[:] = work()
+            return not any("is busy" in text for text in said)
+
+        until(was_free, what="nothing is under way")
+        return said
 
     # -- what is so --------------------------------------------------------------------------------------------------
 
@@ -238,7 +251,7 @@ class Stage:
             until(lambda: not any(record["busy"] for record in self.fleet.records()), 10, "nothing is under way")
             if self.told(self.name) == scenario.before:
                 scenario.ready(self)
-                again = self.attempt(scenario)
+                again = self.free(lambda: self.attempt(scenario))
                 assert not again, again
             self.bring(self.name, scenario.after)
         until(lambda: self.agreed(self.name) == scenario.after, 10, "the second try works")

@@ -35,7 +35,7 @@ COMMAND = ("sh", "-c", 'trap "exit 0" USR1; trap "exit 3" USR2; while :; do slee
 HOLDS_SECONDS = 0.8
 """For so long all must stay as it should be: longer than the longest pause."""
 SETTLE_SECONDS = 60.0
-MEANWHILE_SECONDS = 2.0
+MEANWHILE_SECONDS = 10.0
 """For so long after an end its monitor may still tidy up: lxc-stop then says that nothing ran."""
 RUNS, DOWN = frozenset({"runs"}), frozenset({"down"})
 EITHER = RUNS | DOWN
@@ -147,11 +147,11 @@ class Interleavings:
 
     def _lxc_stop(self, kept: Kept, _: str) -> str:
         """Have LXC stop it. It says whether it did."""
-        argv = ["lxc-stop", "-P", str(self.fleet.paths.lxc), "-n", kept.name, "-t", "2"]
+        argv, began = ["lxc-stop", "-P", str(self.fleet.paths.lxc), "-n", kept.name, "-t", "2"], time.monotonic()
         status = subprocess.run(argv, capture_output=True, timeout=60 * PATIENCE, check=False).returncode
         if status == 0:
             kept.must = DOWN
-        elif time.monotonic() < kept.ended + MEANWHILE_SECONDS:
+        elif began < kept.ended + MEANWHILE_SECONDS:
             kept.must |= DOWN  # it had just ended by itself, and somebody wanted it down
         return str(status)
 

@@ -44,8 +44,9 @@ def change(file: Path, old: str, new: str) -> None:
 
 def modes(fleet: Fleet) -> list[str]:
     """What runs in each container, as its process 1 has it."""
-    names = sorted(fleet.states())
-    return [Path(f"/proc/{fleet.pid(name)}/environ").read_text().split("MODE=")[1].split("\0")[0] for name in names]
+    files = [Path(f"/proc/{fleet.pid(name)}/environ") for name in sorted(fleet.states())]
+    # It is empty for the moment in which the kernel exchanges the program.
+    return [until(file.read_text).split("MODE=")[1].split("\0")[0] for file in files]
 
 
 def applied(fleet: Fleet, file: Path) -> bool:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
 
-from .harness import Fleet
+from .harness import Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -226,5 +226,5 @@ def test_the_daemon_does_not_grow_with_its_calls(own_fleet: Fleet, daemon: Daemo
     some(400)
     files, memory = daemon.files, daemon.memory
     some(1600)
-    assert daemon.files <= files + 2
+    until(lambda: daemon.files <= files + 2, what="the descriptors are as few as before")  # the last ones may be open still
     assert daemon.memory - memory < 8 << 20

@@ -253,6 +253,11 @@ def test_what_starts_while_dpkg_is_at_work_gets_the_base_from_before_and_goes_al
         fleet.start_daemon()
         assert {each["base"] for each in json.loads(fleet.run("stale", one, two, "-f", "json").out)} == {first}
     fleet.ok("patch", "notify")
-    until(lambda: fleet.run("stale", one, two).status == 0, 60, "the rollout moves them to the host's root")
+    # One that is down for its restart is not stale.
+    until(
+        lambda: set(fleet.states().values()) == {"running"} and fleet.run("stale", one, two).status == 0,
+        60, "the rollout moves them to the host's root",
+    )  # fmt: skip
+    assert fleet.run("rollout", "status", "--follow").status == 0
     for name in (one, two):
         assert fleet.run("exec", name, "--", "cat", "/usr/lib/greet").status != 0
