@@ -201,7 +201,11 @@ def take(paths: Paths, container: str, name: str, asker: int) -> None:
     OSError; then nothing of it is there."""
     own, made = paths.container(container), new(paths, container, name)
     copy(paths, container, own.delta, made, asker)
-    keep_base(own, made)
+    try:
+        keep_base(own, made)
+    except BaseException:
+        remove(paths, container, made.directory.name)
+        raise
 
 
 def keep_base(source: ContainerPaths | SnapshotPaths, target: ContainerPaths | SnapshotPaths) -> None:
@@ -230,10 +234,9 @@ def seal(paths: Paths, snapshot: Snapshot) -> None:
     tree.write(made.record, dump(snapshot), sync=True)
     tree.sync_file_system(made.directory)
     try:
-        syscalls.rename_new(made.directory, own.directory)
+        tree.give_name(made.directory, own.directory)
     except FileExistsError as error:
         raise exists(snapshot.container, snapshot.name) from error
-    tree.sync_directory(own.directory.parent)
 
 
 def exists(container: str, name: str) -> AlreadyExists:

@@ -117,7 +117,7 @@ def make(paths: Paths, volume: Volume) -> None:
             limit(new.data, volume)
         try_mount(new, volume)
         tree.write(new.record, render(volume), sync=True)
-        syscalls.rename_new(new.directory, own.directory)
+        tree.give_name(new.directory, own.directory)
     except BaseException as error:
         tree.remove(new.directory)
         if volume.size:
@@ -126,7 +126,6 @@ def make(paths: Paths, volume: Volume) -> None:
         if isinstance(error, FileExistsError):
             raise exists(volume.name) from error
         raise
-    tree.sync_directory(paths.volumes)
 
 
 def change(paths: Paths, volume: Volume) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -21,7 +22,7 @@ from lxcfleet.daemon.uses.brought import brought as brought_by
 from lxcfleet.data.apps import elf, libraries, manifest, merged, sealing, store
 from lxcfleet.data.apps.manifest import Entry
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput
-from lxcfleet.host.kernel import packing
+from lxcfleet.host.kernel import packing, tree
 from lxcfleet.host.packages import database
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.stale.judge import StaleScan
@@ -71,6 +72,24 @@ def archive(path: Path, *members: tuple[str, bytes | str | Callable[[tarfile.Tar
 
 def nothing_left(paths: Paths) -> bool:
     return not paths.apps.exists() or not list(paths.apps.iterdir())
+
+
+def test_a_release_whose_name_can_not_be_forced_to_the_disk_leaves_nothing(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it was told as an error, and the release was there: another one could not have its version."""
+
+    def sync(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("x")
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "sync_directory", sync)
+        with pytest.raises(OSError, match="Input/output"):
+            seal(paths, tmp_path / "source")
+    assert nothing_left(paths)
+    seal(paths, tmp_path / "source")
 
 
 # -- names ----------------------------------------------------------------------------------------------------

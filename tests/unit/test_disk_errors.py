@@ -29,9 +29,11 @@ from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp
+from lxcfleet.launcher.children import archives
 from lxcfleet.network.uplinks import Uplinks
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
@@ -185,6 +187,19 @@ def test_what_has_lost_its_name_is_removed_though_that_can_not_be_forced_to_the_
         volumes.retire(fleet.paths, "x") if what == "volume" else apps.retire(fleet.paths, "x", "1")
     assert not own.exists()
     assert "may be there again after a loss of power" in caplog.text
+
+
+def test_a_container_whose_name_can_not_be_forced_to_the_disk_takes_no_volume_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the container stayed with its name, and the volumes that had come with it were removed."""
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+    new = paths.new("web")
+    new.directory.mkdir(parents=True)
+    item: Any = {"name": "web", "files": {"lxcfleet.yaml": "x"}, "volumes": [], "snapshot": ""}
+    with failing(monkeypatch, tree, "sync_directory"), pytest.raises(OSError, match="Input/output"):
+        archives._keep(item, new, b"", paths)
+    assert [each.name for each in paths.lxc.iterdir()] == [new.directory.name]
 
 
 def test_a_stop_that_can_not_be_noted_beside_a_fall_is_told_in_the_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -130,6 +131,40 @@ def test_a_copy_that_fails_leaves_nothing(paths: Paths, monkeypatch: pytest.Monk
         restoring.restore(paths, "web", "a", KEPT, 0)
     assert snapshots.leftovers(paths) == []
     assert has(paths) == ("two", "two")
+
+
+def test_a_base_that_can_not_be_kept_leaves_nothing(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(snapshots, "keep_base", full)
+    with pytest.raises(OSError, match="No space left"):
+        snapshots.take(paths, "web", "b", 0)
+    assert snapshots.leftovers(paths) == []
+
+
+def test_a_name_that_can_not_be_forced_to_the_disk_is_none(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it was told as an error, and the snapshot stayed, which nobody could make anew by that name."""
+    made = replace(MADE, name="b")
+    snapshots.take(paths, "web", "b", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "sync_directory", _fails_below(paths.snapshots_of("web")))
+        with pytest.raises(OSError, match="Input/output"):
+            snapshots.seal(paths, made)
+    assert snapshots.names(paths, "web") == ["a"]
+    assert snapshots.leftovers(paths) == [("web", f"{Paths.NEW_PREFIX}b")]
+    snapshots.seal(paths, made)
+    assert snapshots.names(paths, "web") == ["a", "b"]
+
+
+def _fails_below(directory: Path) -> Callable[[Path], None]:
+    """In place of ``sync_directory``: the one directory gives errors."""
+
+    def sync(asked: Path) -> None:
+        if asked == directory:
+            raise OSError(errno.EIO, "Input/output error")
+
+    return sync
 
 
 def test_a_snapshot_is_removed_by_its_new_name(paths: Paths) -> None:

@@ -14,7 +14,7 @@ from lxcfleet.capacity.ids import IdPool
 from lxcfleet.containers.lxc_config import Platform, render
 from lxcfleet.data import mounting, volumes
 from lxcfleet.errors import Broken, InvalidInput, Unsupported, WrongState
-from lxcfleet.host.kernel import quota, syscalls
+from lxcfleet.host.kernel import quota, syscalls, tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.fields import table
 from lxcfleet.spec.container.spec import Spec
@@ -260,6 +260,23 @@ def test_a_volume_on_a_file_system_that_can_not_show_other_owners_is_refused_and
         volumes.make(paths, volume)
     assert "its file system can't be mounted with other owners" in caught.value.why
     assert "ext4, xfs and btrfs can" in caught.value.hint
+    assert not [*paths.volumes.iterdir()]
+
+
+def test_a_volume_whose_name_can_not_be_forced_to_the_disk_leaves_nothing(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it was told as an error, and the volume was there."""
+
+    def sync(directory: Path) -> None:
+        if directory == paths.volumes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tree, "sync_directory", sync)
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setattr(volumes, "try_mount", lambda *_: None)
+    with pytest.raises(OSError, match="Input/output"):
+        volumes.make(paths, Volume("data", first_id=os.getuid() + 1))
     assert not [*paths.volumes.iterdir()]
 
 

@@ -386,7 +386,7 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
             syscalls.sync_file_system(top)
         finally:
             os.close(top)
-        syscalls.rename_new(new.directory, own.directory)
+        tree.give_name(new.directory, own.directory)
     except BaseException as error:
         tree.remove(new.directory)
         with contextlib.suppress(OSError):  # other releases are there
@@ -394,7 +394,6 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
         if isinstance(error, FileExistsError):
             raise exists(release) from error
         raise
-    tree.sync_directory(paths.app(name))
     return sealed
 
 

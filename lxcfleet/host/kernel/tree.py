@@ -149,6 +149,17 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
 
 
+def give_name(made: Path, own: Path) -> None:
+    """Give what was put together as ``made`` the name ``own``, which nothing has yet, in the same directory; it is on disk
+    then. Raises FileExistsError, OSError; then it has its former name again, by which whoever made it takes it back."""
+    syscalls.rename_new(made, own)
+    try:
+        sync_directory(own.parent)
+    except BaseException:
+        syscalls.rename_new(own, made)
+        raise
+
+
 def sync_file_system(directory: Path) -> None:
     """Have all that was written to the file system of a directory on disk; syncfs(2). Raises OSError."""
     with _opened(directory, os.O_DIRECTORY) as descriptor:

@@ -269,10 +269,9 @@ def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) 
         new.base_record.write_text(json.dumps({"base": item["snapshot"], "conflicts": []}) + "\n", encoding="ascii")
     tree.sync_file_system(new.directory)
     try:
-        syscalls.rename_new(new.directory, paths.container(item["name"]).directory)
+        tree.give_name(new.directory, paths.container(item["name"]).directory)
     except FileExistsError as error:
         raise AlreadyExists(f"{item['name']} can't be made", why=f"{error.filename} is in the way") from error
-    tree.sync_directory(paths.lxc)
 
 
 class _Room:
