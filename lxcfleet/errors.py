@@ -156,7 +156,14 @@ class HostError(FleetError):
     def from_os_error(cls, message: str, error: OSError, *, path: object = None, hint: str = "") -> HostError:
         """Wrap ``error``. ``path``: of the file that it is about, where the error names none, as that of a write does."""
         where = f"{error.filename or path}: " if error.filename or path else ""
-        return cls(message, why=f"{where}{error.strerror} (errno {error.errno})", hint=hint)
+        said = str(error) or type(error).__name__ if error.errno is None else f"{error.strerror} (errno {error.errno})"
+        return cls(message, why=f"{where}{said}", hint=hint)
+
+    @classmethod
+    def refused(cls, message: str, error: OSError) -> HostError:
+        """Wrap ``error``, for which no room has words of its own: the host lacks something, or a disk gives errors."""
+        hint = "see what the host lacks (`free -h`, `df -h`, `dmesg | tail`), then try again"
+        return cls.from_os_error(message, error, hint=hint)
 
 
 BY_CODE: dict[str, type[FleetError]] = {

@@ -23,7 +23,7 @@ from lxcfleet.daemon.uses.archive_requests import parse_export, parse_import
 from lxcfleet.daemon.uses.archives import Archives
 from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.daemon.uses.moves import Moves
-from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
+from lxcfleet.errors import FleetError, HostError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.host.process import passing
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
@@ -96,8 +96,12 @@ class AttachServer:
                 _say(connection, {"error": error.body(), "exit": 127 if error.missing else 126})
             except FleetError as error:
                 _say(connection, {"error": error.body()})
-            except (OSError, TimeoutError) as error:
+            except (ConnectionError, TimeoutError) as error:
                 log.debug("a client of the attach socket went away: %s", error)
+            except OSError as error:
+                refused = HostError.refused("the daemon can't do what that takes", error)
+                log.error("a request of the attach socket: %s", refused.why, exc_info=log.isEnabledFor(logging.DEBUG))
+                _say(connection, {"error": refused.body()})
             except Exception as error:
                 log.exception("a request to run a command failed unexpectedly")
                 defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")

@@ -116,6 +116,10 @@ def result_record(result: Result) -> ResultRecord:
     return record
 
 
+def _log(refused: HostError) -> None:
+    log.error("%s: %s", refused.message, refused.why, exc_info=log.isEnabledFor(logging.DEBUG))
+
+
 class Job(NamedTuple):
     """What is to be done to one container."""
 
@@ -183,8 +187,14 @@ class Operations:
         async def whole() -> None:
             try:
                 await work(operation)
-            except Exception:
+            except OSError as error:
+                refused = HostError.refused(f"{action} failed", error)
+                _log(refused)
+                operation.add(Result(action, "failed", False, refused.body()))
+            except Exception as error:
                 log.exception("%s failed unexpectedly", action)
+                defect = FleetError(f"{action} failed", why=f"{type(error).__name__}: {error}")
+                operation.add(Result(action, "failed", False, defect.body()))
             finally:
                 operation.end()
 
@@ -234,8 +244,8 @@ class Operations:
                 status = "cancelled" if isinstance(error, Cancelled) else "failed"
                 result = Result(name, status, False, error.body())
             except OSError as error:  # the host refuses something that no room has words for
-                log.exception("%s of %s failed", operation.action, name)
-                refused = HostError.from_os_error(f"{name}: {operation.action} failed", error)
+                refused = HostError.refused(f"{name}: {operation.action} failed", error)
+                _log(refused)
                 result = Result(name, "failed", False, refused.body())
             except Exception as error:
                 # A defect of ours must cost one container's result, not all that come after it.

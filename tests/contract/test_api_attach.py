@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.client import Client
+from lxcfleet.api.requests import CreateRequest
 
 from .conftest import Fleet, soon
+from .real_daemon import Daemon
 
 
 class Attached:
@@ -96,6 +99,24 @@ def test_attach_to_an_unknown_container(fleet: Fleet) -> None:
 def test_attach_to_a_stopped_container(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     assert Attached(fleet, "true").end()["error"]["code"] == "wrong-state"
+
+
+def test_what_the_host_refuses_is_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, the daemon closed the connection without a word, as if the client had gone away."""
+    daemon.create(CreateRequest("a", said={"command": ("sleep", "infinity")}))
+
+    async def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(daemon.launcher, "send", full)
+    ends = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    request: Any = {"name": "a", "command": ["true"], "environment": {}, "tty": False}
+    with daemon.client.attach(request, (ends[0], ends[1], ends[2])) as answer:
+        answer.settimeout(60)
+        error = json.loads(answer.recv(65536))["error"]
+    assert (error["code"], error["why"]) == ("host-error", f"Too many open files (errno {errno.EMFILE})")
+    for each in ends:
+        os.close(each)
 
 
 def test_the_command_gets_sighup_when_its_client_goes_away(running: Fleet) -> None:

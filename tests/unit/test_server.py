@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,3 +109,29 @@ def test_a_text_that_is_no_number_is_the_clients_mistake(target: str, number: st
             return answer
 
     assert b" 400 " in asyncio.run(asyncio.wait_for(ask(), 60))
+
+
+def test_what_the_host_refuses_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it was told as an error of the daemon's, without a next step."""
+
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory", "/srv/x")
+
+    monkeypatch.setattr(sys.modules[__name__], "for_ever", full)
+
+    async def ask() -> tuple[bytes, bytes]:
+        async with serving(tmp_path) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request("/1.0/wait", WAIT))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            size = int(answer.lower().partition(b"content-length: ")[2].split()[0])
+            body = await reader.readexactly(size)
+            writer.close()
+            return answer, body
+
+    answer, body = asyncio.run(asyncio.wait_for(ask(), 60))
+    assert b" 500 " in answer.splitlines()[0], body
+    error = json.loads(body)["error"]
+    assert error["code"] == "host-error"
+    assert error["why"] == f"/srv/x: Cannot allocate memory (errno {errno.ENOMEM})"
+    assert "free -h" in error["hint"]
