@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -131,3 +133,46 @@ def test_a_trial_that_crashes_is_told_and_lxc_is_not_blamed(monkeypatch: pytest.
     monkeypatch.setattr(features, "_lxc_version", lambda: "5.0.2")
     version, (probe,) = features._try_all(Paths(lxc=tmp_path))
     assert (version, probe.check, probe.level) == ("5.0.2", "features", "fail")
+
+
+@pytest.mark.reaches("processes", reason="trials run in a child, which is to end at once")
+def test_what_an_earlier_look_left_is_removed_by_the_next_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An unlink had failed, or the look was killed. One that another look works in stays."""
+
+    def done(_: Path) -> NoReturn:
+        os._exit(0)
+
+    monkeypatch.setattr(features, "_attempts", done)
+    monkeypatch.setattr(features, "_lxc_version", lambda: "5.0.2")
+    left, used = (tmp_path / f"{Paths.PROBE_PREFIX}{word}" for word in ("left", "used"))
+    for each in (left, used):
+        (each / "delta").mkdir(parents=True)
+    (tmp_path / "web").mkdir()
+    lock = os.open(used, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        features._try_all(Paths(lxc=tmp_path))
+    assert len(os.listdir(tmp_path)) == 4
+    features._try_all(Paths(lxc=tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [used.name, "web"]
+    os.close(lock)
+
+
+def test_a_directory_that_is_taken_for_one_that_is_left_over_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lock, taken = fcntl.flock, list[int]()
+
+    def slow(descriptor: int, how: int) -> None:
+        if not taken:
+            taken.append(descriptor)
+            (made,) = tmp_path.iterdir()
+            made.rmdir()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    scratch, held = features._scratch(tmp_path)
+    assert scratch.is_dir()
+    assert held is not None
+    os.close(held)

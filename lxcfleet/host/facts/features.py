@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib
 import json
 import os
@@ -23,6 +24,7 @@ from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
 _PROBE_SECONDS = 20
+_SCRATCH_TRIES = 3
 _PROBE_ID = 0x70000000
 _PROBE_RANGE = 65536
 _OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
@@ -246,8 +248,9 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
 
     A child, as liblxc need not stay in the daemon's memory, and the mounts go when the child ends.
     """
+    _remove_left(paths.lxc)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=Paths.PROBE_PREFIX, dir=paths.lxc))
+        scratch, lock = _scratch(paths.lxc)
     except OSError as error:
         hint = "check the disk and the rights of the directory"
         version, _ = _in_child(None)
@@ -259,8 +262,47 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
     finally:
         # The mounts were in the child's own namespace: below here are only the few plain files that it made.
         shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
     # If another trial crashed, that says nothing about LXC.
     return version or _in_child(None)[0], probes
+
+
+def _scratch(place: Path) -> tuple[Path, int | None]:
+    """A new directory, and a descriptor with its lock: by that, others see that it is not left over. Raises OSError."""
+    for _ in range(_SCRATCH_TRIES - 1):
+        made = Path(tempfile.mkdtemp(prefix=Paths.PROBE_PREFIX, dir=place))
+        lock = _locked(made, fcntl.LOCK_EX)
+        if lock is not None:
+            return made, lock
+        if made.is_dir():  # else somebody took it for one that is left over, in the moment before it was locked
+            return made, None
+    return Path(tempfile.mkdtemp(prefix=Paths.PROBE_PREFIX, dir=place)), None
+
+
+def _remove_left(place: Path) -> None:
+    """Remove what earlier looks left: they were killed, or the disk gave errors then."""
+    for left in place.glob(f"{Paths.PROBE_PREFIX}*"):
+        lock = _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(directory: Path, how: int) -> int | None:
+    """A descriptor with the lock of a directory; None: somebody else has that, or the directory is gone."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, how)
+        if os.path.samestat(os.stat(directory), os.fstat(descriptor)):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
