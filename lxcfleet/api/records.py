@@ -360,6 +360,9 @@ class RolloutRecord(TypedDict):
     """The releases of apps that it changes, such as ``shop@1.4 -> shop@1.5``; empty: none."""
     undoes: str
     """The id of the rollout whose changes of specs this one takes back; empty: it takes none back."""
+    left_out: dict[str, ErrorBody]
+    """The containers that it does not take back, by name, as it can't be told whether they have what the other one gave
+    them; with the error."""
     waits_for: str
     """The condition that the rollout waits for at the moment, in words."""
     rejected: str

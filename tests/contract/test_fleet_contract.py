@@ -368,6 +368,27 @@ def apply_with_one_ill(shop: Shop, cli: Cli, name: str, group: str) -> Ran:
     return shop.apply(*QUICK, status=1)
 
 
+def test_an_undo_says_whom_it_leaves_out(shop: Shop, cli: Cli) -> None:
+    shop.write()
+    shop.apply()
+    shop.write(("MODE: prod", "MODE: night"))
+    shop.apply(*QUICK)
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    file = shop.daemon.paths.change_sets / f"{record['id']}.json"
+    data = json.loads(file.read_text())
+    data["members"]["web2"][1]["environment"] = 3
+    file.write_text(json.dumps(data))
+    ran = cli("rollout", "undo", "-f", "json")
+    assert ran.status == 3, ran
+    assert json.loads(ran.out)["left_out"].keys() == {"web2"}
+    assert "web2 does not get its former spec back" in ran.err
+    assert str(file) in ran.err
+    assert "lxcfleet info web2" in ran.err
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod", "night", "prod"]
+    assert "web2 does not get its former spec back" in cli("rollout", "status").err
+
+
 def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli) -> None:
     apply_with_one_ill(shop, cli, "web1", f"count: 3\n    {HEALTH}")
     recovers(shop.daemon)

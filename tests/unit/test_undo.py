@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.errors import WrongState
+from lxcfleet.cli.ui import rolling
+from lxcfleet.errors import Broken, WrongState
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.change_sets import ChangeSets
-from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status, from_json, to_json
 from lxcfleet.spec.container.spec import Spec
 
 from .test_driver import World as Fleet
@@ -135,5 +137,47 @@ def test_one_that_somebody_else_changed_since_is_none_of_the_rollout(world: Worl
         await world.orders.undo()
         assert world.ledger.last is not None
         assert set(world.ledger.last.members) == {"a"}
+
+    asyncio.run(run())
+
+
+def test_one_of_which_it_is_not_known_what_it_got_is_left_out_and_told(world: World) -> None:
+    """Before, it was left out without a word: its change set is of another version, or its spec can't be read."""
+
+    async def run() -> Rollout:
+        first = await world.begin(pids=200)
+        for name in ("a", "b"):
+            world.wave(name, pids=200)
+        file = world.fleet.paths.change_sets / f"{first.id}.json"
+        data = json.loads(file.read_text())
+        for name in ("b", "c"):
+            data["members"][name][1]["pids"] = "as a later version has it"
+        file.write_text(json.dumps(data))
+        record = await world.orders.undo()
+        assert record["left_out"].keys() == {"b"}, "the turn of c has not come"
+        assert world.ledger.last is not None
+        assert record["left_out"] == world.ledger.last.left_out
+        assert from_json(to_json(world.ledger.last)) == world.ledger.last
+        error = record["left_out"]["b"]
+        assert "b does not get its former spec back" in error["message"]
+        assert str(file) in error["why"]
+        assert "lxcfleet info b" in error["hint"]
+        assert {each["name"] for each in record["containers"]} == {"a"}
+        assert rolling.status_of(record) == 3
+        return world.ledger.last
+
+    assert asyncio.run(run()).undoes
+
+
+def test_a_broken_one_is_left_out_and_told(world: World) -> None:
+    async def run() -> None:
+        await world.begin(pids=200)
+        for name in ("a", "b"):
+            world.wave(name, pids=200)
+        box = world.fleet.boxes["b"]
+        box.wanted, box.problem = None, Broken("b is broken", why="/b/lxcfleet.yaml: no mapping", hint="restore it")
+        record = await world.orders.undo()
+        error = record["left_out"]["b"]
+        assert (error["code"], "/b/lxcfleet.yaml" in error["why"], error["hint"]) == ("broken", True, "restore it")
 
     asyncio.run(run())

@@ -168,7 +168,9 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
 
 
 def tell_halt(record: RolloutRecord) -> int:
-    """Say why a rollout is halted, if it is; gives its exit status."""
+    """Say why a rollout is halted, if it is, and whom it leaves out; gives its exit status."""
+    for name, error in record["left_out"].items():
+        output.say_error(error, name)
     halted = record["halted"]
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
@@ -226,7 +228,9 @@ def _next_step(record: RolloutRecord) -> str:
 
 def status_of(record: RolloutRecord) -> int:
     """The exit status. 0: under way, or all containers are done; 1: none was done; 3: some failed, are still stale, or were
-    not reached."""
+    not reached, or are left out by an undo."""
+    if record["left_out"]:
+        return SOME_FAILED
     bad = [each for each in record["containers"] if each["phase"] == "failed" or each["stale"]]
     if record["status"] in ("running", "paused") or (record["status"] == "done" and not bad):
         return 0

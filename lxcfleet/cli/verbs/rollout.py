@@ -123,6 +123,8 @@ def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
     A rollout that is under way or halted ends. Specs that somebody changed since stay. The fleet's file is not changed: mend
     it, or the difference stays until its own values move.
 
+    Exit status 3: some failed, or are left out, as it can't be told whether they were changed.
+
     \b
     Examples:
       lxcfleet rollout undo
@@ -130,7 +132,8 @@ def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
     client: Client = connect(ctx)
     record = client.rollout_undo()
     if no_wait or record["ended"] is not None:
-        return _changed(record, style, quiet)
+        _changed(record, style, quiet)
+        return rolling.status_of(record)
     return _to_its_end(client, record, style, quiet)
 
 

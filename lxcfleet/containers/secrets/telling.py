@@ -81,6 +81,7 @@ class Telling:
             "wave": self.wave,
             "patches": 0,
             "undoes": "",
+            "left_out": {},
             "about": self.about,
             "waits_for": self.waits_for,
             "rejected": "",

@@ -17,7 +17,7 @@ from typing import Any
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.requests.changing import Changing
-from lxcfleet.errors import Conflict, FleetError, HostError, NotFound
+from lxcfleet.errors import Broken, Conflict, FleetError, HostError, NotFound
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.fields import askable, stored
@@ -132,8 +132,9 @@ class ChangeSets:
                 self._read = key, ChangeSet(data["rollout"], members, data["undoes"])
             return self._read[1]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise NotFound(
-                f"what the rollout {rollout} changed is not known", why=str(error),
+                f"what the rollout {rollout} changed is not known", why=f"{self._file(rollout)}: {said}",
                 hint="apply a file with the specs that are wanted",
             ) from error  # fmt: skip
 
@@ -205,6 +206,25 @@ class ChangeSets:
                         why=f"{error.message}{': ' if error.why else ''}{error.why}",
                         hint=error.hint or "give it another spec by `lxcfleet set`, or apply a file",
                     ) from error  # fmt: skip
+
+    def untold(self, rollout: str, container: Container) -> FleetError | None:
+        """Why it can't be told whether a member has the spec that the rollout gives it; None: it can. Raises NotFound."""
+        name, specs = container.name, self.of(rollout).members.get(container.name)
+        message = f"{name} does not get its former spec back, as it is not known whether {rollout} gave it another one"
+        if specs is None:
+            return None
+        if container.wanted is None:
+            problem = container.problem
+            why = f"{problem.message}: {problem.why}" if problem is not None else "its spec can't be read"
+            return Broken(message, why=why, hint="" if problem is None else problem.hint)
+        try:
+            holds(container.wanted, specs.wanted)
+        except FleetError as error:
+            return HostError(
+                message, why=f"{self._file(rollout)}: {error.why or error.message}",
+                hint=f"`lxcfleet info {name}` shows what it has; `lxcfleet set {name}`, or a file to apply, gives it another",
+            )  # fmt: skip
+        return None
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""

@@ -15,7 +15,7 @@ from lxcfleet.api.requests import RolloutRequest, selection_to_json
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.reconciling.changes import await_restart
 from lxcfleet.containers.requests.changing import Planned
-from lxcfleet.errors import Busy, HostError, WrongState
+from lxcfleet.errors import Busy, ErrorBody, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import gating, live, planner
 from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets, applied, changing_values
@@ -169,7 +169,7 @@ class Orders:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
         rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=replace(last.policy, bake=0.0), undoes=last.id)
-        rollout = replace(rollout, by_itself=by_itself)
+        rollout = replace(rollout, by_itself=by_itself, left_out=self._left_out(last))
         back = changes.reversed(rollout.id)
         self._change_sets.keep(back)
         rollout = replace(rollout, about=_with_cause(back.about, last))
@@ -188,7 +188,8 @@ class Orders:
                     begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
                     members[name] = replace(member, expected=expected, bake=0.0, live=member.live and not begun)
         self.refuse_second()  # another one may have begun meanwhile
-        self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}")
+        left = f"; not of {', '.join(rollout.left_out)}, see `lxcfleet rollout status`" if rollout.left_out else ""
+        self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}{left}")
         return await self._start(replace(rollout, members=members), dry_run=False)
 
     async def _way_back(self) -> tuple[Rollout, list[str]]:
@@ -234,6 +235,18 @@ class Orders:
         begun = {member.name for member in last.by_phase(MemberPhase.RESTARTING)}
         known = [registry[name] for name in sets.of(last.id).members if name in registry]
         return [c.name for c in known if sets.has(last.id, c) or (c.name in begun and sets.has_former(last.id, c))]
+
+    def _left_out(self, last: Rollout) -> dict[str, ErrorBody]:
+        """Those that a rollout may have changed, and that do not get their former specs back, each with the error."""
+        registry, found = self._fleet.registry, {}
+        for name in self._change_sets.of(last.id).members:
+            member = last.members.get(name)
+            if name not in registry or (member is not None and member.phase is MemberPhase.WAITING):
+                continue  # it is gone, or its turn has not come
+            error = self._change_sets.untold(last.id, registry[name])
+            if error is not None:
+                found[name] = error.body()
+        return found
 
     def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
         settings = policies.overridden(self._fleet.config.rollout, policy)

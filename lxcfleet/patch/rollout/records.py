@@ -32,6 +32,7 @@ def record_of(
         "wave": rollout.wave,
         "patches": rollout.patch,
         "undoes": rollout.undoes,
+        "left_out": dict(rollout.left_out),
         "about": rollout.about,
         "waits_for": waits_for if not rollout.status.ended else "",
         "rejected": rollout.rejected,

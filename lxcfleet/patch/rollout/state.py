@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.spec.policies import rollout as policies
@@ -167,6 +167,8 @@ class Rollout:
     """The containers for which patches are taken up: those in any of these selections, in the API's form."""
     undoes: str = ""
     """The id of the rollout whose changes of specs this one takes back; empty: none."""
+    left_out: Mapping[str, ErrorBody] = field(default_factory=dict)
+    """The containers that it does not take back, as it can't be told whether the other one changed them."""
     by_itself: bool = False
     """Nobody asked for that: the other one had halted, and its containers are to have back what they had."""
     about: str = ""
