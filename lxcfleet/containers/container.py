@@ -68,6 +68,8 @@ class Container:
     """The spec that holds from its next start on, if that is another one."""
     resting: bool = False
     """It was stopped only until the host boots again."""
+    owed: bool = False
+    """It is to run, and that could not be noted on disk, as that is full: only this daemon knows."""
     lack: Lack | None = None
     """It is to run, and this keeps it from starting; None: nothing does, or it is not to run."""
     freed: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
-from lxcfleet.containers.desired import Observed
+from lxcfleet.containers.desired import Intent, Observed
 from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, StartOwed
 from lxcfleet.containers.tidying import Tidying
 from lxcfleet.errors import Broken, FleetError, HostError, WrongState
@@ -141,10 +141,14 @@ class Registry:
             exists=True,
             running=container.running is not None,
             frozen=container.running is not None and container.running.payload.frozen,
-            noted=store.noted(self._paths, container.name),
+            noted=self.noted(container),
             spec=container.wanted,
             in_force=container.spec,
         )
+
+    def noted(self, container: Container) -> Intent | None:
+        """The intent that is noted for a container and not fulfilled yet; None: there is none."""
+        return Intent.RUN if container.owed else store.noted(self._paths, container.name)
 
     async def observe(self) -> None:
         """Find containers that were started by plain lxc-start or by an earlier daemon."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lxcfleet import __version__
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.reconciling.steps import Observer
 from lxcfleet.daemon import systemd
@@ -108,6 +109,7 @@ class Daemon:
         parts.monitor_guard.begin()
         parts.supervision.load()
         await parts.registry.observe()
+        parts.fallen.rest(parts.registry)
         await parts.network.settle()
         try:
             await parts.network.check()
@@ -133,7 +135,9 @@ class Daemon:
         parts.specs.forget_staged(parts.registry)
         parts.moves.recover()
         for container in list(parts.registry):
-            parts.fleet.actions.resume(container, "begun before the daemon was restarted")
+            # What a patch took down may be noted as to run, too: it waits for the next patch, or the host's boot.
+            if not (container.resting and parts.fleet.reconciler.noted(container) is Intent.RUN):
+                parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()
 
     def _begin(self, attach: AttachServer) -> list[asyncio.Task[None]]:

@@ -212,7 +212,8 @@ class Parts:
         """Make the parts that deal with patches of the host, and with what follows from other changes."""
         self.blocking: Blocking = Blocking(self.registry, self.prerequisites, self.bus, self.fleet.actions.start_blocked)
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
-        fallen, before = Fallen(self.paths), Before(self.paths.well_before)
+        self.fallen = fallen = Fallen(self.paths)
+        before = Before(self.paths.well_before)
         known = Known(self.paths)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen, known)
         self.runner = Runner(self.launcher, lambda: self.fleet.config.profiles)

@@ -135,7 +135,7 @@ class Booted:
         if ended:
             failed = container.state is State.FAILED and container.exit is not None and not container.exit.asked
             return _Verdict.FELL if failed else _Verdict.OVER
-        owed = store.noted(self._paths, container.name) is Intent.RUN
+        owed = container.owed or store.noted(self._paths, container.name) is Intent.RUN
         return _Verdict.OPEN if owed and not first.run else _Verdict.OVER
 
     def _note(self, container: Container, changes: str) -> bool:

@@ -66,6 +66,13 @@ class Fallen:
         tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
         _rest(container)
 
+    def rest(self, containers: Iterable[Container]) -> None:
+        """The daemon begins: what a patch took down is not due, whatever its course on disk says. The daemon before dropped
+        that in memory alone, as the note tells it."""
+        for container in containers:
+            if not container.unseen and self.down(container) is not None:
+                _rest(container)
+
     def forget(self, name: str) -> None:
         """Remove the note: the container is well again."""
         try:

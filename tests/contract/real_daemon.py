@@ -104,6 +104,7 @@ class Daemon:
         parts.endings.check()
         parts.supervision.load()
         await parts.registry.observe()
+        parts.fallen.rest(parts.registry)
         parts.supervision.begin()
         await self._recover()
         parts.server.application.middlewares.insert(0, self._record)

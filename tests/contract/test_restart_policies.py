@@ -24,6 +24,7 @@ from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.restarts import Course
 from lxcfleet.errors import HostError
+from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, stopping
 from lxcfleet.host.process import proc
 from lxcfleet.patch.fallen import Fallen
@@ -409,6 +410,57 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(daemon: Daemon, c
         assert info(daemon, "web")["starts_in"] is None
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_start_that_can_not_be_noted_on_a_full_disk_is_owed_all_the_same(
+    daemon: Daemon, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a container that ran before the host's boot was not even started then, nor tried again."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    pending = daemon.paths.container("web").pending
+    write = tree.write_first
+    full = [True]
+
+    def first(path: Path, text: str) -> None:
+        if path == pending and full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, text)
+
+    def settled() -> bool:
+        daemon.call(daemon.parts.fleet.reconciler.settle_again)
+        return pending.exists()
+
+    monkeypatch.setattr(tree, "write_first", first)
+    daemon.model.fails["web"] = SLOW
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["failures"] >= 2)
+    assert not pending.exists()
+    assert not settled()
+    full[0] = False
+    soon(settled)  # once no start is under way
+    daemon.model.fails.clear()
+    soon(lambda: info(daemon, "web")["state"] == "running")
+    soon(lambda: not pending.exists())
+
+
+def test_a_stop_ends_what_is_owed_and_could_not_be_noted(daemon: Daemon, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(tree, "write_first", full)
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    daemon.model.fails["web"] = SLOW
+    ran = cli("start", "web")
+    assert (ran.status, "tried again" in ran.err) == (1, False), "what the operator asked for is told, and not owed"
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    assert not daemon.call(lambda: container.owed)
+    owe(daemon, "web")
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    assert cli("stop", "web").status == 0
+    assert (info(daemon, "web")["state"], daemon.call(lambda: container.owed)) == ("stopped", False)
+
+
 def test_the_state_and_the_cause_are_shown_and_a_stop_ends_it(daemon: Daemon, cli: Cli) -> None:
     owe_in_vain(daemon)
     soon(lambda: info(daemon, "web")["failures"] >= 2)
@@ -612,6 +664,23 @@ def test_what_a_patch_took_down_is_not_due_any_more(daemon: Daemon) -> None:
     daemon.call(lambda: setattr(container, "course", Course(1, due=1e9)))
     daemon.call(lambda: fallen.tidy([container], []))
     assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
+
+
+def test_what_a_patch_took_down_is_not_due_for_the_next_daemon_either(tmp_path: Path) -> None:
+    """Before, a daemon that began started it by its policy, on the patch that had taken it down."""
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FAILS, restart=RestartType().parse("always delay=100 max_delay=1000"))
+        soon(lambda: info(daemon, "web")["state"] == "backoff")
+        container = daemon.call(lambda: daemon.parts.registry["web"])
+        daemon.call(lambda: daemon.parts.fallen.note(container, "it failed", "2026-11-28T06:01:44.120Z"))
+        before = info(daemon, "web")
+        assert (before["state"], before["starts_in"]) == ("failed", None)
+    with Daemon(tmp_path) as daemon:
+        after = info(daemon, "web")
+        assert (after["state"], after["starts_in"]) == ("failed", None)
+        container = daemon.call(lambda: daemon.parts.registry["web"])
+        assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
+        daemon.act(Action.DESTROY, "web")
 
 
 @pytest.mark.usefixtures("hasty")

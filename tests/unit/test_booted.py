@@ -50,7 +50,7 @@ class World:
         self.paths.container(name).directory.mkdir(parents=True)
         return SimpleNamespace(
             name=name, running=None, busy=None, exit=None, state=State.STOPPED, resting=False, foreground=None,
-            wanted=SimpleNamespace(generation=0), course=FRESH, lack=None, unseen=False, backs_off=False,
+            wanted=SimpleNamespace(generation=0), course=FRESH, lack=None, unseen=False, backs_off=False, owed=False,
         )  # fmt: skip
 
     def anew(self) -> Booted:

@@ -174,7 +174,7 @@ def test_a_broken_one_is_left_out_and_told(world: World) -> None:
         await world.begin(pids=200)
         for name in ("a", "b"):
             world.wave(name, pids=200)
-        box = world.fleet.boxes["b"]
+        box: Any = world.fleet.boxes["b"]
         box.wanted, box.problem = None, Broken("b is broken", why="/b/lxcfleet.yaml: no mapping", hint="restore it")
         record = await world.orders.undo()
         error = record["left_out"]["b"]

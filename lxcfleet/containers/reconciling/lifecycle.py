@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -98,9 +99,11 @@ class Lifecycle:
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         """Write down what is to become of a container; None: it stays as it is.
 
-        Raises HostError if that can't be written and ``must`` is set.
+        Raises HostError if that can't be written and ``must`` is set. If it is not, what is to run is known to this daemon
+        alone, until ``note_owed`` can write it.
         """
         pending = self._paths.container(name).pending
+        self._owe(name, owed=False)
         try:
             if intent is None:
                 pending.unlink(missing_ok=True)
@@ -117,9 +120,20 @@ class Lifecycle:
                     message = f"{name}: it is done, and that can't be noted"
                     hint = "lxcfleetd tries that again; if the host goes down first, its next boot does the same once more"
                 raise HostError.from_os_error(message, error, hint=hint) from error
+            self._owe(name, owed=intent is Intent.RUN)
             log.warning("%s: what is to become of it can't be noted: %s", name, error)
         else:
             self.unsettled.discard(name)
+
+    def _owe(self, name: str, *, owed: bool) -> None:
+        if name in self._registry:
+            self._registry[name].owed = owed
+
+    def note_owed(self, container: Container) -> None:
+        """Write down that it is to run, where that could not be written before. If it still can't, nothing changes."""
+        with contextlib.suppress(OSError):
+            tree.write_first(self._paths.container(container.name).pending, Intent.RUN.value + "\n")
+            container.owed = False
 
     def hold(self, container: Container, lack: Lack) -> None:
         """Have it wait until nothing is lacking."""

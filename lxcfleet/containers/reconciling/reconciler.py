@@ -100,9 +100,10 @@ class Reconciler:
         """The earlier intent that is not fulfilled."""
         return self._registry.observed(container).noted
 
-    def want(self, container: Container, intent: Intent) -> None:
-        """Note an intent for a container; ``go_on`` carries it out. Raises HostError."""
-        self._lifecycle.note(container.name, intent, must=True)
+    def want(self, container: Container, intent: Intent, *, must: bool = True) -> None:
+        """Note an intent for a container; ``go_on`` carries it out. Raises HostError if that can't be written and ``must`` is
+        set; else this daemon knows it all the same."""
+        self._lifecycle.note(container.name, intent, must=must)
 
     async def bring_unasked(self, container: Container, want: Desired, busy: str) -> None:
         """Bring a container to the desired state, though nobody asked for that now: a request waits meanwhile, and is not
@@ -224,6 +225,7 @@ class Reconciler:
 
     def settle_again(self) -> None:
         """Remove notes of intents that are fulfilled where that failed before, as on a disk that gave errors for a while.
+        Write those of owed starts for which the disk had no room.
 
         Left for good, such a note would be carried out once more after the container's next end.
         """
@@ -233,6 +235,9 @@ class Reconciler:
             elif self._registry[name].busy is None and self.owed(self._registry[name]) == (Settle(),):
                 with suppress(HostError):  # it was told when it failed first
                     self._lifecycle.note(name, None, must=True)
+        for container in self._registry:
+            if container.owed and container.busy is None and container.running is None:
+                self._lifecycle.note_owed(container)
 
     def _patience(self, container: Container) -> float:
         """Seconds until a stop becomes a kill, if the request does not say so: as its spec says, else as the settings say."""

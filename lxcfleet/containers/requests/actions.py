@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers import foreground, moving, store
+from lxcfleet.containers import foreground, moving
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
@@ -162,7 +162,7 @@ class Actions:
 
         def rest(container: Container, turns_left: int) -> Job:
             async def job() -> Result:
-                owed = store.noted(self._paths, container.name) is Intent.RUN  # its turn after the boot has not come yet
+                owed = self._registry.noted(container) is Intent.RUN  # its turn after the boot has not come yet
                 again = container.running is not None or container.resting or owed or container.course.wants_run
                 left = max(0.0, deadline - time.monotonic())
                 # All of them end, so there is no other container that clients could be drained to.
@@ -301,7 +301,7 @@ class Actions:
     def _follow(self, container: Container) -> None:
         """Give a container that asked for a reboot a start with a fresh mount. If it took longer to end than its stop or
         destroy waited, stop or destroy it now."""
-        match store.noted(self._paths, container.name):
+        match self._registry.noted(container):
             case Intent.RUN if container.foreground is not None:
                 self._reconciler.forget_wish(container)  # `lxcfleet run` ends with the status that asks for a new run
             case Intent.RUN:
@@ -323,7 +323,7 @@ class Actions:
     def _reboot_now(self, container: Container) -> None:
         """Start it, if nothing else was done to it meanwhile."""
         down = self._registry.knows(container) and not container.in_start and container.running is None
-        if down and store.noted(self._paths, container.name) is Intent.RUN:  # if it is busy, it is tried again after that
+        if down and self._registry.noted(container) is Intent.RUN:  # if it is busy, it is tried again after that
             self.resume(container, _REBOOTED)
 
     async def again(self, container: Container, action: Action, reason: str) -> None:

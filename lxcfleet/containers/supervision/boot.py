@@ -138,15 +138,11 @@ class Boot:
         self._operations.begin("autostart", jobs, AT_ONCE)
 
     def _want(self, container: Container) -> bool:
-        """Note that it is to run, unless another intent was noted when the host went down; returns whether it was noted."""
+        """Note that it is to run, unless another intent was noted when the host went down; returns whether it is to. A full
+        disk must keep no container from its start, nor from another try if that fails."""
         if self._reconciler.noted(container) not in (None, Intent.RUN):
             return False
-        try:
-            self._reconciler.want(container, Intent.RUN)
-        except FleetError as error:
-            log.error("%s", error)
-            self._bus.publish(StartFailed(container.name, f"it is not started: {error.message}: {error.why}"))
-            return False
+        self._reconciler.want(container, Intent.RUN, must=False)
         return True
 
     def _job(self, container: Container, reason: str) -> Job:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from lxcfleet.containers import exits, foreground, restarts, store
+from lxcfleet.containers import exits, foreground, restarts
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends.endings import Endings
@@ -188,7 +188,7 @@ class Supervision:
             return True
         if status is not None and status in (signal.SIGINT, signal.SIGHUP):
             return True
-        noted = store.noted(self._paths, container.name)
+        noted = self._registry.noted(container)
         if container.busy == Action.RESTART and noted is Intent.RUN:  # before the note it ended by itself
             return True
         return noted in (Intent.STOPPED, Intent.GONE)
@@ -247,7 +247,7 @@ class Supervision:
     # -- what follows ----------------------------------------------------------------------------------------
 
     def _follow(self, container: Container) -> None:
-        if container.exit is None or store.noted(self._paths, container.name) is not None:
+        if container.exit is None or self._registry.noted(container) is not None:
             return  # what was wanted is owed to it; containers.requests.actions sees to that
         self._decide(container, container.exit.end)
         container.exit = replace(container.exit, followed=True)
@@ -268,7 +268,7 @@ class Supervision:
         return self._is_noted(container) and container.running is None and container.foreground is None
 
     def _is_noted(self, container: Container) -> bool:
-        return store.noted(self._paths, container.name) is Intent.RUN
+        return self._registry.noted(container) is Intent.RUN
 
     def _policy_now(self, container: Container) -> Restart:
         return restarts.policy_for(_policy(container), owed=self._is_owed(container))

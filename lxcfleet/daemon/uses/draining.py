@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from lxcfleet.api.drain import DrainRecord, DrainRequest, EndDrainRequest
@@ -15,7 +14,7 @@ from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.daemon.uses.events import DrainBegan, DrainEnded
-from lxcfleet.errors import HostError, WrongState
+from lxcfleet.errors import WrongState
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operation, Operations, now
 from lxcfleet.spec.results import Result
@@ -85,8 +84,7 @@ class Draining:
             return self._operations.dry("start", [Result(name, "planned", True) for name in names], lines)
         for name in names:
             # On disk first: if the daemon is killed now, the next one starts them.
-            with contextlib.suppress(HostError):
-                self._reconciler.want(self._registry[name], Intent.RUN)
+            self._reconciler.want(self._registry[name], Intent.RUN, must=False)
         self._drain.end()
         self._bus.publish(DrainEnded())
         return await self._start(names, stop_timeout)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import foreground, lxc_config, store
+from lxcfleet.containers import foreground, lxc_config
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.foreground import Foreground
@@ -180,7 +180,7 @@ class Foregrounds:
 
     def _is_owed(self, container: Container) -> bool:
         down = container.running is None and self._fleet.registry.knows(container)
-        return down and store.noted(self._paths, container.name) is Intent.RUN
+        return down and self._fleet.registry.noted(container) is Intent.RUN
 
     def _patience(self, container: Container) -> float:
         """Seconds from the signal that ends it to a kill."""
@@ -246,7 +246,7 @@ class Foregrounds:
         for container in self._fleet.registry:
             if container.foreground is None or container.name in kept or container.running is not None or container.unseen:
                 continue
-            if store.noted(self._paths, container.name) is Intent.RUN:
+            if self._fleet.registry.noted(container) is Intent.RUN:
                 self._fleet.reconciler.forget_wish(container)  # nobody waits for it any more
             self.ended(container)
 
