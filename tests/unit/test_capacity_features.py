@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -176,3 +177,23 @@ def test_a_directory_that_is_taken_for_one_that_is_left_over_is_made_anew(
     assert scratch.is_dir()
     assert held is not None
     os.close(held)
+
+
+@pytest.mark.parametrize("call", ["pipe", "fork"])
+def test_a_host_that_has_no_room_for_a_trial_is_told_as_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
+) -> None:
+    """Before, the error left the child that looks, as one that nobody foresaw."""
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(features, "_lxc_version", lambda: "5.0.2")
+    monkeypatch.setattr(os, call, full)
+    version, (probe,) = features._try_all(Paths(lxc=tmp_path))
+    assert (version, probe.check, probe.level) == ("5.0.2", "features", "fail")
+    assert "Cannot allocate memory (ENOMEM" in probe.message
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    version, (probe,) = features._try_all(Paths(lxc=tmp_path))
+    assert (version, probe.check, probe.level) == ("5.0.2", "delta-directory", "fail")
+    assert not os.listdir(tmp_path)

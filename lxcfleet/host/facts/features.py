@@ -306,8 +306,16 @@ def _locked(directory: Path, how: int) -> int | None:
 
 
 def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
-    receive, send = os.pipe()
-    pid = os.fork()
+    try:
+        receive, send = os.pipe()
+    except OSError as error:
+        return _lxc_version(), (_untried(error),)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(receive)
+        os.close(send)
+        return _lxc_version(), (_untried(error),)
     if pid == 0:
         os.close(receive)
         _child(scratch, send)
@@ -321,6 +329,11 @@ def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
         return "", (Probe("features", "fail", message, "`dmesg | tail` may have the reason"),)
     version, rows = json.loads(answer)
     return version, tuple(Probe(*row) for row in rows)
+
+
+def _untried(error: OSError) -> Probe:
+    hint = "see what the host lacks: `free -h`, `dmesg | tail`"
+    return _failed("features", "the kernel's features can't be tried out, as no process can be made for that", error, hint)
 
 
 def _child(scratch: Path | None, send: int) -> NoReturn:
@@ -337,7 +350,7 @@ def _child(scratch: Path | None, send: int) -> NoReturn:
 def _lxc_version() -> str:
     try:
         return str(importlib.import_module("lxc").version)
-    except ImportError:
+    except (ImportError, OSError):
         return ""
 
 
