@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.cli.ui import foreground as ui
-from lxcfleet.containers import foreground
+from lxcfleet.containers import foreground, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
@@ -219,9 +219,8 @@ def test_a_start_that_waits_is_not_owed_any_more_once_its_keeper_is_gone(unread:
     async def act(_: Container, action: Action, timeout: float) -> None:
         done.append((action, timeout))
 
-    fleet: Any = SimpleNamespace(
-        registry=SimpleNamespace(knows=lambda _: True), actions=SimpleNamespace(act=act)
-    )  # fmt: skip
+    registry = SimpleNamespace(knows=lambda _: True, noted=lambda container: store.noted(paths, container.name))
+    fleet: Any = SimpleNamespace(registry=registry, actions=SimpleNamespace(act=act))
     runs = Foregrounds(paths, fleet, None, None)  # type: ignore[arg-type]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
