@@ -38,7 +38,7 @@ import socket, sys
 for words in sys.argv[1:]:
     address, _, port = words.rpartition(" ")
     try:
-        socket.create_connection((address, int(port)), 1.5).close()
+        socket.create_connection((address, int(port)), 3).close()
     except ConnectionRefusedError:
         print("reached")  # nobody listens there
     except OSError:
@@ -131,6 +131,8 @@ class Place:
         for name in (self.host, self.container, self.elsewhere):
             self._ip(f"netns add {name}")
             self._ip(f"-n {name} link set lo up")
+            # The kernel uses no address of its own for a second or two while it looks whether others have it.
+            self.within(name, ["sysctl", "-qw", *(f"net.ipv6.conf.{part}.accept_dad=0" for part in ("all", "default"))])
         published = Published(parse_publication("8080:80"), (IPv4Address(CONTAINER),), (IPv6Address(CONTAINER6),))
         for line in (
             f"-n {self.host} link add {BRIDGE} type bridge",

@@ -6,7 +6,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
+
+from lxcfleet.network import lookups
 
 from .harness import SLEEP, Fleet, until
 
@@ -38,10 +41,17 @@ def metric(fleet: Fleet) -> list[str]:
     return [line.split()[1] for line in text.splitlines() if line.startswith("lxcfleet_name_lookups_work ")]
 
 
+def create_two(fleet: Fleet) -> None:
+    """Create two containers, and wait until the daemon looks up names in both: it asks none that has just begun to run."""
+    fleet.ok("create", fleet.name("w"), "-n", "2", *SLEEP)
+    runs = [psutil.Process(fleet.pid(fleet.name(each))) for each in ("w1", "w2")]
+    until(lambda: all(time.time() - each.create_time() > lookups.YOUNG_SECONDS + 0.5 for each in runs))
+    until(lambda: metric(fleet) == ["1.0"], SECONDS, "the daemon looks up names in a container")
+
+
 def test_the_daemon_notices_dropped_queries_and_their_end(fleet: Fleet) -> None:
     table = f"firewall_of_{fleet.tag}"
-    fleet.ok("create", fleet.name("w"), "-n", "2", *SLEEP)
-    until(lambda: metric(fleet) == ["1.0"], SECONDS, "the daemon looks up names in a container")
+    create_two(fleet)
     nft(
         f"table inet {table} {{ chain input {{ type filter hook input priority -5; policy accept;\n"
         f'iifname "{fleet.bridge}" udp dport 53 drop\n}}\n}}\n'
@@ -61,8 +71,7 @@ def test_the_daemon_notices_dropped_queries_and_their_end(fleet: Fleet) -> None:
 
 
 def test_a_container_that_drops_its_own_queries_is_no_fault_of_the_fleet(fleet: Fleet) -> None:
-    fleet.ok("create", fleet.name("w"), "-n", "2", *SLEEP)
-    until(lambda: metric(fleet) == ["1.0"], SECONDS, "the daemon looks up names in a container")
+    create_two(fleet)
     pid = fleet.record(fleet.name("w1"))["pid"]
     inside = ["nsenter", "-t", str(pid), "-n", "/usr/sbin/nft"]
     rule = "table inet own { chain out { type filter hook output priority 0; udp dport 53 counter drop; }; }"

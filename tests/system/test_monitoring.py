@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from .harness import ROOT, Fleet, until
+from .harness import ROOT, Fleet, free_port, until
 
 pytestmark = pytest.mark.system
 
@@ -42,12 +42,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"no {name}; `make test` unpacks Debian's package")
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Prometheus:
@@ -136,12 +130,14 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
     until(lambda: prometheus.value(f"lxcfleet_container_stale{own}") == "0", 20, "the container was searched for stale files")
     until(lambda: prometheus.value(f'lxcfleet_container_health{{container="{name}",health="healthy"}}') == "1", 20)
     for metric in ("memory_bytes", "processes", "cpu_seconds_total"):
-        assert float(prometheus.value(f"lxcfleet_container_{metric}{own}") or 0) > 0, metric
+        of_it = f"lxcfleet_container_{metric}{own}"
+        until(lambda of_it=of_it: float(prometheus.value(of_it) or 0) > 0, 20, metric)  # type: ignore[misc]
 
     began = float(prometheus.value(f"lxcfleet_container_start_time_seconds{own}") or 0)
     fleet.ok("restart", name, "--timeout", "0")
     until(lambda: prometheus.value(f"lxcfleet_container_restarts_total{own}") == "1", 20, "the restart was counted")
-    assert float(prometheus.value(f"lxcfleet_container_start_time_seconds{own}") or 0) > began
+    later = f"lxcfleet_container_start_time_seconds{own}"
+    until(lambda: float(prometheus.value(later) or 0) > began, 20, "its start is a later one")
 
     fleet.ok("stop", name, "--timeout", "0")
     until(lambda: prometheus.value(f"up{own}") is None, 20, "the stopped container is no target any more")
@@ -152,9 +148,13 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
 def test_alert_rules_and_dashboard_work(fleet: Fleet, prometheus: Prometheus) -> None:
     fleet.create(fleet.name("a"))
     until(lambda: prometheus.value('lxcfleet_containers{state="running"}') == "1", 20, "the container is counted")
-    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
-    assert rules
-    assert not [rule for rule in rules if rule["state"] != "inactive" or rule.get("lastError")]
+
+    def rules() -> list[Any]:
+        return [rule for group in (prometheus.get("rules") or {"groups": []})["groups"] for rule in group["rules"]]
+
+    assert not [rule for rule in until(rules, 20, "it tells the rules") if rule.get("lastError")]
+    # A daemon that needs more than a second for a scrape is down, as far as Prometheus can see.
+    until(lambda: {rule["state"] for rule in rules()} == {"inactive"}, 20, "there is nothing to be alarmed at")
     for expression in dashboard_expressions():
         prometheus.get("query", query=re.sub(r"\$(instance|container)", ".*", expression.replace("$__rate_interval", "1m")))
 
