@@ -15,7 +15,7 @@ import pytest
 
 from lxcfleet.host.process import cgroup, enclosure
 
-from .harness import Fleet, command_line, command_lines, processes_in, until
+from .harness import TIMEOUT, Fleet, command_line, command_lines, processes_in, until
 
 pytestmark = pytest.mark.system
 
@@ -146,7 +146,7 @@ def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(test
     with subprocess.Popen(SLEEP.split()) as process:
         (left / "cgroup.procs").write_text(str(process.pid))
         tested.run("restart", name, "--rolling")
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(TIMEOUT) == -signal.SIGKILL
     until(lambda: not left.exists(), 5)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lxcfleet.spec.reading.terms import RANGE_SIZE
 
-from .harness import SLEEP, Fleet, until
+from .harness import SLEEP, TIMEOUT, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +37,7 @@ def replace(path: Path, text: str) -> None:
 def plain(program: str, *arguments: str, fleet: Fleet) -> subprocess.CompletedProcess[str]:
     """Run one of LXC's own programs as LXC's users call it: without lxcfleet's environment."""
     return subprocess.run(
-        [program, "-P", str(fleet.paths.lxc), *arguments], capture_output=True, text=True, timeout=60, check=False
+        [program, "-P", str(fleet.paths.lxc), *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
 
 

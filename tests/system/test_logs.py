@@ -18,7 +18,7 @@ import pytest
 
 from lxcfleet.logs.messages import message_id
 
-from .harness import Fleet, python, until
+from .harness import TIMEOUT, Fleet, python, until
 from .journald import Journal, journald
 
 pytestmark = pytest.mark.system
@@ -134,7 +134,7 @@ def test_events_are_messages_of_the_journal_and_outlive_the_daemon(fleet: Fleet,
     fleet.create(fleet.name("e3"), command=("--", "sh", "-c", "echo late; sleep 9999"))
     assert any(json.loads(line)["text"] == "late" for line in client.stdout)
     client.send_signal(signal.SIGINT)
-    client.communicate(timeout=60)
+    client.communicate(timeout=TIMEOUT)
 
 
 def test_a_journald_that_does_not_answer_blocks_nobody(fleet: Fleet, journal: Journal) -> None:

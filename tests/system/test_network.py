@@ -141,7 +141,7 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     until(lambda: str(chosen) in lookup(fleet, one, two), what="the chosen address is known by name")
     assert set(addresses(fleet)[two]).isdisjoint(before[two])
     with pytest.raises(ConnectionRefusedError):  # so it is there
-        socket.create_connection((str(chosen), 9), 5)
+        socket.create_connection((str(chosen), 9), 60)
     refused = fleet.run("create", fleet.name(3), "--address", str(chosen), "--", "true")
     assert (refused.status, f"{two} has it" in refused.err) == (2, True), refused
 
@@ -169,7 +169,7 @@ while time.monotonic() - begun < 6:
 print(connected, resent)"""
     with fleet.spawn("exec", one, "--", "python3", "-c", client) as asks:
         fleet.ok("restart", two, "--drain", "0")
-        said, _ = asks.communicate(timeout=60)
+        said, _ = asks.communicate(timeout=TIMEOUT)
     connected, resent = map(int, said.split())
     assert (connected > 0, resent) == (True, 0), "the kernel asks for a connection once more after a second without an answer"
     fleet.ok("restart", two, "--drain", "0")
@@ -266,7 +266,7 @@ def test_a_container_that_is_to_be_stopped_leaves_dns_first(fleet: Fleet) -> Non
     until(lambda: lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one]))
     assert "wait for its drain time" in fleet.ok("stop", two, "--dry-run")
     os.kill(pid, signal.SIGKILL)  # the stop does not wait for a container that has ended
-    assert stop.wait(60) == 0
+    assert stop.wait(TIMEOUT) == 0
     assert fleet.state(two) == "stopped"
     began = fleet.pid(one)
     fleet.ok("restart", one, "--drain", "0")
@@ -368,7 +368,7 @@ def _ask_over_tcp(address: str, name: str) -> None:
 
     labels = b"".join(bytes((len(word),)) + word.encode() for word in name.split("."))
     question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1)
-    with socket.create_connection((address, 53), 5) as server:
+    with socket.create_connection((address, 53), 60) as server:
         server.sendall(struct.pack("!H", len(question)) + question)
         with server.makefile("rb") as answer:
             assert struct.unpack("!H", answer.read(10)[8:]) == (1,)
@@ -391,7 +391,7 @@ def test_nobody_takes_the_name_server_over_tcp_from_others(fleet: Fleet) -> None
             assert crowd.stdout is not None
             assert 1 <= int(crowd.stdout.readline()) <= rules.MOST_STREAMS
             fleet.ok("exec", two, *ask)
-            crowd.communicate("\n", timeout=30)
+            crowd.communicate("\n", timeout=TIMEOUT)
     # The places are free again once their clients have gone.
     until(lambda: fleet.run("exec", one, *ask).status == 0, 10, "it is answered")
 
@@ -491,7 +491,7 @@ def test_two_daemons_that_begin_at_once_choose_different_networks(fleet: Fleet) 
     try:
         other.start_daemon()
         each = [own.spawn("create", own.name(1), *SLEEP) for own in (fleet, other)]
-        assert [process.wait(60) for process in each] == [0, 0]
+        assert [process.wait(TIMEOUT) for process in each] == [0, 0]
         ranges = [addresses(own)[own.name(1)][0].rsplit(".", 2)[0] for own in (fleet, other)]
         assert ranges[0] != ranges[1]
     finally:
@@ -617,7 +617,7 @@ def test_a_container_in_the_hosts_network_can_use_it_and_not_change_it(fleet: Fl
     until(lambda: sorted(os.listdir("/sys/class/net")) == fleet.ok(*seen).split(), what="it sees the host's interfaces")
     assert fleet.inside(name, "cat /etc/resolv.conf") == Path("/etc/resolv.conf").read_text().strip()
     with socket.create_server(("127.0.0.1", 0)) as service:
-        script = f"import socket; socket.create_connection(('127.0.0.1', {service.getsockname()[1]}), 5)"
+        script = f"import socket; socket.create_connection(('127.0.0.1', {service.getsockname()[1]}), 60)"
         fleet.ok("exec", name, "--", "python3", "-c", script)
     # The container has no rights over the host's network: it can look at it, and change nothing.
     assert fleet.run("exec", name, "--", "ip", "link", "set", "lo", "down").status != 0
@@ -640,7 +640,7 @@ def test_a_create_without_nftables_names_it_in_the_error(fleet: Fleet) -> None:
         fleet.ok("destroy", "--force", fleet.name(1))
     finally:
         fleet.stop_daemon()
-        daemon.wait(60)
+        daemon.wait(TIMEOUT)
 
 
 def test_a_range_that_the_host_uses_is_refused(fleet: Fleet) -> None:
