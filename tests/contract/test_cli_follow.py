@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.records import RolloutRecord
+from lxcfleet.cli.ui import follow
 from lxcfleet.containers.requests import creation
 from lxcfleet.errors import HostError
 from lxcfleet.patch.rollout import ledger, records
@@ -83,6 +85,31 @@ def test_ctrl_c_cancels_the_containers_that_have_not_begun(spawn: Spawn, daemon:
     assert err.splitlines()[-1] == b"lxcfleet: cancelled: 3 done, 2 not begun"
     assert [line.split() for line in out.splitlines()][3:] == [[b"c4", b"cancelled"], [b"c5", b"cancelled"]]
     assert operation.record()["status"] == "cancelled"
+
+
+def test_a_ctrl_c_before_anything_is_followed_cancels_too(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, one that came in the moment after the daemon's answer left all of it to go on."""
+    stuck = Stuck(daemon, "c1")
+
+    def let_go() -> None:
+        cancelled(daemon)
+        stuck.go.set()
+
+    letting_go = threading.Thread(target=let_go)
+
+    def interrupt(_: object) -> None:
+        assert stuck.reached.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+        letting_go.start()
+
+    monkeypatch.setattr(follow, "tell_notes", interrupt)
+    ran = cli("create", "-n", "3", "-f", "json")
+    letting_go.join()
+    assert ran.status == 130
+    assert [each["status"] for each in json.loads(ran.out)["results"]] == ["created", "cancelled", "cancelled"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_counts_failures(spawn: Spawn, daemon: Daemon) -> None:

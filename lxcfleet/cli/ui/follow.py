@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,19 +46,19 @@ def run_operation(
     operation changes existing containers that differ from the request; ``wait``: whether to follow the rollout that
     restarts those of them whose change takes a restart; ``nothing``: what is said if no container is concerned."""
     client = connect(ctx)
-    with _patient() as asked_to_stop:
+    with _Patience() as patience:
         operation = begin(client)
-    if not quiet:
-        tell_notes(operation)
-    if dry_run:
-        return _show_plan(operation, style, quiet, update, nothing)
-    with Progress(operation["action"], operation["total"]) as progress:
-        following = _Following(client, operation, progress)
-        try:
-            ended = following.to_the_end(cancel=bool(asked_to_stop))
-        except KeyboardInterrupt:
-            progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
-            return INTERRUPTED
+        if not quiet:
+            tell_notes(operation)
+        if dry_run:
+            return _show_plan(operation, style, quiet, update, nothing)
+        with Progress(operation["action"], operation["total"]) as progress:
+            following = _Following(client, operation, progress)
+            try:
+                ended = following.to_the_end(patience)
+            except KeyboardInterrupt:
+                progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
+                return INTERRUPTED
     results = ended["results"]
     if not update:
         show_results(results, style, quiet, seconds=progress.seconds, operation=ended, nothing=nothing)
@@ -89,7 +88,7 @@ def finish(
     with Progress(operation["action"], operation["total"]) as progress:
         following = _Following(connect(ctx), operation, progress)
         try:
-            ended = following.to_the_end(cancel=False)
+            ended = following.to_the_end()
         except KeyboardInterrupt:
             progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
             return INTERRUPTED
@@ -101,25 +100,34 @@ def finish(
     return INTERRUPTED if following.interrupted else status_of(results)
 
 
-@contextmanager
-def _patient() -> Iterator[list[int]]:
-    """Put the first Ctrl-C off until the daemon has told the operation's id; a second Ctrl-C interrupts at once."""
-    pending: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+class _Patience:
+    """Until ``is_over``, puts the first Ctrl-C off: nothing is followed yet that it could cancel. A second one interrupts at
+    once."""
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        if pending:
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = signal.SIG_IGN
+
+    def __enter__(self) -> _Patience:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
             raise KeyboardInterrupt
-        pending.append(number)
+        self._asked = True
 
-    if before is signal.SIG_IGN:
-        yield pending
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield pending
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def is_over(self) -> None:
+        """From now on each Ctrl-C interrupts; one that was put off does so here. Raises KeyboardInterrupt."""
+        self.__exit__()
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 class _Following:
@@ -131,13 +139,14 @@ class _Following:
         self._seen: set[str] = set()
         self.interrupted = False
 
-    def to_the_end(self, *, cancel: bool) -> OperationRecord:
-        """The operation once it has ended; a second Ctrl-C raises KeyboardInterrupt."""
-        if not cancel:
-            try:
-                return self._follow()
-            except KeyboardInterrupt:
-                pass
+    def to_the_end(self, patience: _Patience | None = None) -> OperationRecord:
+        """The operation once it has ended; a second Ctrl-C raises KeyboardInterrupt. ``patience``: it is over now."""
+        try:
+            if patience is not None:
+                patience.is_over()
+            return self._follow()
+        except KeyboardInterrupt:
+            pass
         self.interrupted = True
         what = "ending the command" if self._action == _BAKE else "finishing what has begun"
         self._progress.note(f"lxcfleet: {what}; Ctrl-C again leaves at once")
