@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.ends.firsts import Firsts
 from lxcfleet.containers.exits import Ending
@@ -69,3 +70,39 @@ def test_an_end_between_two_looks_is_a_start_that_failed(looks: int) -> None:
 
 def test_a_run_whose_processor_time_nobody_counts_is_taken_to_be_up() -> None:
     assert look(looks=0, ends=False) is CREATED
+
+
+class Counted:
+    """A container whose processor time goes through these values; it ends after the last of them."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.name, self._seconds = "job", [*seconds]
+        self.running: Counted | None = self
+        self.payload, self.gone = self, asyncio.Event()
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        if self._seconds:
+            return self._seconds.pop(0)
+        self.running = None
+        self.gone.set()
+        return 1e-9
+
+    def heard(self, _: str) -> None:
+        """See Endings."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ends"), [((0.01, 0.01, 0.01), False), ((0.01, 0.01, 0.02, 0.02, 0.03), True)], ids=["waits", "works"]
+)
+def test_one_that_seems_to_sleep_is_up_if_it_did_nothing_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], *, ends: bool
+) -> None:
+    """Before, tini, which had just begun the command on a busy host, was taken for all that there was."""
+    monkeypatch.setattr(firsts, "_sleeps", lambda _: True)
+
+    async def run() -> bool:
+        seen = Counted(*seconds)
+        return await Firsts(cast(Endings, seen))._ends(cast(Container, seen))
+
+    assert asyncio.run(run()) is ends
