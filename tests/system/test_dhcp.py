@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.query
@@ -25,9 +26,13 @@ pytestmark = [
     pytest.mark.skipif(not Path("/sbin/udhcpc").exists(), reason="needs udhcpc"),
 ]
 
-HOST, ROUTER = "10.77.9.1", "10.77.9.2"
-FIRST_RANGE, OTHER_RANGE = "10.77.9.50,10.77.9.99", "10.77.9.150,10.77.9.199"
-PREFIX6 = "fd77:9:"
+NETWORK = f"10.77.{os.getpid() % 250}"
+"""Another run of these tests on the same machine is not likely to have the same one."""
+HOST, ROUTER = f"{NETWORK}.1", f"{NETWORK}.2"
+FIRST_RANGE, OTHER_RANGE = f"{NETWORK}.50,{NETWORK}.99", f"{NETWORK}.150,{NETWORK}.199"
+STRANGE = f"{NETWORK}.222"
+"""An address that the server gives to nobody."""
+PREFIX6 = f"fd77:{os.getpid() % 250:x}:"
 SECONDS = 30.0
 
 
@@ -107,18 +112,36 @@ def rack(place: tuple[Fleet, Rack]) -> Rack:
 @pytest.fixture
 def fleet(place: tuple[Fleet, Rack], rack: Rack) -> Iterator[Fleet]:
     """The module's fleet. The test's containers are destroyed after the test, and leave the operator's bridge as it was."""
-    own, before, links = place[0], ip("-o", "-4", "addr", "show", "dev", rack.name), os.listdir("/sys/class/net")
+    own, before = place[0], ip("-o", "-4", "addr", "show", "dev", rack.name)
     if own.daemon_pid() is None:
         own.start_daemon()
     yield own
     own.clean()
     until(lambda: not left(own), what="DHCP clients and leases are gone")
-    assert {name for name in os.listdir("/sys/class/net") if name not in links and name.startswith("ld")} == set()
+    until(lambda: not ports(rack), what="no cable to a container is left")
     assert [line.split()[1:4] for line in ip("-o", "-4", "addr", "show", "dev", rack.name).splitlines()] == [
         line.split()[1:4] for line in before.splitlines()
     ]
     tables = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     assert rack.name not in tables
+
+
+def ports(rack: Rack) -> list[str]:
+    """The host's ends of cables to containers, but for those on other bridges: tests that run beside this one have theirs."""
+    found = []
+    for port in Path("/sys/class/net").glob("ld*"):
+        try:
+            on = os.path.basename(os.readlink(port / "master"))
+        except OSError:
+            on = ""
+        found += [port.name] if on in ("", rack.name) else []
+    return found
+
+
+def told(fleet: Fleet, what: str) -> Callable[[], list[dict[str, Any]]]:
+    """Gives the events of one kind that came after now: earlier tests of this module had some, too."""
+    before = len(fleet.events(what))
+    return lambda: fleet.events(what)[before:]
 
 
 def clients(fleet: Fleet) -> dict[str, int]:
@@ -178,7 +201,7 @@ def test_twenty_containers_at_once_get_addresses_and_names(fleet: Fleet, rack: R
     both = (one, two)
     until(lambda: all(":" in "".join(addresses(fleet)[name]) for name in both), SECONDS, "both have an IPv6 address")
     own6 = next(address for address in addresses(fleet)[one] if ":" in address)
-    assert IPv6Address(own6).exploded.startswith("fd77:0009")
+    assert IPv6Address(own6) in IPv6Network(f"{PREFIX6}:/64")
     until(lambda: lookup(f"{one}.{domain}", "AAAA") == {own6})
     listen = "import socket; s=socket.create_server(('::',7), family=socket.AF_INET6); print('up', flush=True); s.accept()"
     server = fleet.spawn("exec", two, "--", "python3", "-c", listen)
@@ -196,10 +219,10 @@ def test_a_restart_keeps_the_address(fleet: Fleet) -> None:
     before, began = wait(fleet, one, two), clients(fleet)
     fleet.ok("restart", one, two)
     assert wait(fleet, one, two) == before
-    assert not set(began.values()) & set(clients(fleet).values())
+    until(lambda: not set(began.values()) & set(clients(fleet).values()), what="each has a DHCP client of this run")
     fleet.ok("stop", one)
     assert addresses(fleet)[one] == []
-    assert set(clients(fleet)) == {two}
+    until(lambda: set(clients(fleet)) == {two}, what="the DHCP client has ended with its container")
     assert lookup(f"{one}.{fleet.tag}.test") == set()
     fleet.ok("start", one)
     assert wait(fleet, one) == {one: before[one]}
@@ -219,6 +242,7 @@ def test_a_dhcp_client_lives_as_long_as_its_container_even_without_the_daemon(fl
     os.kill(init, signal.SIGKILL)
     until(lambda: not alive(pids[two]), what="the DHCP client ends with its container, without the daemon")
     assert alive(pids[one])
+    until(lambda: not any(line.endswith(f" {two}") for line in fleet.processes()), what="its monitor has ended, too")
     fleet.start_daemon()
     assert addresses(fleet)[one][0] == before[one]
     assert addresses(fleet)[two] == []
@@ -234,8 +258,9 @@ def test_a_dhcp_client_lives_as_long_as_its_container_even_without_the_daemon(fl
 def test_a_container_without_an_address_does_not_answer_for_its_group(fleet: Fleet, rack: Rack) -> None:
     rack.silence()
     name, group = fleet.name(1), f"web.role.{fleet.tag}.test"
+    missing = told(fleet, "no-address")
     fleet.create(name, options=("-l", "role=web"))
-    until(lambda: fleet.events("no-address"), SECONDS, "the daemon tells of the missing address")
+    until(missing, SECONDS, "the daemon tells of the missing address")
     record = fleet.record(name)
     assert (record["state"], record["health"], record["addresses"]) == ("running", "starting", [])
     assert "DHCP" in record["health_reason"]
@@ -299,13 +324,13 @@ def test_a_container_can_neither_use_nor_give_addresses_that_are_not_its_own(fle
     address = wait(fleet, one)[one]
     within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
     assert _connects(within, address)
-    fleet.inside(one, "ip addr add 10.77.9.222/24 dev eth0")
-    assert not _connects(within, "10.77.9.222")
-    fleet.inside(one, "ip addr del 10.77.9.222/24 dev eth0")
+    fleet.inside(one, f"ip addr add {STRANGE}/24 dev eth0")
+    assert not _connects(within, STRANGE)
+    fleet.inside(one, f"ip addr del {STRANGE}/24 dev eth0")
 
     # The daemon takes over no address that no server gave, even if the DHCP client says so.
     lease = fleet.paths.leases / one
-    (fleet.paths.leases / f"{one}.new").write_text("address 10.77.9.222/24\n")
+    (fleet.paths.leases / f"{one}.new").write_text(f"address {STRANGE}/24\n")
     os.rename(fleet.paths.leases / f"{one}.new", lease)
     until(lambda: "which no DHCP server gave it" in fleet.log(), what="the daemon tells of the address that no server gave")
     until(lambda: addresses(fleet)[one] == [], what="the address is not taken over")
@@ -315,7 +340,7 @@ def test_a_container_can_neither_use_nor_give_addresses_that_are_not_its_own(fle
     # A container can send neither answers of a DHCP server nor requests to one. The server would have the port of the latter.
     rack.silence()
     send = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 6, 1); s.bind(('', {0})); "
-    send += "[s.sendto(b'x' * 300, ('10.77.9.255', {1})) for _ in range(3)]"
+    send += "[s.sendto(b'x' * 300, ('{2}.255', {1})) for _ in range(3)]"
     for source, target, passes in ((67, 68, False), (68, 67, False), (999, 998, True)):
         hear = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 2, 1); s.bind(('', "
         hear += f"{target})); print('up', flush=True); print(s.recv(999)[:1])"
@@ -324,7 +349,7 @@ def test_a_container_can_neither_use_nor_give_addresses_that_are_not_its_own(fle
             assert ear.stdout is not None
             try:
                 assert ear.stdout.readline() == b"up\n"
-                fleet.ok("exec", one, "--", "python3", "-c", send.format(source, target))
+                fleet.ok("exec", one, "--", "python3", "-c", send.format(source, target, NETWORK))
                 if passes:
                     assert ear.wait(TIMEOUT) == 0
                 else:
@@ -340,13 +365,14 @@ def test_rules_that_somebody_flushed_come_back_with_the_leased_addresses(fleet: 
     address = wait(fleet, one)[one]
     within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
     own = f"lxcfleet_{fleet.paths.config_file.read_text().split('bridge: ')[1].split(',')[0]}"
+    repaired = told(fleet, "repaired")
     for family in ("bridge", "inet"):
         subprocess.run(["/usr/sbin/nft", "delete", "table", family, own], check=True)
-    until(lambda: fleet.events("repaired"), 15, "the rules are back")
+    until(repaired, 15, "the rules are back")
     behind_the_name_server.ask(HOST)
     assert _connects(within, address)
-    fleet.inside(one, "ip addr add 10.77.9.222/24 dev eth0")
-    assert not _connects(within, "10.77.9.222")
+    fleet.inside(one, f"ip addr add {STRANGE}/24 dev eth0")
+    assert not _connects(within, STRANGE)
 
 
 def test_a_published_port_leads_to_a_container_with_a_leased_address(fleet: Fleet, rack: Rack) -> None:
@@ -374,8 +400,9 @@ def test_containers_are_connected_again_when_a_removed_bridge_is_back(fleet: Fle
     fleet.create(one)
     fleet.ok("create", published, "-p", "18094:80", *SLEEP)
     address = wait(fleet, one, published)[one]
+    cut_off, repaired = told(fleet, "cut-off"), told(fleet, "repaired")
     ip("link", "del", rack.name)
-    until(lambda: fleet.events("cut-off"), 15, "the daemon tells of the missing bridge")
+    until(cut_off, 15, "the daemon tells of the missing bridge")
     refused = fleet.run("create", fleet.name(2), *SLEEP)
     assert (refused.status, f"{rack.name} is not there" in refused.err) == (1, True)
     findings = {each["check"]: each for each in fleet.json_any("doctor")["findings"]}
@@ -387,7 +414,7 @@ def test_containers_are_connected_again_when_a_removed_bridge_is_back(fleet: Fle
     ip("addr", "add", f"{HOST}/24", "dev", rack.name)
     ip("link", "set", rack.name, "up")
     ip("link", "set", f"{rack.name}r", "master", rack.name, "up")
-    until(lambda: fleet.events("repaired"), 15, "the network is repaired")
+    until(repaired, 15, "the network is repaired")
     within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
     until(lambda: _connects(within, address), SECONDS, "the container reaches the bridge's new MAC address")
     assert {each["check"]: each["level"] for each in fleet.json_any("doctor")["findings"]}["network"] == "ok"
