@@ -87,7 +87,7 @@ def test_a_command_runs_as_a_user_of_the_container(fleet: Fleet, user: str, told
     for file, lines in OWN.items():
         (etc / file).write_text(Path("/etc", file).read_text() + lines)
     fleet.ok("start", name)
-    until(lambda: fleet.ok("logs", name).strip(), 10, "the command printed its user")
+    until(lambda: fleet.ok("logs", name).endswith("words\n"), 10, "the command printed its user")
     uid, gid, groups, *rest = fleet.ok("logs", name).splitlines()[-1].split(" ")
     assert [uid, gid, ",".join(sorted(groups.split(","))), *rest] == [*told.split(), "two", "", "words"]
     # A command of exec runs as root all the same, and the container ends without a kill.

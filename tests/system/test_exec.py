@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from .harness import CLIENT, LEAST, SLEEP, Fleet, until
+from .harness import CLIENT, LEAST, SLEEP, TIMEOUT, Fleet, processes_in, until
 
 pytestmark = pytest.mark.system
 
@@ -32,7 +32,7 @@ def name(fleet: Fleet) -> str:
 def test_exec_passes_streams_on_unchanged(fleet: Fleet, name: str) -> None:
     data = bytes(range(256)) * 4096 + os.urandom(100_000)
     with fleet.spawn("exec", name, "--", "cat", stdin=subprocess.PIPE) as client:
-        out, err = client.communicate(data, timeout=60)
+        out, err = client.communicate(data, timeout=TIMEOUT)
     assert (client.returncode, err) == (0, b"")
     assert out == data
 
@@ -106,7 +106,7 @@ def test_a_command_has_the_containers_uids_cgroup_and_namespaces(fleet: Fleet, n
     client = fleet.spawn("exec", name, "--", "sleep", "77")
     try:
         found = until(
-            lambda: [p for p in os.listdir("/proc") if p.isdigit() and _line(p) == b"sleep\x0077\x00"], 10, "the command runs"
+            lambda: [pid for pid in processes_in(name) if _line(pid) == b"sleep\x0077\x00"], 10, "the command runs"
         )
         assert os.stat(f"/proc/{found[0]}").st_uid == first
         assert f"lxc.payload.{name}" in open(f"/proc/{found[0]}/cgroup").read()  # noqa: SIM115
@@ -117,7 +117,7 @@ def test_a_command_has_the_containers_uids_cgroup_and_namespaces(fleet: Fleet, n
         client.communicate()
 
 
-def _line(pid: str) -> bytes:
+def _line(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read()
@@ -125,7 +125,7 @@ def _line(pid: str) -> bytes:
         return b""
 
 
-HUP = "trap 'echo hup >/var/got; exit' HUP TERM INT; touch /var/ready; while :; do sleep 0.05; done"
+HUP = "trap 'echo hup >/var/got; exit' HUP TERM INT; echo ready; while :; do sleep 0.05; done"
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGKILL, "HUP"), (signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
@@ -133,9 +133,10 @@ def test_signals_reach_the_command(fleet: Fleet, name: str, number: signal.Signa
     """When the client is killed, the command gets SIGHUP, as from a terminal that hung up."""
     script = HUP.replace("HUP TERM INT", word)
     client = fleet.spawn("exec", name, "--", "sh", "-c", script)
-    until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"ready\n"  # the client prints it, so it passes signals on by now
     client.send_signal(number)
-    client.communicate(timeout=60)
+    client.communicate(timeout=TIMEOUT)
     until((fleet.delta(name) / "var/got").exists, 10, "the command got the signal")
     until(lambda: fleet.record(name)["processes"] <= 3, 10, "the command ended")
 
@@ -149,19 +150,20 @@ def test_a_command_that_ignores_the_hangup_is_killed(fleet: Fleet, name: str) ->
 
 
 def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
-    client = fleet.spawn("exec", name, "--", "sleep", "infinity")
-    until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
+    client = fleet.spawn("exec", name, "--", "sh", "-c", "touch /var/ready; exec sleep infinity")
+    until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     fleet.ok("stop", name)
     assert client.wait(60) == 128 + signal.SIGKILL
     client.communicate()
 
 
 def test_a_command_survives_the_daemon(fleet: Fleet, name: str) -> None:
-    client = fleet.spawn("exec", name, "--", "sh", "-c", "read line; echo got $line", stdin=subprocess.PIPE)
-    until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
+    script = "touch /var/ready; read line; echo got $line"
+    client = fleet.spawn("exec", name, "--", "sh", "-c", script, stdin=subprocess.PIPE)
+    until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
-    out, _ = client.communicate(b"it\n", timeout=60)
+    out, _ = client.communicate(b"it\n", timeout=TIMEOUT)
     assert (client.returncode, out) == (0, b"got it\n")
 
 
@@ -183,6 +185,10 @@ def test_exec_runs_a_command_in_many_containers(fleet: Fleet) -> None:
     assert f"{names[3]} is not running" in stopped.err
 
 
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+
 class Terminal:
     """A terminal with a client on it."""
 
@@ -191,12 +197,12 @@ class Terminal:
     ) -> None:
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            _set_size(0, rows, columns)  # before the client can ask for it
             os.execve(program[0], [*program, *arguments], fleet.environment())
-        self.resize(rows, columns)
         self.seen = b""
 
     def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        _set_size(self.master, rows, columns)
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -222,10 +228,17 @@ class Terminal:
                     self.seen += os.read(self.master, 4096)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self._read_the_rest()
                 os.close(self.master)
                 return os.waitstatus_to_exitcode(status)
         os.kill(self.pid, signal.SIGKILL)
         raise AssertionError(f"the client does not end: {self.seen!r}")
+
+    def _read_the_rest(self) -> None:
+        """What came between the last look and the client's end."""
+        with contextlib.suppress(OSError):  # EIO: that was all
+            while select.select([self.master], [], [], 0)[0]:
+                self.seen += os.read(self.master, 4096)
 
 
 def test_a_shell_on_a_terminal_follows_its_size_and_keys(fleet: Fleet, name: str) -> None:
@@ -236,10 +249,10 @@ def test_a_shell_on_a_terminal_follows_its_size_and_keys(fleet: Fleet, name: str
     terminal.expect("/dev/pts/")
     terminal.expect("42-vt100")
     terminal.resize(44, 99)
-    terminal.type("stty size\n")
-    terminal.expect("44 99")
-    terminal.type("sleep 100\n")
-    time.sleep(0.3)
+    terminal.type("until test \"$(stty size)\" = '44 99'; do sleep 0.05; done; echo foll''ows\n")
+    terminal.expect("follows")
+    terminal.type("sh -c \"echo sle''eps; exec sleep 1000\"\n")
+    terminal.expect("sleeps")
     terminal.type("\x03")  # Ctrl-C interrupts the command, not the client
     terminal.type("echo st''ill\n")
     terminal.expect("still")
