@@ -51,7 +51,7 @@ def own_fleet() -> Iterator[Fleet]:
     finally:
         fleet.run("destroy", "--all", "--force", "--with-snapshots", "-q")
         fleet.remove()
-    assert fleet.traces() == []
+    fleet.assert_no_traces()
     assert fleet.helpers() == []
 
 

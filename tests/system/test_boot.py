@@ -117,7 +117,7 @@ def test_all_containers_start_again_after_a_crash_of_the_host(fleet: Fleet) -> N
     fleet.stop_daemon(signal.SIGKILL)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5)
+    until(lambda: not fleet.processes(), what="nothing runs any more, as after a boot")
     reboot_record = {**record(fleet), "boot": "another"}
     fleet.paths.running_record.write_text(json.dumps(reboot_record))
     fleet.start_daemon()
@@ -159,10 +159,10 @@ def test_a_start_that_fails_at_the_boot_is_tried_until_it_goes(fleet: Fleet, tmp
     until(lambda: fleet.record(late)["start_error"], 20)
     until(lambda: late in record(fleet)["running"], 20, "the next boot starts it, too")
     away.rename(data)
-    until(lambda: fleet.state(late) == "running", 60)
+    until(lambda: fleet.state(late) == "running", 150)  # the pauses between two tries grow to a minute
     assert fleet.inside(late, "cat /srv/data/file") == "here"
     assert (fleet.state(stopped), fleet.record(late)["start_error"]) == ("stopped", None)
-    assert [event["container"] for event in fleet.events("restarted")][-1] == late
+    until(lambda: [event["container"] for event in fleet.events("restarted")][-1:] == [late], what="that it started is told")
 
 
 def test_an_unreadable_record_costs_the_autostart_and_nothing_else(fleet: Fleet) -> None:
