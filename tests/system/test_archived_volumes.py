@@ -22,7 +22,7 @@ from lxcfleet.launcher.children import archives
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.volumes import Volume
 
-from .harness import Fleet, until
+from .harness import TIMEOUT, Fleet, until
 from .trees import Maker, acl, directories, half_made, look
 
 pytestmark = pytest.mark.system
@@ -150,11 +150,11 @@ def test_a_kill_leaves_all_of_a_container_and_its_volumes_or_nothing(
     else:
         importing.kill()
     importing.stdin.close()
-    importing.wait(20)
+    importing.wait(TIMEOUT)
     if victim == "daemon":
         fleet.start_daemon()
     until(lambda: not half_made(fleet) and not there(fleet), 20, "nothing is left")
-    assert fleet.run("info", fleet.name("bad")).status == 1
+    until(lambda: fleet.run("info", fleet.name("bad")).status == 1, what="the daemon knows that nothing came of it")
     fleet.ok("import", "--with-volumes", str(tmp_path / "whole"))
 
 

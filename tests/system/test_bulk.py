@@ -91,7 +91,8 @@ def test_a_second_ctrl_c_ends_the_client_at_once_and_the_daemon_goes_on(fleet: F
     client.send_signal(signal.SIGINT)
     ran = finished(client)
     assert ran.status == INTERRUPTED
-    until(lambda: not any(record["busy"] for record in fleet.records()), 20, "the creates that have begun end")
+    under_way = fleet.client().operations
+    until(lambda: not any(each["status"] == "running" for each in under_way()), 20, "the creates that have begun end")
     assert set(fleet.states().values()) == {"running"}
     assert fleet.half_done() == []
 

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 from lxcfleet.host.process import cgroup
 
 from . import attacks, hogs
-from .harness import SLEEP, Fleet, source, until
+from .harness import SLEEP, TIMEOUT, Fleet, source, until
 
 pytestmark = pytest.mark.system
 
@@ -75,7 +74,7 @@ def hogging(clones: Clones) -> Iterator[Callable[[Callable[..., None]], str]]:
     yield start
     for process in running:
         process.terminate()
-        process.wait(60)
+        process.wait(TIMEOUT)
     # The resource is free when the attack's last process has gone, and a fork bomb has many.
     clones.fleet.ok("restart", clones.names["app"], "--timeout", "0")
 
@@ -269,7 +268,7 @@ def test_sockets_of_the_host_can_not_be_reached(clones: Clones, kind: str) -> No
 
 
 def test_processes_of_others_can_not_be_reached(clones: Clones, kind: str) -> None:
-    bystander = subprocess.Popen(["sleep", "60"])
+    bystander = subprocess.Popen(["sleep", "infinity"])
     try:
         said = clones.attack(kind, attacks.processes_of_others, bystander.pid)
         assert [line for line in succeeded(said) if "another user" not in line] == []
@@ -333,10 +332,10 @@ def test_cgroups_end_at_the_limit(clones: Clones) -> None:
 
 def test_the_console_can_not_fill_the_disk(own_fleet: Fleet) -> None:
     name = own_fleet.name("chatty")
-    own_fleet.create(name, command=("--", "sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x; exec sleep infinity"))
+    script = "head -c 8000000 /dev/zero | tr '\\0' x; echo; echo the end; exec sleep infinity"
+    own_fleet.create(name, command=("--", "sh", "-c", script))
     own = own_fleet.paths.container(name)
-    until((own.directory / "console.log.1").exists, what="the log is rotated")
-    time.sleep(0.5)
+    until(lambda: own_fleet.ok("logs", name, "-n", "1") == "the end\n", what="all that it wrote has been dealt with")
     logs = [path.stat().st_size for path in own.directory.glob("console.log*")]
     assert len(logs) == 2
     assert sum(logs) <= 2 * (1024 + 64) << 10
@@ -402,6 +401,6 @@ def test_a_container_has_the_devices_that_it_was_given_and_no_others(fleet: Flee
     assert not (fleet.paths.run / "devices").is_mount()
     assert fleet.run("create", fleet.name("x"), "--device", "mem").status == 2
     fleet.ok("stop", name, "--timeout", "0")
-    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=60)
+    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=TIMEOUT)
     until(lambda: fleet.state(name) == "running", 20)
     assert fleet.inside(name, f"stat -c %u /dev/{HELD[there[0]]}") == "0", "plain lxc-start gives it the same"

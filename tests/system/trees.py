@@ -164,7 +164,9 @@ def content(path: bytes) -> list[tuple[int, bytes]]:
 
 def directories(fleet: Fleet) -> set[str]:
     """The names of all directories beside containers, but for the fleet's own records."""
-    return {each.name for each in fleet.paths.lxc.iterdir()} - {fleet.paths.state.name, fleet.paths.running_record.name}
+    running = fleet.paths.running_record.name  # the daemon may be about to write it, at any moment
+    own = {fleet.paths.state.name, running, f".{running}.new"}
+    return {each.name for each in fleet.paths.lxc.iterdir()} - own
 
 
 def half_made(fleet: Fleet) -> list[str]:

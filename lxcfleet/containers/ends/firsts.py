@@ -64,7 +64,6 @@ class Firsts:
             # On a busy host one may begin another process, and sleep, between two looks at them: the time that it took tells.
             if now == used and _sleeps(running) and running.payload.cpu_seconds == now:
                 return False
-                return False
             used = now
             await asyncio.sleep(LOOK_SECONDS)
         if running is not None:
