@@ -62,7 +62,7 @@ def test_the_example_runs_as_it_stands(fleet: Fleet, tmp_path: Path) -> None:
     assert "shop@1.6 -> shop@1.5" in ran.stderr.decode()
     assert apps(fleet) == ["shop@1.4"] * 3
     for number in (1, 2, 3):
-        assert fleet.inside(fleet.name(f"web{number}"), "cat /run/version") == "1.4"
+        serves(fleet, fleet.name(f"web{number}"), "1.4")
     told = [each["message"] for each in map(json.loads, fleet.ok("events", "--since", "1h", "--format", "json").splitlines())]
     begun = next(number for number, text in enumerate(told) if text.endswith("containers: shop@1.5 -> shop@1.6"))
     # Of the bad release, the canary alone had a run.
