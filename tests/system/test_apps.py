@@ -198,7 +198,7 @@ def test_clones_build_at_the_same_time(fleet: Fleet) -> None:
         fleet.spawn("app", "bake", name, "--version", "1", "-e", f"APP={name}", "--", "sh", "-ec", build) for name in names
     ]
     for client in clients:
-        _, said = client.communicate(timeout=120)
+        _, said = client.communicate(timeout=3 * TIMEOUT)
         assert client.returncode == 0, said
     for name in names:
         assert (fleet.paths.release(name, "1").tree / "name").read_text() == f"{name}\n"

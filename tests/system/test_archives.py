@@ -18,7 +18,7 @@ from lxcfleet.api.archives import ExportContainer
 from lxcfleet.base.merge import reconcile
 from lxcfleet.data.archives import head as heads
 
-from .harness import Fleet, until
+from .harness import TIMEOUT, Fleet, until
 from .trees import Maker, directories, half_made, look
 
 pytestmark = pytest.mark.system
@@ -190,7 +190,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
             exporting.close()
         if victim != "client":
             importing.stdin.close()
-            assert importing.wait(60) == 1
+            assert importing.wait(TIMEOUT) == 1
     os.close(reading)
     os.close(null)
     if victim == "daemon":
@@ -201,7 +201,7 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all(fleet: Fleet, victim: str, t
     until(lambda: fleet.run("info", fleet.name("bad")).status == 1, 20, "it is not known any more")
     fleet.inside(web, "true")
     importing.stdin.close()
-    importing.wait(60)
+    importing.wait(TIMEOUT)
 
 
 def test_a_slow_reader_does_not_keep_a_container_frozen(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import SLEEP, Fleet, processes_in, until
+from .harness import SLEEP, TIMEOUT, Fleet, processes_in, until
 
 pytestmark = pytest.mark.system
 
@@ -130,7 +130,7 @@ def test_a_new_daemon_completes_the_autostart_of_a_killed_one(fleet: Fleet) -> N
     fleet.stop_daemon()
     fleet.paths.running_record.write_text(json.dumps({**record(fleet), "boot": "another"}))
     killed = fleet.start_daemon(f"daemon:{fleet.name('a2')}:boot", may_die=True)
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert killed.wait(TIMEOUT) == -signal.SIGKILL
     fleet.start_daemon()
     until(lambda: set(fleet.states().values()) == {"running"}, 20)
 

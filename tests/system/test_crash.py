@@ -131,7 +131,7 @@ def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Flee
     ran = fleet.run(*order(case, name))
     assert ran.status == 1, ran
     assert "the daemon" in ran.err
-    assert daemon.wait(60) == -signal.SIGKILL
+    assert daemon.wait(TIMEOUT) == -signal.SIGKILL
     left = fleet.half_done()
 
     fleet.start_daemon()
@@ -266,7 +266,7 @@ def test_the_daemon_goes_on_after_a_kill_of_the_client(fleet: Fleet, number: sig
     with creating(fleet, 30) as client:
         until(lambda: len(fleet.directories()) > 2, 20, "the create has begun")
         client.send_signal(number)
-        client.wait(60)
+        client.wait(TIMEOUT)
     until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all containers run")
 
 
@@ -354,7 +354,7 @@ def _create_beside(fleet: Fleet, name: str, precious: Path) -> bool:
                 precious.write_text("precious")
         finally:
             os.kill(launcher, signal.SIGCONT)  # the client waits for it, and this block for the client
-        assert (client.wait(30) != 0) == begun
+        assert (client.wait(TIMEOUT) != 0) == begun
     return begun
 
 

@@ -153,7 +153,7 @@ def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
     client = fleet.spawn("exec", name, "--", "sh", "-c", "touch /var/ready; exec sleep infinity")
     until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     fleet.ok("stop", name)
-    assert client.wait(60) == 128 + signal.SIGKILL
+    assert client.wait(TIMEOUT) == 128 + signal.SIGKILL
     client.communicate()
 
 
