@@ -25,11 +25,11 @@ _SECONDS = 60.0
 _LOOKS = 10
 
 
-def end_all(top: Path) -> None:
-    """End all containers that run. Of others there may be a process id still, which another process may have by now."""
-    for name in monitor.claimed(str(top / "fleet/lxc")):
+def end_all(directory: Path) -> None:
+    """End all containers of a daemon that run. Of others there may be a process id still, which another process may have."""
+    for name in monitor.claimed(str(directory / "lxc")):
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int((top / "fleet/run/cgroup" / name / "cgroup.procs").read_text()), signal.SIGKILL)
+            os.killpg(int((directory / "run/cgroup" / name / "cgroup.procs").read_text()), signal.SIGKILL)
 
 
 def trial(top: Path, name: str, fatal: int) -> None:

@@ -36,7 +36,7 @@ def top() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
     leftovers.note("directory", str(directory))
     yield directory
-    kill_trials.end_all(directory)
+    kill_trials.end_all(directory / "fleet")
     remove(directory)
 
 

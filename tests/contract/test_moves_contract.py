@@ -27,6 +27,7 @@ from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
 
 from .conftest import Cli, Spawn, remove, soon
+from .kill_trials import end_all
 from .real_daemon import Daemon
 
 SLEEP = ("--", "sleep", "infinity")
@@ -164,6 +165,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
             (programs / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         yield found
+        end_all(directory)
         found.kill()
     finally:
         remove(directory)

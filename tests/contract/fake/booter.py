@@ -61,6 +61,8 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
         reply.send(str(pid).encode())
         reply.close()
         answer_until_end(listener, pid)
+        with contextlib.suppress(OSError):  # all of its session; its number is its own until it is waited for
+            os.killpg(pid, signal.SIGKILL)
         tell(fifo, 2, name, os.waitpid(pid, 0)[1])
     except OSError as error:
         reply.send(b"null")
