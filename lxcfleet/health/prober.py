@@ -143,10 +143,18 @@ class Prober:
         # A service may have failed since the last question. Only the next one can tell.
         return min(seconds, watch.wanted - _SHORT) if _owes_answer(container, watch) else seconds
 
-    def demand(self, container: Container, seconds: float) -> None:
-        """Have its systemd asked until it was well for so many seconds: a gate waits for that."""
+    def demand(self, container: Container, seconds: float, *, mended: bool = False) -> None:
+        """Have its systemd asked until it was well for so many seconds: a gate waits for that.
+
+        ``mended``: it may be well now. It is asked as after a start: the pauses between questions have grown while it was
+        ill, so the next one could come later than the gate waits for it."""
         watch = self._watches.get(container.name)
-        if watch is None or container.running is None or not _is_asked(container) or watch.wanted == seconds:
+        if watch is None or container.running is None or not _is_asked(container):
+            return
+        if mended and watch.course.health is not Health.HEALTHY:
+            watch.course = replace(watch.course, checks=min(watch.course.checks, 1))
+            watch.demanded.set()
+        if watch.wanted == seconds:
             return
         watch.wanted = seconds
         watch.demanded.set()

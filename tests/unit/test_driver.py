@@ -111,7 +111,7 @@ class World:
         self.restarted: list[str] = []
         config = SimpleNamespace(profiles={}, rollout=POLICY, stop_timeout=1.0)
         prober = SimpleNamespace(
-            of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "", demand=lambda *_: None
+            of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "", demand=lambda *_, **__: None
         )
         self.fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,

@@ -14,6 +14,7 @@ import pytest
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.health import checks as asking
+from lxcfleet.health import judge
 from lxcfleet.health.events import HealthChanged, ServingJudged
 from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.health.prober import Prober
@@ -226,6 +227,22 @@ def test_a_systemd_that_was_well_for_long_enough_is_asked_no_more_until_a_gate_d
         while world.prober.healthy_seconds(world.container) < 0.5:
             await asyncio.sleep(0.01)
         assert checks.asked == 3
+
+    run(world, test)
+
+
+def test_a_systemd_that_may_have_been_mended_is_asked_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between questions grow while it is ill. A gate that waits once more has no time for the longest ones."""
+    monkeypatch.setattr(judge, "pause_systemd", lambda course, *_: 0.001 if course.checks <= 1 else 1e6)
+    checks = Checks(Systemd("degraded", ("bad.service",)), Systemd("degraded", ("bad.service",)), Systemd("running"))
+    world = World(tmp_path, checks, Spec("web"))
+
+    async def test() -> None:
+        await until(world, Health.UNHEALTHY)
+        while checks.asked < 2:
+            await asyncio.sleep(0.001)
+        world.prober.demand(world.container, 0.0, mended=True)
+        await until(world, Health.UNHEALTHY, Health.HEALTHY)
 
     run(world, test)
 

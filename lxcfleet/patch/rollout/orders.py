@@ -101,6 +101,7 @@ class Orders:
         rollout = replace(rollout, policy=policies.overridden(rollout.policy, ask.policy))
         halted = rollout.status is Status.HALTED
         self.ledger.keep(planner.supersede(rollout, self._sight.look(self.ledger.last)))
+        self._sight.look_soon(self.ledger.last)
         self.ledger.say(f"takes up patch {rollout.patch}{', and goes on after its halt' if halted else ''}")
         return record_of(self.ledger.last)
 
@@ -284,6 +285,8 @@ class Orders:
         self.ledger.unblock()
         after = change(before)
         self.ledger.keep(after)
+        if before.status is Status.HALTED:
+            self._sight.look_soon(after)
         if after.status is not before.status:
             self.ledger.say(word)
         return record_of(after)

@@ -107,6 +107,14 @@ class Sight:
         self._trials.anew(container)
         self._fleet.prober.respecified(container, seconds)
 
+    def look_soon(self, rollout: Rollout | None) -> None:
+        """A rollout goes on after a halt, so what halted it may be mended: those that its gates wait for are asked soon."""
+        if rollout is None:
+            return
+        for member in rollout.by_phase(MemberPhase.GATED):
+            if member.name in self._fleet.registry:
+                self._fleet.prober.demand(self._fleet.registry[member.name], rollout.times(member)[0], mended=True)
+
     def own(self, spec: Spec | None) -> policies.ProfileRollout:
         """What its group or profile says of a container in rollouts."""
         return self._policy_of(spec)[1]
