@@ -99,7 +99,7 @@ def test_the_reboot_waits_for_a_halted_rollout(host: Host) -> None:
     name = fleet.name("h")
     fleet.ok("create", name, "--", "sh", "-c", "test ! -e /bad && exec sleep infinity; exit 1")
     fleet.inside(name, "touch /bad")
-    assert fleet.run("restart", name, "--rolling").status == 1
+    assert fleet.run("restart", name, "--rolling", "--min-healthy-time", "20").status == 1  # it may take a while to end
     host.due.touch()
     until(lambda: "waits for the end of the rollout, which is halted" in fleet.run("patch", "status").out, 10)
     assert host.called() == []

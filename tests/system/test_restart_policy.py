@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from . import statuses
-from .harness import Fleet, alive, until
+from .harness import Fleet, alive, parent_of, until
 
 pytestmark = pytest.mark.system
 
@@ -30,9 +30,10 @@ def test_what_is_to_run_runs_and_what_was_stopped_stays_down(fleet: Fleet) -> No
     until(lambda: fleet.state(failing) == "backoff", 20)
     # The daemon is killed, and the container dies before there is another one.
     pid = fleet.pid(always)
+    monitor = parent_of(pid)
     fleet.stop_daemon(signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not alive(pid), 20)
+    until(lambda: not alive(pid) and not alive(monitor), 20, "it has ended, and is tidied up")
     subprocess.run([*lxc_stop, meanwhile], check=True, timeout=60)
     fleet.start_daemon()
     until(lambda: fleet.record(always)["pid"] not in (None, pid), 20, "the next daemon starts it again")

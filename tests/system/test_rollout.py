@@ -22,6 +22,8 @@ pytestmark = pytest.mark.system
 QUICK = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 60}\n"
 """What halts because of its deadline gets a short one of its own: on a busy host a container may take its time to be up."""
 FAST = ("--health-interval", "0.2", "--health-retries", "2", "--health-start-period", "0")
+LONG = ("--min-healthy-time", "20")
+"""For rollouts that halt as the command of a container ends: on a busy host it may run for a while before it does."""
 PROGRAM = Path("/opt/lxcfleet-rollout")
 """On the host, and so in every clone."""
 
@@ -151,10 +153,10 @@ def test_a_container_that_never_becomes_healthy_halts_the_rollout(quick: Fleet) 
     quick.inside(names[0], "touch /up")
     until(lambda: quick.record(names[0])["health"] == "healthy", 10)
     before = runs(quick)
-    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "2")
+    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "6")  # the others need some time, too
     assert ran.status == 1, ran
     assert f"halted at {names[0]}" in ran.err
-    assert "not healthy 2 s after its start: /bin/sh: exit status 1" in ran.err
+    assert "not healthy 6 s after its start: /bin/sh: exit status 1" in ran.err
     assert "| it can not start" in ran.err
     assert restarted(before, runs(quick)) == {names[0]}
     assert quick.run("rollout", "status").status == 4
@@ -170,7 +172,7 @@ def test_a_container_that_never_becomes_healthy_halts_the_rollout(quick: Fleet) 
 def test_a_container_that_does_not_come_up_halts_the_rollout_and_can_be_left_behind(quick: Fleet) -> None:
     names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good; exit 37"))
     quick.inside(names[0], "touch /bad")
-    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "5")
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", *LONG)
     assert ran.status == 1, ran
     assert "| no good" in ran.err
     assert "its process 1: exit status 37\n" in ran.err
@@ -197,7 +199,7 @@ def test_a_halt_tells_which_signal_ended_the_container(quick: Fleet, script: str
     command = ("--", "sh", "-c", f"test ! -e /bad && exec sleep infinity; {script}")
     names = create(quick, "k", 2, "--memory", "64M", command=command)
     quick.inside(names[0], "touch /bad")
-    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "20")
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", *LONG)
     assert (ran.status, f"its process 1: {ended}\n" in ran.err) == (1, True), ran
     assert any(ended in event["message"] for event in quick.events("rollout"))
 
@@ -275,8 +277,8 @@ def test_a_rollout_can_be_paused_resumed_and_aborted(quick: Fleet) -> None:
 def test_a_rollout_goes_on_without_its_client(quick: Fleet) -> None:
     names = create(quick, "c", 4)
     before = runs(quick)
-    client = quick.spawn("restart", "--all", "--rolling", "--max-unavailable", "1")
-    until(lambda: quick.client().rollout(), 10)
+    client = quick.spawn("restart", "--all", "--rolling", "--max-unavailable", "1", "--min-healthy-time", "1")
+    until(lambda: quick.client().rollout() and phases(quick)[names[0]] == "done", 10)  # by then the client follows it
     client.send_signal(signal.SIGINT)
     _, err = client.communicate(timeout=60)
     assert (client.returncode, b"goes on" in err) == (130, True)
@@ -344,7 +346,7 @@ def test_a_container_that_a_bad_version_took_down_comes_back_with_the_good_one(q
     names = create(quick, "d", 3, command=("--", str(program), "infinity"))
     before = runs(quick)
     install(program, "/usr/bin/false")
-    assert quick.run("patch", "apply", "--max-unavailable", "1").status == 1
+    assert quick.run("patch", "apply", "--max-unavailable", "1", "--min-healthy-time", "3").status == 1
     assert rollout(quick)["halted"]["container"] == names[0]
     proof = quick.run("verify", names[0])
     assert (proof.status, "a patch took it down" in proof.out) == (4, True)
@@ -367,7 +369,7 @@ def test_a_container_that_a_bad_version_took_down_comes_back_with_the_good_one(q
 def test_a_container_that_a_bad_version_took_down_stays_down_if_it_is_stopped(quick: Fleet, program: Path) -> None:
     names = create(quick, "d", 3, command=("--", str(program), "infinity"))
     install(program, "/usr/bin/false")
-    assert quick.run("patch", "apply", "--max-unavailable", "1").status == 1
+    assert quick.run("patch", "apply", "--max-unavailable", "1", "--min-healthy-time", "3").status == 1
     ran = quick.run("stop", names[0], "-f", "json")
     assert (ran.status, ran.results) == (0, {names[0]: "stopped"})
     install(program)

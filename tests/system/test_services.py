@@ -55,7 +55,8 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
     fleet.create(name, command=(), options=("--unit", NAME, "--unit", f"{NAME}.timer"))
     wait_for(fleet, name, "drop-in")
     look = f"systemctl is-active {NAME}.timer; systemctl is-enabled {NAME}; stat -c %u {host}/{NAME}.service"
-    assert fleet.inside(name, look).split() == ["active", "enabled", "0"]
+    # No order is said of timers and services: the timer may come a moment later.
+    until(lambda: fleet.inside(name, look).split() == ["active", "enabled", "0"], what="the timer is active")
     assert fleet.mounts() == []
 
     fleet.create(other, command=())

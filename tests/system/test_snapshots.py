@@ -157,7 +157,14 @@ def test_whatever_is_killed_during_a_copy_the_container_goes_on(victim: str, fle
 def killed_in_a_copy(fleet: Fleet, victim: str, name: str, made: str) -> bool:
     """Whether this process was killed while the snapshot was made: a daemon that had made it has told its client so."""
     client = fleet.spawn("snapshot", "create", name, "--name", made)
-    until(lambda: fleet.paths.still(name).exists() and fleet.record(name)["state"] == "frozen", what="it is frozen")
+
+    def is_frozen() -> bool:
+        return fleet.paths.still(name).exists() and fleet.record(name)["state"] == "frozen"
+
+    until(lambda: is_frozen() or client.poll() is not None, what="it is frozen")
+    if client.poll() is not None:  # it was so for too short a time to be seen
+        assert client.returncode == 0
+        return False
     if victim == "daemon":
         fleet.stop_daemon(signal.SIGKILL)
         fleet.start_daemon()

@@ -114,7 +114,8 @@ def run(root: Path, *command: str) -> subprocess.Popen[bytes]:
     script = 'cd "$1" && shift && mount --move . / && exec chroot . "$@"'
     running = subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", str(root), *command])
     name = Path(command[0]).name
-    until(lambda: Path(f"/proc/{running.pid}/comm").read_text() == f"{name}\n")
+    # It sleeps once it has begun: right after execve(2) it has its name, and nothing is mapped yet.
+    until(lambda: Path(f"/proc/{running.pid}/stat").read_text().startswith(f"{running.pid} ({name}) S "))
     return running
 
 

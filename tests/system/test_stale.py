@@ -267,7 +267,8 @@ def elsewhere(tmp_path: Path) -> Iterator[Fleet]:
     finally:
         fleet.run("destroy", "--all", "--force", "-q")
         fleet.stop_daemon()
-        subprocess.run(["/usr/bin/umount", fleet.paths.lxc], check=True)
+        umount = ["/usr/bin/umount", str(fleet.paths.lxc)]
+        until(lambda: subprocess.run(umount, capture_output=True).returncode == 0, what="the disk is not used any more")
         fleet.remove()
 
 
