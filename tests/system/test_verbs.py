@@ -163,7 +163,7 @@ def test_all_formats_have_the_same_data(fleet: Fleet) -> None:
     assert [line.split()[0] for line in table[1:]] == names
     details = fleet.json("info", names[0])
     again = yaml.safe_load(fleet.ok("info", names[0], "-f", "yaml"))
-    moving = {"memory_bytes", "cpu_seconds"}
+    moving = {"memory_bytes", "cpu_seconds", "throttled_seconds", "pressure"}
     assert again.keys() == details.keys()
     assert {key: again[key] for key in again.keys() - moving} == {key: details[key] for key in again.keys() - moving}
     assert details["directory"] == str(fleet.paths.container(names[0]).directory)

@@ -68,6 +68,8 @@ class _Keeper:
         """When the signal that shuts a system down is sent again."""
         self._pid = self._process = -1
         """Process 1, and a descriptor of it."""
+        self._monitor: int | None = None
+        """A descriptor of its monitor; None: that has ended."""
         self._unheard: list[int] = []
         """Signals for process 1 that it would not hear yet."""
         self._go = -1
@@ -149,6 +151,8 @@ class _Keeper:
             self._tidied()
             self.say({"exit": None, "renew": False})
             return
+        family = proc.parent_and_start(pid)
+        self._monitor = None if family is None else proc.open_pid(family[0])
         end = _listening(pid)
         self._begin(pid)
         self.say({"started": pid})
@@ -302,8 +306,13 @@ class _Keeper:
             return False
 
     def _tidied(self) -> None:
-        """Wait until the container counts as stopped."""
+        """Wait until the container counts as stopped: a monitor that ends closes its socket first, and whoever is told of the
+        end by us may ask the daemon at once, which goes by the process."""
         deadline = time.monotonic() + TIDY_SECONDS
+        if self._monitor is not None:
+            poll = select.poll()
+            poll.register(self._monitor, select.POLLIN)
+            poll.poll(TIDY_SECONDS * 1000)
         while time.monotonic() < deadline:
             with contextlib.suppress(FleetError):
                 if not monitor.runs(self._name, self._lxc_path):
