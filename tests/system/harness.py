@@ -403,11 +403,11 @@ def _share(directory: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback, below those that the kernel gives connections of others."""
+    """A port that nobody has at any address of the host, below those that the kernel gives connections of others."""
     while True:
         port = random.randrange(20000, 30000)
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))
             return port
 
 

@@ -6,9 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -107,6 +106,16 @@ def everyone(fleet: Fleet) -> Sequence[tuple[str, int, str, int]]:
     return (("udp", A, known, 200), ("udp", SRV, f"_x._tcp.{domain}", 200), ("tcp", A, known, 10), ("udp", A, known, 50))
 
 
+def is_connected(pid: int) -> bool:
+    """Whether a process is connected by a Unix socket; proc(5), /proc/net/unix."""
+    mine = set()
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            mine.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(state == "03" and inode in mine for _, _, _, _, _, state, inode, *_ in rows)
+
+
 ALL = {"lxcfleetd", "launcher", "booter", "forwarder", "dnsmasq", "responder"}
 
 
@@ -129,9 +138,9 @@ def test_all_own_parts_are_renewed_and_no_query_is_lost(fleet: Fleet, programs: 
     assert all(asked > 30 and not lost for asked, lost, _ in answers), answers
     after = parts(fleet)
     assert after["responder"][0] == before["responder"][0], "the responder runs its program anew, in the same process"
-    assert not alive(before["dnsmasq"][0])
+    until(lambda: not alive(before["dnsmasq"][0]), what="the old name server has ended")
     assert {record["name"]: record["pid"] for record in fleet.records()} == containers, "containers run on"
-    assert pid_in(fleet.paths.stand_in_pid) == 0 or not alive(pid_in(fleet.paths.stand_in_pid))
+    until(lambda: not alive(pid_in(fleet.paths.stand_in_pid) or None), what="what stood in for it has ended")
     fleet.create(fleet.name(3), command=SLEEP)
     a_session_that_began_before_a_patch_is_told_until_it_ends(fleet, programs)
 
@@ -154,7 +163,7 @@ def test_the_daemon_starts_anew_once_no_client_waits_for_it(fleet: Fleet, progra
     """Clients that are being answered, or come meanwhile, get their answers. Parts that are not old are left alone."""
     before, name = parts(fleet), fleet.name(1)
     waiting = fleet.spawn("wait", name, "--for", "stopped", "--timeout", "60")
-    time.sleep(1)  # the daemon has the request by then
+    until(lambda: is_connected(waiting.pid), what="it asks the daemon, which takes a second at least to see the patch")
     programs.replace(programs.python)
     fleet.ok("patch", "notify", "-q")
     until(lambda: old(fleet) == {"lxcfleetd"}, 30, "the other parts are renewed")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .harness import SLEEP, Fleet, until
+from .harness import SLEEP, Fleet, free_port, until
 
 pytestmark = pytest.mark.system
 
@@ -74,7 +74,7 @@ def test_the_rules_for_containers_change_at_once(fleet: Fleet) -> None:
     write(fleet, guard="false", nat="false")
     reload(fleet)
     one, two = fleet.name(1), fleet.name(2)
-    fleet.create(one, options=("-p", "18311:80", "--isolated"))
+    fleet.create(one, options=("-p", f"{free_port()}:80", "--isolated"))
     table = f"lxcfleet_{fleet.bridge}"
     inet, bridge = nft("table", "inet", table), nft("table", "bridge", table)
     assert ("dnat" in inet, "masquerade" in inet.split("daddr !=")[-1][:60]) == (True, False)

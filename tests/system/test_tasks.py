@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from .failing_daemon import MARK
-from .harness import SLEEP, Fleet, until
+from .harness import SLEEP, Fleet, free_port, until
 
 pytestmark = pytest.mark.system
 
@@ -57,10 +57,7 @@ def read(fleet: Fleet) -> dict[str, tuple[int, bool]]:
 
 
 def test_every_task_that_fails_is_counted_reported_and_started_again(fleet: Fleet, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    checked = ("--health-exec", "true", "--health-interval", "0.2", "--publish", f"{port}:80", "-l", "role=web")
+    checked = ("--health-exec", "true", "--health-interval", "0.2", "--publish", f"{free_port()}:80", "-l", "role=web")
     for number in (1, 2):
         fleet.create(fleet.name(number), options=checked, command=SLEEP)
     pid = fleet.daemon_pid()
