@@ -209,11 +209,11 @@ def test_systemd_is_told_when_it_is_healthy(fleet: Fleet, tmp_path: Path) -> Non
         arguments = ["run", fleet.name("a"), "--", "sh", "-c", 'echo "[$NOTIFY_SOCKET]"; exec sleep 1000']
         with subprocess.Popen([CLIENT, *arguments], env=environment, stdout=subprocess.PIPE) as client:
             assert client.stdout is not None
-            assert client.stdout.readline() == b"[]\n"
             told: list[str] = []
-            while told[-1:] != ["READY=1"]:
+            while told[-1:] != ["READY=1"]:  # read at once: what is not read in time is lost
                 told.append(listener.recv(4096).decode())
             assert "STATUS=running, healthy" in told
+            assert client.stdout.readline() == b"[]\n"
             while told[-1:] != ["WATCHDOG=1"]:
                 told.append(listener.recv(4096).decode())
             client.terminate()

@@ -60,7 +60,7 @@ def serving(fleet: Fleet, package: Package) -> list[str]:
     fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{PATCHED}}}\n")
     fleet.start_daemon()
     names = [fleet.name(f"g{number}") for number in range(1, 4)]
-    check = ["--health-exec", f"grep -q 200 {ANSWER}", "--health-interval", "1", "--health-timeout", "1"]
+    check = ["--health-exec", f"grep -q 200 {ANSWER}", "--health-interval", "1", "--health-timeout", "3"]
     start = ["--health-start-period", "1", "--health-retries", "2"]
     fleet.ok("create", fleet.name("g"), "-n", "3", *check, *start, "--", "sh", f"{package.home}/serve")
     fleet.ok("wait", *names, "--for", "healthy", "--timeout", "60")

@@ -252,3 +252,19 @@ def test_a_rollout_waits_for_the_caller_to_begin_it_anew_and_goes_on_without(pha
 
 def test_what_ended_in_the_foreground_is_no_container_that_waits_for_its_restart_policy() -> None:
     assert not Container("a", Spec("a"), foreground=NOTE).backs_off
+
+
+def test_signals_from_before_the_connection_is_there_are_passed_on_in_their_order() -> None:
+    """The daemon may have begun the run by then. A signal that nobody took would kill us, and with us the run."""
+    request: Any = {"run": "a"}
+    run = ui._Run(request, SimpleNamespace())  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sent = (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2)
+    with ours, theirs:
+        with run._passing():
+            for number in sent[:2]:
+                signal.raise_signal(number)
+            run._pass_to(ours)
+            signal.raise_signal(sent[2])
+        assert [json.loads(theirs.recv(100)) for _ in sent] == [{"signal": number} for number in sent]
+    assert run.signals == [*sent]

@@ -10,6 +10,7 @@ import signal
 import socket
 import termios
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -75,12 +76,12 @@ def _persistently(connect: Callable[[], Client], request: ForegroundRequest, tel
             return attempt.to_the_end(connect())
         except _Lost:
             deadline = deadline or time.monotonic() + _PATIENCE
-            for number in attempt.signals:
-                if number in _ENDING:
-                    return {"exit": 128 + number}
         except Unreachable:
             if deadline is None or time.monotonic() > deadline:
                 raise
+        for number in attempt.signals:
+            if number in _ENDING:
+                return {"exit": 128 + number}
         time.sleep(_PAUSE)
 
 
@@ -92,15 +93,20 @@ class _Run:
         self._began = False
         self.signals: list[int] = []
         """The signals that came."""
+        self._unsent: deque[int] = deque()
+        self._connection: socket.socket | None = None
+        """Where they go; None: nowhere yet."""
 
     def to_the_end(self, client: Client) -> Mapping[str, Any]:
         """The keeper's last message. Raises _Lost, FleetError."""
         if self._request["tty"]:
-            with relay.nothing() as streams, client.attach(self._request, streams) as connection, self._passing(connection):
+            with relay.nothing() as streams, self._passing(), client.attach(self._request, streams) as connection:
+                self._pass_to(connection)
                 return self._with_terminal(connection)
         with contextlib.closing(relay.Relay(keys=self._request["stdin"])) as pipes:
             first, second, third = pipes.given
-            with client.attach(self._request, (first, second, third)) as connection, self._passing(connection):
+            with self._passing(), client.attach(self._request, (first, second, third)) as connection:
+                self._pass_to(connection)
                 pipes.handed_over()
                 while (last := self._note(_message(pipes, connection))) is None:
                     pass
@@ -134,15 +140,24 @@ class _Run:
         return None
 
     @contextmanager
-    def _passing(self, connection: socket.socket) -> Iterator[None]:
-        """Pass signals on. Those that the caller has had ignored, as nohup does, stay so."""
+    def _passing(self) -> Iterator[None]:
+        """Take signals from before the daemon is asked: it may have begun before we hear of that. Those that the caller has
+        had ignored, as nohup does, stay so."""
 
         def take(number: int, _frame: FrameType | None) -> None:
             self.signals.append(number)
-            attach.send_signal(connection, number)
+            self._unsent.append(number)
+            self._pass_to(self._connection)
 
         with attach.handling(_PASSED, take):
             yield
+
+    def _pass_to(self, connection: socket.socket | None) -> None:
+        """Pass signals on by this connection from now on, and those that came before. Another signal may come meanwhile."""
+        self._connection = connection
+        with contextlib.suppress(IndexError):
+            while connection is not None:
+                attach.send_signal(connection, self._unsent.popleft())
 
     def _with_terminal(self, connection: socket.socket) -> Mapping[str, Any]:
         while True:
