@@ -283,6 +283,13 @@ def remove(paths: Paths, container: str, directory: str) -> None:
     """Remove what is left of a snapshot, by its directory's name; neither links nor mounts are followed. Raises FleetError,
     OSError."""
     tree.remove(paths.snapshot(container, directory).directory)
-    for empty in (paths.snapshots_of(container), paths.snapshots):
-        with contextlib.suppress(OSError):
-            empty.rmdir()
+    remove_empty(paths, container)
+
+
+def remove_empty(paths: Paths, container: str = "") -> None:
+    """Remove the directory for a container's snapshots if there is none in it, and the one for all. Whoever makes a snapshot
+    makes them anew. ``container``: of this one; empty: of each."""
+    each = [container] if container else _listed(paths.snapshots)
+    for directory in (*map(paths.snapshots_of, each), paths.snapshots):
+        with contextlib.suppress(OSError):  # something is in it, or it is gone
+            directory.rmdir()

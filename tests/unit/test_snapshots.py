@@ -9,17 +9,20 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lxcfleet.cli.ui import output
 from lxcfleet.containers.copies import copy_cost
+from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.data import restoring, snapshots
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.snapshots import MOST_SECONDS, SCHEDULE, Pause, Schedule, check_snapshot
 from lxcfleet.spec.reading.reader import Fields
 
@@ -184,6 +187,21 @@ def test_what_is_half_made_is_set_aside(paths: Paths) -> None:
     assert snapshots.set_aside(paths, container, gone) == gone
     snapshots.remove(paths, container, gone)
     assert snapshots.leftovers(paths) == []
+
+
+def test_a_daemon_s_start_removes_the_directories_of_a_snapshot_that_was_killed_before_it_had_anything(paths: Paths) -> None:
+    for empty in ("web2", "web3"):
+        paths.snapshots_of(empty).mkdir()
+    files = SnapshotFiles(paths, cast(Launcher, None), Bus())
+    assert files.set_aside("web2") == []
+    assert sorted(path.name for path in paths.snapshots.iterdir()) == ["web", "web3"]
+    assert files.set_aside() == []
+    assert [path.name for path in paths.snapshots.iterdir()] == ["web"]
+    assert snapshots.names(paths, "web") == ["a"]
+    snapshots.remove(paths, "web", snapshots.retire(paths, "web", "a"))
+    paths.snapshots.mkdir()
+    assert files.set_aside() == []
+    assert not paths.snapshots.exists()
 
 
 @pytest.mark.parametrize("kept", [KEPT, None])

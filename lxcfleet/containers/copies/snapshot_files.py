@@ -138,6 +138,7 @@ class SnapshotFiles:
         """Remove all snapshots of a container that was destroyed. Raises FleetError."""
         for name in snapshots.names(self.paths, container):
             await self.remove(container, name)
+        snapshots.remove_empty(self.paths, container)
 
     async def _remove(self, container: str, directory: str) -> None:
         _check(await self._launcher.ask(REMOVE_SNAPSHOT, SnapshotItem(container=container, name=directory)))
@@ -145,6 +146,7 @@ class SnapshotFiles:
     def set_aside(self, only: str = "") -> list[tuple[str, str]]:
         """Give what is half made a name under which it waits to be removed; gives all that waits for that, as containers and
         directories. ``only``: of this container."""
+        snapshots.remove_empty(self.paths, only)  # of one that was killed before it had anything in it
         left = []
         for container, directory in snapshots.leftovers(self.paths):
             if only in ("", container):
