@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.records import RolloutRecord
-from lxcfleet.cli.ui import follow
+from lxcfleet.cli.ui import follow, progress
 from lxcfleet.containers.requests import creation
 from lxcfleet.errors import HostError
 from lxcfleet.patch.rollout import ledger, records
@@ -91,7 +91,7 @@ def test_a_ctrl_c_before_anything_is_followed_cancels_too(
     cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, one that came in the moment after the daemon's answer left all of it to go on."""
-    stuck = Stuck(daemon, "c1")
+    stuck, before = Stuck(daemon, "c1"), signal.getsignal(signal.SIGINT)
 
     def let_go() -> None:
         cancelled(daemon)
@@ -109,7 +109,7 @@ def test_a_ctrl_c_before_anything_is_followed_cancels_too(
     letting_go.join()
     assert ran.status == 130
     assert [each["status"] for each in json.loads(ran.out)["results"]] == ["created", "cancelled", "cancelled"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_counts_failures(spawn: Spawn, daemon: Daemon) -> None:
@@ -180,6 +180,7 @@ def test_no_bar_for_quick_work(spawn: Spawn, daemon: Daemon) -> None:
     os.close(slave)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out, drain(master)) == (0, b"a  unchanged\n", b"")
+    assert progress.MOMENT >= 0.3
 
 
 def test_no_bar_without_a_terminal(cli: Cli, daemon: Daemon) -> None:

@@ -164,9 +164,12 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        yield found
-        end_all(directory)
-        found.kill()
+        try:
+            yield found
+        finally:
+            end_all(directory)
+            found.kill()
+            end_all(directory)  # of a start that was under way
     finally:
         remove(directory)
 

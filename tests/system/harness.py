@@ -403,11 +403,12 @@ def _share(directory: Path) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody has at any address of the host, below those that the kernel gives connections of others."""
+    """A port that no TCP or UDP socket has at an IPv4 address of the host, below those that connections of others get."""
     while True:
         port = random.randrange(20000, 30000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams, suppress(OSError):
+            stream.bind(("", port))
+            datagrams.bind(("", port))
             return port
 
 

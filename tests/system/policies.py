@@ -96,6 +96,7 @@ class Interleavings:
             time.sleep(0.1)
         for each in self.kept:
             each.must = RUNS if processes_in(each.name) else DOWN
+            each.ended = float("-inf")
             each.story.clear()
         self.done += len(self.kept)
 

@@ -19,9 +19,9 @@ from .harness import TIMEOUT, Fleet, command_line, command_lines, processes_in, 
 
 pytestmark = pytest.mark.system
 
-SLEEP = f"sleep {random.randrange(10**8, 10**9)}"
+LASTING = f"sleep {random.randrange(10**4, 10**5)}.{random.randrange(10**6)}"
 """No other test has such a process."""
-FORKS = f"f() {{ setsid env -i sh -c 'while :; do setsid env -i {SLEEP} & sleep 0.01; done' & }}; f; f; f; {SLEEP}"
+FORKS = f"f() {{ setsid env -i sh -c 'while :; do setsid env -i {LASTING} & sleep 0.01; done' & }}; f; f; f; {LASTING}"
 """Each process leaves its session, and empties its environment."""
 PLACE = Path("/opt/lxcfleet-tests")
 """On the host, and so in every clone."""
@@ -42,7 +42,7 @@ profiles:
   hanging:
     rollout:
       tests:
-        - {name: hangs, timeout: 4, run: [sh, -c, "(setsid SLEEP &); SLEEP & echo waits; SLEEP"]}
+        - {name: hangs, timeout: 4, run: [sh, -c, "(setsid LASTING &); LASTING & echo waits; LASTING"]}
   forking:
     rollout:
       tests:
@@ -67,7 +67,7 @@ def tested(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
         replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes())
         replace(PLACE / "version", b"good\n")
         fleet.stop_daemon()
-        words = {"SEEN": str(tmp_path / "seen"), "FORKS": FORKS, "SLEEP": SLEEP, "LXC/": f"{fleet.paths.lxc}/"}
+        words = {"SEEN": str(tmp_path / "seen"), "FORKS": FORKS, "LASTING": LASTING, "LXC/": f"{fleet.paths.lxc}/"}
         text = SETTINGS
         for word, stands_for in words.items():
             text = text.replace(word, stands_for)
@@ -120,7 +120,7 @@ def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
     (only,) = record["containers"]
     assert only["failing_before"] == {"hangs": "bad: not done after 4 s: waits"}
     assert only["phase"] == "done"
-    until(lambda: not _hanging(name), 5, "processes of the test are left")
+    until(lambda: not _hanging(name), 5, "the processes of the test are gone")
     assert [each["verdict"] for each in only["tests"]] == ["bad"]
 
 
@@ -130,8 +130,8 @@ def test_tests_that_fork_for_ever_end_with_all_that_they_started(tested: Fleet) 
     tested.ok("wait", name, "--for", "healthy")
     record = tested.json("restart", name, "--rolling")
     assert {each["name"]: each["verdict"] for each in record["containers"][0]["tests"]} == {"inside": "bad", "outside": "bad"}
-    until(lambda: not [pid for pid, _ in command_lines() if _sleeps(pid)], 5, "processes of the tests are left")
-    until(lambda: not _cgroups(), 5, "cgroups of the tests are left")  # those of rollouts beside this one go as well
+    until(lambda: not [pid for pid, _ in command_lines() if _sleeps(pid)], 5, "the processes of the tests are gone")
+    until(lambda: not _cgroups(), 5, "the cgroups of the tests are gone")  # those of rollouts beside this one go as well
 
 
 def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(tested: Fleet) -> None:
@@ -143,15 +143,18 @@ def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(test
     assert above is not None
     left = above / "lxcfleet-test-1-1-0badcafe"
     left.mkdir()
-    with subprocess.Popen(SLEEP.split()) as process:
-        (left / "cgroup.procs").write_text(str(process.pid))
-        tested.run("restart", name, "--rolling")
-        assert process.wait(TIMEOUT) == -signal.SIGKILL
+    with subprocess.Popen(LASTING.split()) as process:
+        try:
+            (left / "cgroup.procs").write_text(str(process.pid))
+            tested.run("restart", name, "--rolling")
+            assert process.wait(TIMEOUT) == -signal.SIGKILL
+        finally:
+            process.kill()
     until(lambda: not left.exists(), 5)
 
 
 def _sleeps(pid: int) -> bool:
-    return SLEEP.split()[1] in command_line(pid)
+    return LASTING.split()[1] in command_line(pid)
 
 
 def _cgroups() -> list[str]:

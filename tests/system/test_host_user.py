@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 
 import pytest
 
@@ -88,8 +87,13 @@ def held(*directories: str) -> Iterator[list[str]]:
     ) as holding:
         try:
             assert holding.stdout is not None
-            locked = [line.strip() for line in takewhile(lambda line: line != "ready\n", holding.stdout)]
-            assert holding.poll() is None, "it has ended"
+            locked = []
+            for line in holding.stdout:
+                if line == "ready\n":
+                    break
+                locked.append(line.strip())
+            else:
+                raise AssertionError("it has ended")
             yield locked
         finally:
             holding.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -328,26 +329,42 @@ def test_no_container_sends_from_the_address_of_another(fleet: Fleet) -> None:
     assert datagrams(fleet, thief, friend, theirs, address(fleet, victim)) == 0
 
     # The thief takes the victim's MAC address as its own.
+    at = ports_of(fleet, theirs)
+    assert len(at) == 1
     change = f"ip link set eth0 down; ip link set eth0 address {theirs}; ip link set eth0 up"
     subprocess.run(["nsenter", "-n", "-t", str(fleet.pid(thief)), "sh", "-c", change], check=True)
     assert not reaches(fleet, thief, address(fleet, friend))
+    assert ports_of(fleet, theirs) == at, "the thief gets no frames that are for the victim"
     must_reach(fleet, friend, address(fleet, victim))
     must_reach(fleet, victim, address(fleet, friend))
 
 
+def ports_of(fleet: Fleet, hardware: str) -> set[str]:
+    """The ports to which the fleet's bridge sends frames for this address."""
+    argv = ["bridge", "-j", "fdb", "show", "br", fleet.bridge]
+    entries = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    return {entry["ifname"] for entry in entries if entry["mac"] == hardware}
+
+
 def datagrams(fleet: Fleet, sender: str, to: str, source_mac: str, source_ip: str, *, comes: bool = False) -> int:
-    """Send one UDP datagram with this sender to another container: 1 if it arrives, 0 if not. ``comes``: wait for it."""
+    """Send one UDP datagram with this sender to another container: 1 if it arrives, 0 if not. An honest one goes after it by
+    the same way, and is waited for. ``comes``: so is the first."""
     count = "grep -m1 ^Udp: /proc/net/snmp -A1 | tail -1 | cut -d' ' -f3"  # NoPorts
     before = int(fleet.inside(to, count))
+    honest = hardware(fleet, sender), address(fleet, sender)
+    frames = [_datagram(fleet, to, *source) for source in ((source_mac, source_ip), honest)]
+    fleet.ok("exec", sender, "--", "python3", "-c", RAW, *frames)
+    until(lambda: int(fleet.inside(to, count)) > before + comes, what="what has to arrive has arrived")
+    return int(fleet.inside(to, count)) - before - 1
+
+
+def _datagram(fleet: Fleet, to: str, source_mac: str, source_ip: str) -> str:
+    """A frame with a UDP datagram, in hexadecimal digits."""
     data = "00010001000c0000" + "00000000"
     header = f"4500{20 + 12:04x}000100004011{{}}{ip(source_ip)}{ip(address(fleet, to))}"
     total = sum(int(header.format("0000")[i : i + 4], 16) for i in range(0, 40, 4))
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    frame = mac(hardware(fleet, to)) + mac(source_mac) + "0800" + header.format(f"{checksum:04x}") + data
-    fleet.ok("exec", sender, "--", "python3", "-c", RAW, frame)
-    if comes:
-        until(lambda: int(fleet.inside(to, count)) > before, what="the datagram arrives")
-    return int(fleet.inside(to, count)) - before
+    return mac(hardware(fleet, to)) + mac(source_mac) + "0800" + header.format(f"{checksum:04x}") + data
 
 
 def test_no_container_passes_for_a_router(fleet: Fleet) -> None:
@@ -382,4 +399,4 @@ def test_the_guard_can_be_switched_off(fleet: Fleet) -> None:
     for name in (thief, friend):
         fleet.ok("create", name, *SERVE)
     other = address(fleet, thief).rsplit(".", 1)[0] + ".200"
-    assert datagrams(fleet, thief, friend, hardware(fleet, thief), other, comes=True) == 1
+    assert datagrams(fleet, thief, friend, hardware(fleet, thief), other) == 1

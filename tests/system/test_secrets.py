@@ -113,7 +113,7 @@ def test_a_container_has_its_secrets_and_nobody_elses(fleet: Fleet) -> None:
     fleet.ok("secret", "refresh", "db-pw")
     assert fleet.inside(app, "cat /run/secrets/pw") == f"{CANARY}-4"
     fleet.clean()
-    until(lambda: not fleet.paths.secrets.exists(), what="no value is left")
+    until(lambda: not fleet.paths.secrets.exists(), what="the directory of values is gone")
 
 
 def sealing(path: Path) -> bool:

@@ -128,8 +128,8 @@ def test_a_dhcp_server_there_gives_address_and_name_servers(fleet: Fleet, lan: L
     one, two = fleet.name("one"), fleet.name("two")
     fleet.create(one, two, options=on(lan))
     assert wait(fleet, one, "10.78.9.") != wait(fleet, two, "10.78.9.")
-    until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is reached")
-    until(lambda: reaches(fleet, one, wait(fleet, two, "10.78.9.")), SECONDS, "it is reached")
+    until(lambda: reaches(fleet, one, ROUTER), SECONDS, "the router is reached")
+    until(lambda: reaches(fleet, one, wait(fleet, two, "10.78.9.")), SECONDS, "the second is reached")
     until(lambda: f"nameserver {SERVER}" in fleet.inside(one, "cat /etc/resolv.conf"), what="the server's name server")
     before = wait(fleet, one, "10.78.9.")
     fleet.ok("restart", one)
@@ -142,7 +142,7 @@ def test_an_address_of_the_operators_choice_with_a_gateway(fleet: Fleet, lan: La
     name, other = fleet.name("fixed"), fleet.name("other")
     fleet.create(name, options=on(lan, f"address=10.78.9.20/24 gateway={ROUTER}"))
     assert fleet.record(name)["addresses"] == ["10.78.9.20"]
-    until(lambda: reaches(fleet, name, ROUTER), SECONDS, "it is reached")
+    until(lambda: reaches(fleet, name, ROUTER), SECONDS, "the router is reached")
     assert f"default via {ROUTER}" in fleet.inside(name, "ip route")
     refused = fleet.run("create", other, *on(lan, "address=10.78.9.20/24"), *SLEEP)
     assert refused.status == 2
@@ -175,7 +175,7 @@ def test_isolated_ones_are_kept_apart(fleet: Fleet, lan: Lan) -> None:
     one, two = fleet.name("one"), fleet.name("two")
     fleet.create(one, options=(*on(lan, "address=10.78.9.20/24"), "--isolated"))
     fleet.create(two, options=(*on(lan, "address=10.78.9.21/24"), "--isolated"))
-    until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is reached")
+    until(lambda: reaches(fleet, one, ROUTER), SECONDS, "the router is reached")
     assert not reaches(fleet, one, "10.78.9.21")
 
 
@@ -212,7 +212,7 @@ def test_a_start_waits_until_the_interface_of_the_last_run_is_gone(fleet: Fleet,
     finally:
         ip("link", "del", last)
     assert start.wait(30) == 0
-    until(lambda: reaches(fleet, name, ROUTER), SECONDS, "it is reached")
+    until(lambda: reaches(fleet, name, ROUTER), SECONDS, "the router is reached")
 
 
 def test_what_does_not_go_along_is_refused_with_the_reason(fleet: Fleet, lan: Lan) -> None:
@@ -271,7 +271,7 @@ def test_a_vlan_is_made_for_its_first_container_and_goes_with_the_last(fleet: Fl
     one, two = fleet.name("one"), fleet.name("two")
     fleet.create(one, two, options=on(lan, "vlan=30"))
     wait(fleet, one, TAGGED)
-    until(lambda: reaches(fleet, one, f"{TAGGED}.1"), SECONDS, "it is reached")
+    until(lambda: reaches(fleet, one, f"{TAGGED}.1"), SECONDS, "the router is reached")
 
     def made() -> list[str]:
         return [each for each in os.listdir("/sys/class/net") if each.startswith("lv30-")]
