@@ -3,7 +3,7 @@ host."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Container, Sequence
@@ -101,8 +101,11 @@ class Tree:
 
         def link(here: str, more: bool) -> str:
             if (more or last) and here not in fixed and self.is_link(here):
-                with contextlib.suppress(OSError):  # it is gone, or no link any more
+                try:
                     return self.link(here)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # gone, or no link any more
+                        raise
             return ""
 
         return follow(path, link)

@@ -23,10 +23,11 @@ from lxcfleet.daemon.uses.archive_requests import parse_export, parse_import
 from lxcfleet.daemon.uses.archives import Archives
 from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.daemon.uses.moves import Moves
-from lxcfleet.errors import FleetError, HostError, InvalidInput, NoProgram, NotFound, WrongState
+from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.host.process import passing
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
+from lxcfleet.runtime import unforeseen
 from lxcfleet.spec.reading.names import check_name, check_variable
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.states import State
@@ -98,14 +99,8 @@ class AttachServer:
                 _say(connection, {"error": error.body()})
             except (ConnectionError, TimeoutError) as error:
                 log.debug("a client of the attach socket went away: %s", error)
-            except OSError as error:
-                refused = HostError.refused("the daemon can't do what that takes", error)
-                log.error("a request of the attach socket: %s", refused.why, exc_info=log.isEnabledFor(logging.DEBUG))
-                _say(connection, {"error": refused.body()})
             except Exception as error:
-                log.exception("a request to run a command failed unexpectedly")
-                defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")
-                _say(connection, {"error": defect.body()})
+                _say(connection, {"error": unforeseen.told(log, "a request of the attach socket", error).body()})
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)

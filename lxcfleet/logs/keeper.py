@@ -35,6 +35,8 @@ TAG = "tag"
 """The label whose value is CONTAINER_TAG."""
 _FACILITY = "3"
 """syslog's "daemon"."""
+_MOST_TOLD = 1000
+"""The events that wait for the next process, if that can't be started."""
 RENEWAL_SECONDS = 10.0
 _REPORT = 4096
 """Bytes of what the process has to say."""
@@ -158,7 +160,7 @@ class Keeper:
         while True:
             await servant.end()
             # What happened meanwhile the next process tells, once it knows all the rest anew.
-            told = [order for order in self._orders if order["do"] == "tell"]
+            told = [order for order in self._orders if order["do"] == "tell"][-_MOST_TOLD:]
             self._anew, self._orders = False, []
             self._begin()
             self._orders += told

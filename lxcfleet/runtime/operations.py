@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from lxcfleet.api.records import OperationRecord, ResultRecord
-from lxcfleet.errors import Cancelled, FleetError, HostError, NotFound
+from lxcfleet.errors import Cancelled, FleetError, NotFound
+from lxcfleet.runtime import unforeseen
 from lxcfleet.spec.results import Result
 
 log = logging.getLogger(__name__)
@@ -116,10 +117,6 @@ def result_record(result: Result) -> ResultRecord:
     return record
 
 
-def _log(refused: HostError) -> None:
-    log.error("%s: %s", refused.message, refused.why, exc_info=log.isEnabledFor(logging.DEBUG))
-
-
 class Job(NamedTuple):
     """What is to be done to one container."""
 
@@ -187,14 +184,9 @@ class Operations:
         async def whole() -> None:
             try:
                 await work(operation)
-            except OSError as error:
-                refused = HostError.refused(f"{action} failed", error)
-                _log(refused)
-                operation.add(Result(action, "failed", False, refused.body()))
             except Exception as error:
-                log.exception("%s failed unexpectedly", action)
-                defect = FleetError(f"{action} failed", why=f"{type(error).__name__}: {error}")
-                operation.add(Result(action, "failed", False, defect.body()))
+                fault = unforeseen.told(log, action, error, f"{action} failed")
+                operation.add(Result(action, "failed", False, fault.body()))
             finally:
                 operation.end()
 
@@ -243,15 +235,9 @@ class Operations:
             except FleetError as error:
                 status = "cancelled" if isinstance(error, Cancelled) else "failed"
                 result = Result(name, status, False, error.body())
-            except OSError as error:  # the host refuses something that no room has words for
-                refused = HostError.refused(f"{name}: {operation.action} failed", error)
-                _log(refused)
-                result = Result(name, "failed", False, refused.body())
-            except Exception as error:
-                # A defect of ours must cost one container's result, not all that come after it.
-                log.exception("%s of %s failed unexpectedly", operation.action, name)
-                defect = FleetError(f"{name}: {operation.action} failed", why=f"{type(error).__name__}: {error}")
-                result = Result(name, "failed", False, defect.body())
+            except Exception as error:  # a defect of ours must cost one container's result, not all that come after it
+                fault = unforeseen.told(log, f"{operation.action} of {name}", error, f"{name}: {operation.action} failed")
+                result = Result(name, "failed", False, fault.body())
             operation.add(result)
 
         try:

@@ -347,7 +347,7 @@ def _cancelled(operation: OperationRecord) -> str:
     failed = sum(error is not None and error["code"] != "cancelled" for error in errors)
     failures = f"{failed} failed, " if failed else ""
     rest = "ended before it was done" if operation["action"] == _BAKE else "not begun"
-    return f"lxcfleet: cancelled: {done} done, {failures}{operation['total'] - done - failed} {rest}"
+    return f"lxcfleet: cancelled: {done} done, {failures}{max(0, operation['total'] - done - failed)} {rest}"
 
 
 def status_of(results: Sequence[ResultRecord]) -> int:

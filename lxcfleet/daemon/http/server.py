@@ -13,7 +13,8 @@ from lxcfleet.api import calls
 from lxcfleet.api.shape import AnyCall
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
 from lxcfleet.daemon.http.routes import Handler, Handlers, Routes, as_json
-from lxcfleet.errors import Busy, FleetError, HostError, InvalidInput, NotFound
+from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
+from lxcfleet.runtime import unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return as_json({"error": kind(f"{request.method} {request.path}: {error.reason}").body()}, error.status)
     except (ConnectionError, asyncio.CancelledError):
         raise
-    except OSError as error:
-        refused = HostError.refused("the daemon can't do what that takes", error)
-        log.error("%s %s: %s", request.method, request.path, refused.why, exc_info=log.isEnabledFor(logging.DEBUG))
-        return as_json({"error": refused.body()}, refused.http_status)
     except Exception as error:
-        log.exception("%s %s failed unexpectedly", request.method, request.path)
-        defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")
-        return as_json({"error": defect.body()}, 500)
+        answer = unforeseen.told(log, f"{request.method} {request.path}", error)
+        return as_json({"error": answer.body()}, answer.http_status)

@@ -151,12 +151,14 @@ def sync_directory(directory: Path) -> None:
 
 def give_name(made: Path, own: Path) -> None:
     """Give what was put together as ``made`` the name ``own``, which nothing has yet, in the same directory; it is on disk
-    then. Raises FileExistsError, OSError; then it has its former name again, by which whoever made it takes it back."""
+    then. Raises FileExistsError, OSError; then it has its former name again, by which whoever made it takes it back, unless
+    the disk does not take that either."""
     syscalls.rename_new(made, own)
     try:
         sync_directory(own.parent)
     except BaseException:
-        syscalls.rename_new(own, made)
+        with contextlib.suppress(OSError):
+            syscalls.rename_new(own, made)
         raise
 
 
