@@ -107,6 +107,22 @@ def test_an_intent_that_is_not_fulfilled_stays(fleet: Fleet, monkeypatch: pytest
     assert fleet.own.pending.exists()
 
 
+def test_an_owed_start_that_can_not_be_noted_again_is_owed_as_before(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a request that failed on the full disk made the daemon forget what it was to start once there is room."""
+    with failing(monkeypatch, tree, "write_first", errno.ENOSPC), failing(monkeypatch, tree, "write", errno.ENOSPC):
+        fleet.lifecycle.note("web", Intent.RUN, must=False)
+        for intent in (Intent.RUN, Intent.STOPPED):
+            with pytest.raises(HostError, match="can't note what is to become of it"):
+                fleet.lifecycle.note("web", intent, must=True)
+            assert fleet.registry.noted(fleet.container) is Intent.RUN
+    fleet.reconciler.settle_again()
+    assert store.noted(fleet.paths, "web") is Intent.RUN
+    fleet.container.owed = True
+    with failing(monkeypatch, tree, "write", errno.ENOSPC):
+        fleet.lifecycle.note("web", Intent.GONE, must=True)  # a full disk keeps nobody from that
+    assert not fleet.container.owed
+
+
 def test_a_container_that_is_gone_is_not_settled(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.lifecycle.note("web", Intent.STOPPED, must=True)
     with failing(monkeypatch, Path, "unlink"):

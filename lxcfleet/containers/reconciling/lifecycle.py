@@ -100,10 +100,9 @@ class Lifecycle:
         """Write down what is to become of a container; None: it stays as it is.
 
         Raises HostError if that can't be written and ``must`` is set. If it is not, what is to run is known to this daemon
-        alone, until ``note_owed`` can write it.
+        alone, until ``note_owed`` can write it. What it knew alone before, it still knows if this raises.
         """
         pending = self._paths.container(name).pending
-        self._owe(name, owed=False)
         try:
             if intent is None:
                 pending.unlink(missing_ok=True)
@@ -123,6 +122,7 @@ class Lifecycle:
             self._owe(name, owed=intent is Intent.RUN)
             log.warning("%s: what is to become of it can't be noted: %s", name, error)
         else:
+            self._owe(name, owed=False)
             self.unsettled.discard(name)
 
     def _owe(self, name: str, *, owed: bool) -> None:
