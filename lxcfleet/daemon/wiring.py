@@ -218,7 +218,7 @@ class Parts:
         ledger = Ledger(self.paths, self.registry, self.bus, fallen, known)
         self.runner = Runner(self.launcher, lambda: self.fleet.config.profiles)
         self.trials = Trials(self.runner.run, self.tasks, ledger.wake.set, known)
-        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, self.store, self.trials)
+        sight = Sight(self.fleet, self.finder.scan, fallen, before, self.store, self.trials)
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(

@@ -22,7 +22,6 @@ from typing import Any
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.merge.records import STATUS, versions
-from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.registry import Registry
@@ -135,7 +134,7 @@ class Booted:
         if ended:
             failed = container.state is State.FAILED and container.exit is not None and not container.exit.asked
             return _Verdict.FELL if failed else _Verdict.OVER
-        owed = container.owed or store.noted(self._paths, container.name) is Intent.RUN
+        owed = self._registry.noted(container) is Intent.RUN
         return _Verdict.OPEN if owed and not first.run else _Verdict.OVER
 
     def _note(self, container: Container, changes: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.base.merge import reconcile
+from lxcfleet.containers import store
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.exits import Exit
 from lxcfleet.containers.restarts import FRESH, Course
@@ -27,6 +28,15 @@ WELL = 60.0
 def status_of(version: str) -> bytes:
     """dpkg's record with one package."""
     return f"Package: greet\nStatus: install ok installed\nArchitecture: all\nVersion: {version}\n\n".encode()
+
+
+class Boxes(dict[str, Any]):
+    """A registry of containers."""
+
+    paths: Paths
+
+    def noted(self, box: Any) -> Intent | None:
+        return Intent.RUN if box.owed else store.noted(self.paths, box.name)
 
 
 class World:
@@ -55,8 +65,9 @@ class World:
 
     def anew(self) -> Booted:
         """As another daemon has it."""
-        registry = cast(Any, self.boxes)
-        return Booted(self.paths, registry, self.fallen, lambda box: self.well.get(box.name, 0.0), self.status)
+        registry = Boxes(self.boxes)
+        registry.paths = self.paths
+        return Booted(self.paths, cast(Any, registry), self.fallen, lambda box: self.well.get(box.name, 0.0), self.status)
 
     def ends(self, name: str, *, asked: bool = False, later: float = 1.0) -> None:
         """The container ends with a failure."""

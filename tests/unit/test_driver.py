@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends import endings
 from lxcfleet.containers.exits import Ending
 from lxcfleet.containers.restarts import FRESH
@@ -61,7 +62,7 @@ class Box:
         """Whether it ends as soon as it was restarted."""
         self.down = False
         self.age = 100.0
-        self.resting, self.course = False, FRESH
+        self.resting, self.owed, self.course = False, False, FRESH
         self.health = Health.HEALTHY
         self.starts_ill = False
         self.foreground = None
@@ -92,6 +93,9 @@ class Registry:
 
     def __getitem__(self, name: str) -> Box:
         return self._boxes[name]
+
+    def noted(self, box: Box) -> Intent | None:
+        return Intent.RUN if box.owed else None
 
     def choose(self, _: object) -> list[Box]:
         return list(self)
@@ -154,7 +158,7 @@ class World:
         known = Known(self.paths)
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen, known)
         self.trials = Trials(self._try, Tasks(), self.ledger.wake.set, known)
-        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials)
+        sight = self.sight = Sight(fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials)
         sets = ChangeSets(self.paths, cast(Any, None))
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
@@ -219,6 +223,15 @@ def test_a_stale_container_that_can_not_be_read_at_the_second_look_is_restarted(
     assert rollout.status is Status.DONE
     assert {name: member.note for name, member in rollout.members.items()} == {"a": "", "b": "", "c": ""}
     assert world.restarted == ["a", "b", "c"]
+
+
+def test_a_start_that_is_owed_and_could_not_be_noted_is_waited_for_too(tmp_path: Path) -> None:
+    world = World(tmp_path, "a", "b")
+    world.fleet.operations.any = lambda _: True
+    for box in world.boxes.values():
+        box.down = True
+    world.boxes["a"].owed = True
+    assert {name: seen.busy for name, seen in world.sight.look(None).items()} == {"a": "start", "b": None}
 
 
 def test_nothing_is_restarted_while_the_package_manager_is_at_work(

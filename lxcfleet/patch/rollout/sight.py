@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.order.dependencies import Dependencies
@@ -22,7 +21,6 @@ from lxcfleet.patch.rollout import baking, planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
 from lxcfleet.patch.rollout.testing import Trials
 from lxcfleet.patch.stale import judge
-from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.container.spec import Spec
@@ -65,9 +63,9 @@ class Sight:
     """Looks at containers for rollouts, and knows which of them are left alone for a while."""
 
     def __init__(
-        self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups, trials: Trials
+        self, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups, trials: Trials
     ) -> None:
-        self._paths, self._fleet, self._find, self._groups, self._trials = paths, fleet, find, groups, trials
+        self._fleet, self._find, self._groups, self._trials = fleet, find, groups, trials
         self._fallen, self._before = fallen, before
         self._pauses: dict[str, float] = {}
         """By container, until when it is not tried again, in seconds since the host booted."""
@@ -171,7 +169,7 @@ class Sight:
         """Whether it will be started in a moment: after a kill of the daemon, or a reboot from inside."""
         if not self._fleet.operations.any("resume"):
             return None
-        return "start" if store.noted(self._paths, container.name) is Intent.RUN else None
+        return "start" if self._fleet.registry.noted(container) is Intent.RUN else None
 
     async def stale(self, containers: Sequence[Container]) -> tuple[dict[str, Member], set[str]]:
         """Members for the stale ones of these containers and for those that a patch took down; and those of which nobody
