@@ -135,7 +135,7 @@ class Daemon:
         parts.specs.forget_staged(parts.registry)
         parts.moves.recover()
         for container in list(parts.registry):
-            # What a patch took down may be noted as to run, too: it waits for the next patch, or the host's boot.
+            # What a patch took down may be noted as to run since before that: it waits for a patch, or the host's boot.
             if not (container.resting and parts.fleet.reconciler.noted(container) is Intent.RUN):
                 parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
 from lxcfleet.host.kernel import small, tree
 from lxcfleet.paths import Paths
 
@@ -30,6 +32,9 @@ class Fall:
     why: str
     stopped: str = ""
     """When the operator stopped it since, which means that it stays down; empty: nobody did."""
+    void: str = ""
+    """The note that it is to run which was there already, as ``Fallen._wish`` has it: that says nothing any more. Empty:
+    there was none."""
 
 
 class Fallen:
@@ -63,14 +68,15 @@ class Fallen:
         """Note that a patch took it down. Raises OSError."""
         if self._noted is not None:
             self._noted.add(container.name)
-        tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
+        fall = Fall(moment, why, void=self._wish(container.name))
+        tree.write(self._file(container.name), json.dumps(asdict(fall)) + "\n", sync=True)
         _rest(container)
 
     def rest(self, containers: Iterable[Container]) -> None:
         """The daemon begins: what a patch took down is not due, whatever its course on disk says. The daemon before dropped
-        that in memory alone, as the note tells it."""
+        that in memory alone, as the note tells it. What is to run by a later wish is left alone."""
         for container in containers:
-            if not container.unseen and self.down(container) is not None:
+            if not container.unseen and self._is_to_rest(container):
                 _rest(container)
 
     def forget(self, name: str) -> None:
@@ -91,14 +97,32 @@ class Fallen:
             if container.name in names:
                 if container.name in self._noted:
                     self.forget(container.name)
-            elif container.busy is None and not container.resting and self.down(container) is not None:
+            elif container.busy is None and not container.resting and self._is_to_rest(container):
                 _rest(container)
+
+    def _is_to_rest(self, container: Container) -> bool:
+        """Whether a patch took it down, and it was not noted since that it is to run: by the host's boot, say."""
+        fall = self.down(container)
+        return fall is not None and not container.owed and self._wish(container.name) in ("", fall.void)
+
+    def _wish(self, name: str) -> str:
+        """What tells the note on disk that a container is to run from each later one; empty: there is no such note.
+
+        Which of two files is older is not asked, as the host's clock may be set.
+        """
+        if store.noted(self._paths, name) is not Intent.RUN:
+            return ""
+        try:
+            found = self._paths.container(name).pending.stat()
+        except OSError:
+            return ""
+        return f"{found.st_ino} {found.st_mtime_ns}"
 
     def _read(self, name: str) -> Fall | None:
         file = self._file(name)
         try:
             data = json.loads(small.content(file))
-            return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")))
+            return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")), str(data.get("void", "")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):

@@ -20,9 +20,14 @@ from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import ContainerDetails
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import restarts
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends import firsts
+from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.steps import Want
 from lxcfleet.containers.restarts import Course
+from lxcfleet.daemon import serving
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, stopping
@@ -681,6 +686,54 @@ def test_what_a_patch_took_down_is_not_due_for_the_next_daemon_either(tmp_path: 
         container = daemon.call(lambda: daemon.parts.registry["web"])
         assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
         daemon.act(Action.DESTROY, "web")
+
+
+class Next(Daemon):
+    """A daemon that goes on where another one was killed, as the real one does."""
+
+    async def _recover(self) -> None:
+        real = serving.Daemon.__new__(serving.Daemon)
+        real._paths, real._parts = self.paths, self.parts
+        await real._recover()
+        self.parts.fleet.boot.begin()
+
+
+def fallen_in_its_restart(daemon: Daemon) -> Container:
+    """A container that a patch took down: it is noted that it is to run, from before."""
+    create(daemon, "web", FOREVER)
+    daemon.act(Action.STOP, "web")
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    daemon.call(lambda: daemon.parts.fleet.reconciler.want(container, Intent.RUN))
+    daemon.call(lambda: daemon.parts.fallen.note(container, "its start failed", "2026-11-28T06:01:44.120Z"))
+    return container
+
+
+def test_a_start_of_what_a_patch_took_down_that_the_daemon_was_killed_in_is_finished(tmp_path: Path) -> None:
+    """After the host's boot, say: it stayed down until the next one."""
+    with Daemon(tmp_path) as daemon:
+        fallen_in_its_restart(daemon)
+    with Next(tmp_path) as daemon:
+        container = daemon.call(lambda: daemon.parts.registry["web"])
+        assert daemon.call(lambda: (container.resting, container.running, container.busy)) == (True, None, None)
+        assert "resumed" not in told(daemon, "web")
+        steps = daemon.call(lambda: daemon.parts.fleet.reconciler.plan(container, plan.WANTED[Action.START]))
+        assert steps[0] == Want(Intent.RUN, must=False)
+        daemon.call(lambda: daemon.parts.fleet.reconciler.want(container, Intent.RUN))
+    with Next(tmp_path) as daemon:
+        soon(lambda: info(daemon, "web")["state"] == "running")
+        soon(lambda: not daemon.paths.container("web").pending.exists())
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_a_start_of_what_a_patch_took_down_that_fails_is_not_owed(daemon: Daemon, cli: Cli) -> None:
+    container = fallen_in_its_restart(daemon)
+    daemon.model.fails["web"] = SLOW
+    assert cli("start", "web").status == 1
+    assert not daemon.paths.container("web").pending.exists()
+    assert daemon.call(lambda: container.resting)
+    daemon.model.fails.clear()
+    assert cli("start", "web").status == 0
+    assert not daemon.call(lambda: container.resting)
 
 
 @pytest.mark.usefixtures("hasty")

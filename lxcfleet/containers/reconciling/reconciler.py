@@ -86,6 +86,9 @@ class Reconciler:
         now = self._observed(container, no_deps=no_deps)
         if want.anew and now.running and now.lack is not None:
             raise _could_not_start(container, now.lack)
+        if container.resting and now.noted is Intent.RUN and want.intent is not Intent.STOPPED:
+            # That note is from before it came to rest, and says nothing any more (patch.fallen): it takes a new one.
+            now = replace(now, noted=None)
         return plan.plan(want, now)
 
     def _observed(self, container: Container, *, no_deps: bool = False) -> Observed:
@@ -236,7 +239,8 @@ class Reconciler:
                 with suppress(HostError):  # it was told when it failed first
                     self._lifecycle.note(name, None, must=True)
         for container in self._registry:
-            if container.owed and container.busy is None and container.running is None:
+            # What rests must not look as if it were wanted anew.
+            if container.owed and not container.resting and container.busy is None and container.running is None:
                 self._lifecycle.note_owed(container)
 
     def _patience(self, container: Container) -> float:
