@@ -20,7 +20,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.changing import Changing, Planned
 from lxcfleet.containers.requests.creation import Creation
-from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.errors import ErrorBody, FleetError, WrongState
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Change, Kind, Plan
 from lxcfleet.fleets.store import FleetStore
@@ -273,9 +273,10 @@ class Work:
 
         await operation.until_cancelled(until_end())
         # What has halted may be over, and another one that takes it back under way, before that was told here.
-        former = self._orders.ledger.former(record["id"])
+        former, last = self._orders.ledger.former(record["id"]), self._orders.ledger.last
         back = None if not reverts else _BACK if former is not None else _TO_BE_BACK
-        for result in _results(former or seen[-1], wanted, back):
+        left_out = last.left_out if last is not None and last.undoes == record["id"] else {}
+        for result in _results(former or seen[-1], wanted, back, left_out):
             operation.add(result)
 
     async def _start(self, operation: Operation) -> None:
@@ -329,8 +330,11 @@ _TO_BE_BACK = _WayBack(
 """While the rollout that puts them back has not begun. It may be refused, if a former spec names what is gone."""
 
 
-def _results(record: RolloutRecord, names: Mapping[str, object], back: _WayBack | None) -> list[Result]:
-    """What became of the members of a rollout. ``back``: what a halt has for them; None: the specs stay as they are."""
+def _results(
+    record: RolloutRecord, names: Mapping[str, object], back: _WayBack | None, left_out: Mapping[str, ErrorBody]
+) -> list[Result]:
+    """What became of the members of a rollout. ``back``: what a halt has for them; None: the specs stay as they are.
+    ``left_out``: those that do not get theirs back, each with the error."""
     phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
     halted = record["halted"]
     why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
@@ -343,6 +347,9 @@ def _results(record: RolloutRecord, names: Mapping[str, object], back: _WayBack 
     found = []
     for name in names:
         phase, note = phases.get(name, (MemberPhase.WAITING, ""))
+        if name in left_out:  # it may have what the rollout gave it
+            found.append(Result(name, "failed", True, left_out[name]))
+            continue
         if phase == MemberPhase.DONE and back is None:
             found.append(Result(name, "changed", True))
             continue

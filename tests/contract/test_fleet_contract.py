@@ -389,6 +389,59 @@ def test_an_undo_says_whom_it_leaves_out(shop: Shop, cli: Cli) -> None:
     assert "web2 does not get its former spec back" in cli("rollout", "status").err
 
 
+def forget_what_it_got(shop: Shop, name: str) -> None:
+    """It can't be told any more whether the last rollout has changed this container."""
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    file = shop.daemon.paths.change_sets / f"{record['id']}.json"
+    data = json.loads(file.read_text())
+    data["members"][name][1]["memory"] = "as a later version has it"
+    file.write_text(json.dumps(data))
+
+
+def test_an_undo_that_can_put_nothing_back_says_so_also_where_it_is_to_be_quiet(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", "count: 1"))
+    shop.apply()
+    shop.write(("MODE: prod", "MODE: night"))
+    shop.apply(*QUICK)
+    ways: list[list[str]] = [[], ["-q"], ["-q", "--no-wait"]]
+    for quiet in ways:
+        forget_what_it_got(shop, "web1")
+        ran = cli("rollout", "undo", *quiet)
+        assert (ran.status, "web1 does not get its former spec back" in ran.err) == (3, True), ran
+        assert not quiet or not ran.out
+        status = cli("rollout", "status")
+        assert "web1 does not get its former spec back" in status.err, status
+        assert "not of web1, see `lxcfleet rollout status`" in cli("events").out
+
+
+@pytest.mark.parametrize("by", ["apply", "set"])
+def test_a_change_that_is_taken_back_by_itself_says_whom_that_leaves_out(shop: Shop, cli: Cli, by: str) -> None:
+    shop.write(("count: 3", f"count: 3\n    memory: 1G\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+
+    def limited(name: str) -> None:
+        if name == "web1":
+            forget_what_it_got(shop, "web1")
+            shop.daemon.model.sick["web1"] = "no memory"
+
+    shop.daemon.model.limited = limited
+    if by == "apply":
+        shop.write(("memory: 1G", "memory: 256M"))
+        ran = shop.apply(*QUICK, "--format", "json", status=1)
+    else:
+        ran = cli("set", "web*", "memory=256M", *QUICK, "-f", "json")
+        assert ran.status == 1, ran
+        assert "the former values are put back, but for web1" in ran.err
+    found = {each["name"]: each for each in json.loads(ran.out)["results"]}
+    assert (found["web1"]["status"], found["web1"]["changed"]) == ("failed", True)
+    assert "web1 does not get its former spec back" in found["web1"]["error"]["message"]
+    assert "web1 does not get its former spec back" in ran.err
+    assert memories(shop) == [256, 1024, 1024]
+    assert "web1 does not get its former spec back" in cli("rollout", "status").err
+
+
 def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli) -> None:
     apply_with_one_ill(shop, cli, "web1", f"count: 3\n    {HEALTH}")
     recovers(shop.daemon)

@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.cli.ui import rolling
-from lxcfleet.errors import Broken, WrongState
+from lxcfleet.cli.ui import follow, rolling
+from lxcfleet.cli.verbs import app, change
+from lxcfleet.errors import Broken, FleetError, WrongState
+from lxcfleet.fleets import apply
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status, from_json, to_json
@@ -174,10 +176,109 @@ def test_a_broken_one_is_left_out_and_told(world: World) -> None:
         await world.begin(pids=200)
         for name in ("a", "b"):
             world.wave(name, pids=200)
-        box: Any = world.fleet.boxes["b"]
-        box.wanted, box.problem = None, Broken("b is broken", why="/b/lxcfleet.yaml: no mapping", hint="restore it")
+        break_(world, "b")
         record = await world.orders.undo()
         error = record["left_out"]["b"]
         assert (error["code"], "/b/lxcfleet.yaml" in error["why"], error["hint"]) == ("broken", True, "restore it")
 
     asyncio.run(run())
+
+
+def test_an_undo_that_leaves_out_all_that_it_could_put_back_is_kept_so_that_its_status_is_told(world: World) -> None:
+    async def run() -> None:
+        await world.begin(pids=200)
+        world.wave("a", pids=200)
+        break_(world, "a")
+        record = await world.orders.undo()
+        assert (record["status"], record["containers"], [*record["left_out"]]) == ("done", [], ["a"])
+        shown = world.ledger.record()
+        assert shown is not None
+        assert (shown["id"], shown["left_out"], shown["status"]) == (record["id"], record["left_out"], "done")
+        assert world.ledger.active is None
+        kept = from_json(world.fleet.paths.rollout.read_text())
+        assert kept == world.ledger.last
+
+    asyncio.run(run())
+
+
+def break_(world: World, name: str) -> None:
+    """From now on its spec can't be read."""
+    box: Any = world.fleet.boxes[name]
+    box.wanted, box.problem = None, Broken(f"{name} is broken", why=f"/{name}/lxcfleet.yaml: no mapping", hint="restore it")
+
+
+@pytest.fixture
+def undone(world: World) -> Any:
+    """The rollout that puts back what all but the first one of two got, once it has ended."""
+
+    async def run() -> Any:
+        await world.begin(pids=200)
+        for name in ("a", "b"):
+            world.wave(name, pids=200)
+        break_(world, "a")
+        record = await world.orders.undo()
+        return {**record, "status": "done", "ended": "2026-01-01T00:00:00Z"}
+
+    return asyncio.run(run())
+
+
+def results() -> list[Any]:
+    """What a client knows of the containers before it has followed the rollout."""
+    differs = {"pids": ("100", "200")}
+    return [{"name": name, "status": "begun", "changed": False, "error": None, "differs": differs} for name in ("a", "b")]
+
+
+def test_a_client_does_not_say_of_one_that_is_left_out_that_it_was_taken_back(undone: Any) -> None:
+    found = results()
+    rolling.settle(found, undone, taken_back=True)
+    assert [(each["name"], each["status"], each["changed"], each["error"]) for each in found] == [
+        ("a", "failed", True, undone["left_out"]["a"]), ("b", "taken back", False, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_set_that_was_taken_back_tells_whom_that_left_out(
+    undone: Any, quiet: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = {**undone, "id": undone["undoes"], "undoes": "", "left_out": {}, "status": "running", "ended": None}
+    client: Any = SimpleNamespace(rollout_follow=lambda: iter([begun, undone]))
+    record: Any = {
+        "results": results(), "rollout": begun, "dry_run": False, "restarts": [], "restart_needed": [], "plan": [],
+        "notes": [],
+    }  # fmt: skip
+    with pytest.raises(FleetError, match="the former values are put back, but for a\n"):
+        change._wait(client, record, "table", quiet=quiet, wait=True)
+    out, err = capfd.readouterr()
+    assert "a does not get its former spec back" in err
+    assert out.split() == (["a"] if quiet else ["a", "failed", "b", "taken", "back"])
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_create_that_was_taken_back_tells_whom_that_left_out(
+    undone: Any, quiet: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``create --ensure``, which changes those that are there."""
+    with pytest.raises(FleetError, match="the former values are put back, but for a\n"):
+        follow._tell_restarts(undone, quiet, taken_back=True)
+    assert "a does not get its former spec back" in capfd.readouterr().err
+
+
+def test_a_switch_of_an_app_that_was_taken_back_tells_whom_that_left_out(
+    undone: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = {**undone, "id": undone["undoes"], "undoes": "", "left_out": {}, "status": "running", "ended": None}
+    client = SimpleNamespace(use_app=lambda _: {"rollout": begun, "apps": {}}, rollout_follow=lambda: iter([begun, undone]))
+    monkeypatch.setattr(app, "connect", lambda _: client)
+    request: Any = SimpleNamespace(revert=True)
+    assert app._switch(cast(Any, None), request, wait=True, style="table", quiet=True) == 3
+    err = capfd.readouterr().err
+    assert "so all go back to what they had, but for a\n" in err
+    assert "a does not get its former spec back" in err
+
+
+def test_an_apply_does_not_say_of_one_that_is_left_out_that_it_is_taken_back(undone: Any) -> None:
+    members = [{"name": name, "phase": "done", "note": ""} for name in ("a", "b")]
+    halted: Any = {**undone, "status": "aborted", "containers": members, "halted": {"container": "c", "why": "it is ill"}}
+    found = apply._results(halted, {"a": None, "b": None}, apply._BACK, undone["left_out"])
+    assert [(each.name, each.status, each.changed) for each in found] == [("a", "failed", True), ("b", "taken back", False)]
+    assert found[0].error == undone["left_out"]["a"]

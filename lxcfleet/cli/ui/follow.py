@@ -217,7 +217,7 @@ def _tell_restarts(record: RolloutRecord | None, quiet: bool, *, taken_back: boo
     from lxcfleet.cli.ui import rolling
 
     if taken_back:
-        raise rolling.tell_taken_back()
+        raise rolling.tell_taken_back(record)
     if not quiet:
         how = "changed" if all(each["live"] for each in record["containers"]) else "restarted"
         more = ": `lxcfleet rollout status --follow` shows how far" if record["ended"] is None else ""

@@ -18,7 +18,8 @@ from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.reading.rows import Row, rows_of
-from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.units import some
 
 if TYPE_CHECKING:
     from lxcfleet.api.records import HaltRecord, ResultRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 SHORT = 20
 """Up to this many containers get a line each; of more containers only those with a note or a failure do."""
+_NAMED = 5
+"""How many containers are named in one message."""
 
 
 def _policy() -> Sequence[Row]:
@@ -109,9 +112,16 @@ def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> Rol
     return record
 
 
-def tell_taken_back() -> FleetError:
-    """The error for values that were put back."""
-    return FleetError("the rollout halted, and the former values are put back", hint="`lxcfleet events` says why it halted")
+def tell_taken_back(record: RolloutRecord) -> FleetError:
+    """Tell whom the rollout that put the former values back leaves out, and how it is; gives the error for the values."""
+    tell_halt(record)
+    message = f"the rollout halted, and the former values are put back{but_for(record)}"
+    return FleetError(message, hint="`lxcfleet events` says why it halted")
+
+
+def but_for(record: RolloutRecord) -> str:
+    """Names those that a rollout leaves out, as the end of what is told of all of them; empty: it leaves out none."""
+    return f", but for {some(natural_order(record['left_out']), _NAMED)}" if record["left_out"] else ""
 
 
 def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, taken_back: bool = False) -> None:
@@ -125,7 +135,10 @@ def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, ta
         if result["status"] == "begun":
             result["status"] = {"done": "changed", "failed": "failed", "skipped": "skipped"}.get(phase, "not begun")
             result["changed"] = wave is not None
-        if result["status"] != "unchanged" and taken_back and result.get("differs"):
+        error = rollout["left_out"].get(result["name"]) if taken_back else None
+        if error is not None:  # it may have what the other one gave it
+            result["status"], result["changed"], result["error"] = "failed", True, error
+        elif result["status"] != "unchanged" and taken_back and result.get("differs"):
             result["status"], result["changed"] = "taken back", False
 
 

@@ -432,8 +432,8 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
     if rollout is None:
         return 0
     if undone:
-        hint = "`lxcfleet events` has more"
-        output.say_error(WrongState("a gate failed, so all go back to what they had", why=rollout["about"], hint=hint))
+        message = f"a gate failed, so all go back to what they had{rolling.but_for(rollout)}"
+        output.say_error(WrongState(message, why=rollout["about"], hint="`lxcfleet events` has more"))
         return rolling.tell_halt(rollout) or 1
     return rolling.tell_halt(rollout)
 

@@ -95,9 +95,11 @@ def _wait(client: Client, record: SetRecord, style: str, *, quiet: bool, wait: b
     taken_back = begun is not None and rollout is not None and rollout["undoes"] == begun["id"]
     rolling.settle(record["results"], rollout, taken_back=taken_back)
     _show(record, style, quiet)
+    if rollout is None:
+        return 0
     if taken_back:
-        raise rolling.tell_taken_back()
-    return 0 if rollout is None else rolling.tell_halt(rollout)
+        raise rolling.tell_taken_back(rollout)
+    return rolling.tell_halt(rollout)
 
 
 def _show(record: SetRecord, style: str, quiet: bool) -> None:

@@ -132,8 +132,7 @@ def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
     client: Client = connect(ctx)
     record = client.rollout_undo()
     if no_wait or record["ended"] is not None:
-        _changed(record, style, quiet)
-        return rolling.status_of(record)
+        return rolling.show(record, style, quiet=quiet)
     return _to_its_end(client, record, style, quiet)
 
 

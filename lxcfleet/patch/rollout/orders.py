@@ -259,7 +259,10 @@ class Orders:
             waves = await asyncio.to_thread(planner.preview, rollout, self._sight.look(rollout))
             return record_of(rollout, waves)
         if not rollout.members:
-            return record_of(planner.end(rollout, Status.DONE, now()))
+            ended = planner.end(rollout, Status.DONE, now())
+            if ended.left_out:  # `rollout status` is to tell of these
+                self.ledger.keep(ended)
+            return record_of(ended)
         self.ledger.keep(rollout)
         stale = "stale " if rollout.kind is RolloutKind.PATCH else ""
         noun = "container" if len(rollout.members) == 1 else "containers"
