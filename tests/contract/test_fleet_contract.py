@@ -405,8 +405,8 @@ def test_an_undo_that_can_put_nothing_back_says_so_also_where_it_is_to_be_quiet(
     shop.write(("MODE: prod", "MODE: night"))
     shop.apply(*QUICK)
     ways: list[list[str]] = [[], ["-q"], ["-q", "--no-wait"]]
+    forget_what_it_got(shop, "web1")
     for quiet in ways:
-        forget_what_it_got(shop, "web1")
         ran = cli("rollout", "undo", *quiet)
         assert (ran.status, "web1 does not get its former spec back" in ran.err) == (3, True), ran
         assert not quiet or not ran.out

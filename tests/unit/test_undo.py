@@ -201,6 +201,32 @@ def test_an_undo_that_leaves_out_all_that_it_could_put_back_is_kept_so_that_its_
     asyncio.run(run())
 
 
+def test_what_could_not_be_put_back_is_asked_for_once_more_and_nobody_else_gets_what_was_not_wanted(world: World) -> None:
+    """To undo an undo that put nothing back gives the values to b and c, whose turn had not come."""
+
+    async def run() -> None:
+        first = await world.begin(pids=200)
+        world.wave("a", pids=200)
+        mended = world.fleet.boxes["a"].wanted
+        break_(world, "a")
+        for _ in range(2):
+            record = await world.orders.undo(by_itself=True)
+            assert (record["undoes"], [*record["left_out"]]) == (first.id, ["a"])
+        left = world.ledger.last
+        world.fleet.boxes["a"].wanted = mended
+        record = await world.orders.undo()
+        assert (record["undoes"], record["left_out"]) == (first.id, {})
+        assert [each["name"] for each in record["containers"]] == ["a"]
+        assert left is not None
+        world.fleet.make()  # another daemon, which does not know the first one any more
+        world.fleet.ledger.keep(left)
+        with pytest.raises(WrongState, match="there is nothing to undo") as refused:
+            await world.fleet.orders.undo()
+        assert refused.value.why == f"{first.id} was undone, but for a"
+
+    asyncio.run(run())
+
+
 def break_(world: World, name: str) -> None:
     """From now on its spec can't be read."""
     box: Any = world.fleet.boxes[name]

@@ -40,7 +40,7 @@ class Ledger:
         self._paths, self._registry, self._bus, self._fallen, self._known = paths, registry, bus, fallen, known
         self._rollout = self._load()
         self._former: Rollout | None = None
-        """The one before, as it ended."""
+        """The one before, as it ended; where it is undone once more, as not all could have back what they had, still that."""
         self.wake = asyncio.Event()
         """Set when what is to be done may be something else than before."""
         self._changed = asyncio.Event()
@@ -67,7 +67,12 @@ class Ledger:
 
     def former(self, identifier: str) -> RolloutRecord | None:
         """That rollout as it ended, if only one has begun since."""
-        return record_of(self._former) if self._former is not None and self._former.id == identifier else None
+        rollout = self.before(identifier)
+        return None if rollout is None else record_of(rollout)
+
+    def before(self, identifier: str) -> Rollout | None:
+        """That rollout as it ended, if only what undoes it has begun since, or one other."""
+        return self._former if self._former is not None and self._former.id == identifier else None
 
     async def follow(self) -> AsyncIterator[RolloutRecord]:
         """The rollout now and at each change, until it has ended or is halted."""
@@ -93,7 +98,7 @@ class Ledger:
             tree.write(self._paths.rollout, state.to_json(rollout))
         except OSError as error:
             raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
-        if self._rollout is not None and self._rollout.id != rollout.id:
+        if self._rollout is not None and self._rollout.id != rollout.id and self.before(rollout.undoes) is None:
             self._former = self._rollout
         self._rollout = rollout
         if rollout.status.ended or rollout.status is Status.HALTED:

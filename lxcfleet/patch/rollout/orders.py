@@ -216,6 +216,8 @@ class Orders:
 
     def _to_undo(self) -> Rollout:
         last = self.ledger.last
+        if last is not None and last.undoes and not last.members:
+            return _once_more(last, self.ledger.before(last.undoes))
         if last is not None and last.by_itself and last.status is not Status.HALTED:
             how = _BY_ITSELF.get(last.status, "takes it back by itself (auto_revert)")
             raise WrongState(
@@ -329,6 +331,17 @@ class Orders:
             self.ledger.keep(rollout)
         except HostError as error:
             log.error("%s", error)
+
+
+def _once_more(last: Rollout, first: Rollout | None) -> Rollout:
+    """The rollout ``first``, which the last one was to undo, and could put nothing back. To undo that one would give others
+    the specs that were not wanted. ``first`` is None if the daemon was restarted since. Raises WrongState."""
+    if first is None:
+        raise WrongState(
+            "there is nothing to undo", why=f"{last.undoes} was undone, but for {', '.join(last.left_out)}",
+            hint="`lxcfleet rollout status` tells why; `lxcfleet set`, or a file to apply, gives them another spec",
+        )  # fmt: skip
+    return first
 
 
 def _more(rollout: Rollout) -> str:
