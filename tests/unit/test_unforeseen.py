@@ -28,7 +28,7 @@ def test_what_the_kernel_refused_is_told_with_a_next_step_and_logged_in_one_line
     assert told.why == "/run/x: Cannot allocate memory (errno 12)"
     assert "free -h" in told.hint
     assert caplog.messages == ["create of web1: /run/x: Cannot allocate memory (errno 12)"]
-    assert caplog.records[0].exc_info in (None, False)
+    assert not caplog.records[0].exc_info
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), TimeoutError(), OSError("no number")])
