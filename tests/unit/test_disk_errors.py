@@ -123,6 +123,16 @@ def test_an_owed_start_that_can_not_be_noted_again_is_owed_as_before(fleet: Flee
     assert not fleet.container.owed
 
 
+def test_a_start_that_failed_on_a_disk_that_takes_no_note_is_not_owed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator was told that it failed: no daemon tries it again. A disk that is read-only removes no note either."""
+    with failing(monkeypatch, tree, "write_first", errno.EROFS), failing(monkeypatch, Path, "unlink", errno.EROFS):
+        fleet.lifecycle.note("web", Intent.RUN, must=False)
+        assert fleet.registry.noted(fleet.container) is Intent.RUN
+        with pytest.raises(HostError):
+            fleet.lifecycle.note("web", None, must=True)
+        assert fleet.registry.noted(fleet.container) is None
+
+
 def test_a_container_that_is_gone_is_not_settled(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.lifecycle.note("web", Intent.STOPPED, must=True)
     with failing(monkeypatch, Path, "unlink"):

@@ -100,9 +100,12 @@ class Lifecycle:
         """Write down what is to become of a container; None: it stays as it is.
 
         Raises HostError if that can't be written and ``must`` is set. If it is not, what is to run is known to this daemon
-        alone, until ``note_owed`` can write it. What it knew alone before, it still knows if this raises.
+        alone, until ``note_owed`` can write it. What it knew alone before, it still knows if this raises; but None, after
+        what was done or failed, is so whether it can be written or not.
         """
         pending = self._paths.container(name).pending
+        if intent is None:
+            self._owe(name, owed=False)
         try:
             if intent is None:
                 pending.unlink(missing_ok=True)
