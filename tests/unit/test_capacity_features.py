@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +13,7 @@ import pytest
 
 from lxcfleet.host.facts import features
 from lxcfleet.host.facts.features import Probe
-from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
@@ -152,7 +151,7 @@ def test_what_an_earlier_look_left_is_removed_by_the_next_one(monkeypatch: pytes
     lock = os.open(used, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(tree, "remove", lambda _: None)
         features._try_all(Paths(lxc=tmp_path))
     assert len(os.listdir(tmp_path)) == 4
     features._try_all(Paths(lxc=tmp_path))

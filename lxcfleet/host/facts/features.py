@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from lxcfleet.host.kernel import mounts, quota, syscalls
+from lxcfleet.errors import FleetError
+from lxcfleet.host.kernel import mounts, quota, syscalls, tree
 from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
@@ -261,9 +262,7 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
         version, probes = _in_child(scratch)
     finally:
         # The mounts were in the child's own namespace: below here are only the few plain files that it made.
-        shutil.rmtree(scratch, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        _remove(scratch, lock)
     # If another trial crashed, that says nothing about LXC.
     return version or _in_child(None)[0], probes
 
@@ -285,8 +284,15 @@ def _remove_left(place: Path) -> None:
     for left in place.glob(f"{Paths.PROBE_PREFIX}*"):
         lock = _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
+            _remove(left, lock)
+
+
+def _remove(directory: Path, lock: int | None) -> None:
+    """Remove a directory in which overlays were tried, and give its lock up. If that fails, the next look tries it again."""
+    with contextlib.suppress(FleetError):
+        tree.remove(directory)
+    if lock is not None:
+        os.close(lock)
 
 
 def _locked(directory: Path, how: int) -> int | None:
