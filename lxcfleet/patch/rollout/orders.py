@@ -26,13 +26,16 @@ from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKi
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.policies import rollout as policies
-from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.spec.states import Action
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
 _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
 
+_NAMED = 5
+"""How many containers are named in one message."""
 NOT_BAKED: Mapping[str, Any] = {"bake": "0"}
 """The policy of what goes back: the others don't wait for minutes to have back what they had before."""
 
@@ -189,7 +192,7 @@ class Orders:
                     begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
                     members[name] = replace(member, expected=expected, bake=0.0, live=member.live and not begun)
         self.refuse_second()  # another one may have begun meanwhile
-        left = f"; not of {', '.join(rollout.left_out)}, see `lxcfleet rollout status`" if rollout.left_out else ""
+        left = f"; not of {_some(rollout.left_out)}, see `lxcfleet rollout status`" if rollout.left_out else ""
         self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}{left}")
         return await self._start(replace(rollout, members=members), dry_run=False)
 
@@ -333,12 +336,16 @@ class Orders:
             log.error("%s", error)
 
 
+def _some(names: Iterable[str]) -> str:
+    return some(natural_order(names), _NAMED)
+
+
 def _once_more(last: Rollout, first: Rollout | None) -> Rollout:
     """The rollout ``first``, which the last one was to undo, and could put nothing back. To undo that one would give others
     the specs that were not wanted. ``first`` is None if the daemon was restarted since. Raises WrongState."""
     if first is None:
         raise WrongState(
-            "there is nothing to undo", why=f"{last.undoes} was undone, but for {', '.join(last.left_out)}",
+            "there is nothing to undo", why=f"{last.undoes} was undone, but for {_some(last.left_out)}",
             hint="`lxcfleet rollout status` tells why; `lxcfleet set`, or a file to apply, gives them another spec",
         )  # fmt: skip
     return first
