@@ -185,6 +185,6 @@ def test_restart_rolling_takes_the_policy_s_options(cli: Cli, web: Daemon) -> No
 
 def test_status_without_a_rollout(cli: Cli) -> None:
     ran = cli("rollout", "status")
-    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: there was no rollout yet\n")
+    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: there was no rollout since the host was booted\n")
     assert json.loads(cli("rollout", "status", "-f", "json").out) is None
     assert cli("rollout", "resume").status == 1

@@ -59,7 +59,7 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     if quiet:
         output.write("".join(f"{name}\n" for name in stale))
     else:
-        going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none yet"
+        going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none since the boot"
         data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout, "parts": own}
         lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
         if stale and notice["policy"] != "auto":

@@ -49,7 +49,7 @@ def status(ctx: click.Context, *, follow: bool, style: str, quiet: bool) -> int:
         if style == "json":
             output.write("null\n")
         elif not quiet:
-            output.say("lxcfleet: there was no rollout yet")
+            output.say("lxcfleet: there was no rollout since the host was booted")
         return 0
     if follow and record["ended"] is None:
         try:
