@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,3 +128,77 @@ def test_a_log_that_grows_is_emptied_and_the_others_are_not_looked_at(
         log.write("a line\n")
     logs.cut(102.0)
     assert looked == ([] if told else [str(files["b"])])
+
+
+@contextlib.contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(f"\0{address}")
+        server.listen()
+        yield server
+
+
+@pytest.mark.reaches("abstract sockets", reason="monitors have such, and the kernel is asked of them")
+def test_the_kernel_tells_of_a_connection_and_keeps_nothing_of_the_socket(tmp_path: Path) -> None:
+    address = f"{tmp_path}/a/command"
+    with contextlib.closing(strangers.Callers(None)) as callers:
+        with listening(address), listening(f"{tmp_path}/b/command") as other:
+            assert callers.add(os.getpid(), address)
+            assert callers.add(os.getpid(), address), "once more changes nothing"
+            assert not callers.add(os.getpid(), f"{tmp_path}/c/command"), "nobody listens there"
+            assert not callers.wait(0.0, read=False)
+            for one in (address, other.getsockname()[1:].decode()):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                    client.connect(f"\0{one}")
+                    assert callers.wait(0.0, read=False) is (one == address)
+        with listening(address):
+            pass  # the address is free: the former socket ended with the process that had it
+
+
+def test_a_wait_ends_for_a_file_only_if_that_is_wanted() -> None:
+    readable, writable = os.pipe()
+    with contextlib.closing(strangers.Callers(readable)) as callers:
+        os.write(writable, b"x")
+        assert not callers.wait(0.0, read=False)
+        assert not callers.wait(60.0, read=True), "it returns at once, and nobody has connected"
+        callers.poke()
+        assert callers.wait(60.0, read=False)
+    os.close(readable)
+    os.close(writable)
+
+
+class Calls:
+    """Instead of the kernel: somebody connects in the wait with the number ``at``."""
+
+    def __init__(self, clock: list[float], over: threading.Event, at: int) -> None:
+        self.waits: list[float] = []
+        self._clock, self._over, self._at = clock, over, at
+
+    def wait(self, seconds: float, *, read: bool) -> bool:
+        self.waits.append(seconds)
+        self._clock[0] += seconds
+        if len(self.waits) > self._at + 20:
+            self._over.set()
+        return len(self.waits) == self._at
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["the-kernel-tells", "the-kernel-can't-tell-of-one"])
+def test_sockets_are_counted_often_only_after_somebody_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    clock, over, guard = [1000.0], threading.Event(), MonitorGuard(Paths(lxc=tmp_path))
+    calls = Calls(clock, over, at=20)
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(monitor_guard, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(guard, "_callers", calls)
+    monkeypatch.setattr(guard._logs, "wait", sleep)
+    monkeypatch.setattr(monitor_guard, "pause", lambda *_: 1.0)
+    if not heard:
+        guard._unheard.add("a")
+    guard._watch(over)
+    # Five seconds long until it is calm, and after the connection. The kernel is asked after each sleep of a second.
+    often, seldom = calls.waits.count(0.0), calls.waits.count(5.0)
+    assert (often, seldom) == ((10, 31) if heard else (41, 0))

@@ -35,7 +35,8 @@ _LOOK_SECONDS = 0.5
 """Seconds until a log that is written to is looked at again, however few sockets there are. A log can grow by 14 MB in a
 second."""
 _QUIET_SECONDS = 5.0
-"""Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before."""
+"""Seconds until the descriptors of each monitor are looked at again, while there are no more sockets than before; and seconds
+after a connection until sockets are counted only that often, for as long as the kernel tells of none."""
 _MORE = 64
 """So many sockets more than at the last look are more."""
 _FEW = 2000
@@ -108,9 +109,19 @@ class _Logs:
                 with contextlib.suppress(OSError):  # there is no log any more
                     liblxc.cut_log(log)
 
+    @property
+    def descriptor(self) -> int | None:
+        """Can be read once a log was written to; None: the kernel does not tell."""
+        return None if self._watches is None else self._watches.descriptor
+
+    @property
+    def rest(self) -> float:
+        """Seconds until it is time to look at logs that were written to, or less than 0."""
+        return self._next - time.monotonic()
+
     def wait(self, seconds: float) -> None:
         """Wait so long, or until it is time to look at a log. threading.Event.wait() would take several times as long."""
-        rest = self._next - time.monotonic()
+        rest = self.rest
         if rest > 0:
             time.sleep(min(seconds, rest))
         else:
@@ -130,11 +141,15 @@ class MonitorGuard:
         self._least: Sequence[int] = ()
         """The least of them; nothing if there are none."""
         self._logs = _Logs()
+        self._callers: strangers.Callers | None = None
+        self._unheard: set[str] = set()
+        """Containers of whose monitors the kernel can't tell when somebody connects."""
 
     def begin(self) -> None:
         """The daemon starts. Raises OSError."""
         strangers.let_go_on(str(self._paths.lxc))
         self._logs.begin()
+        self._callers = strangers.Callers(self._logs.descriptor)
 
     def began(self, container: Container) -> None:
         """A container runs; its monitor gets all descriptors that the host allows."""
@@ -142,10 +157,21 @@ class MonitorGuard:
             self._limit(container.running.monitor)
             self._monitors[container.name] = container.running.monitor
             self._logs.add(container.name, str(self._paths.container(container.name).lxc_log))
+            self._listen(container.name, container.running.monitor)
+
+    def _listen(self, name: str, monitor: int) -> None:
+        self._unheard.discard(name)
+        if self._callers is not None and not self._callers.add(monitor, self._address(name)):
+            self._unheard.add(name)
+            self._callers.poke()  # sockets are counted all the time from now on
+
+    def _address(self, name: str) -> str:
+        return f"{self._paths.lxc}/{name}/command"
 
     def ended(self, name: str) -> None:
         """It has ended."""
         self._monitors.pop(name, None)
+        self._unheard.discard(name)
         self._logs.remove(name)
 
     async def run(self) -> None:
@@ -166,11 +192,14 @@ class MonitorGuard:
             await failure
         finally:
             over.set()
+            if self._callers is not None:
+                self._callers.poke()
 
     def _watch(self, over: threading.Event) -> None:
         proc.make_thread_urgent()
         with contextlib.closing(strangers.SocketCount()) as count:
             next_look, quiet_until, before = 0.0, 0.0, 0
+            called = time.monotonic()
             while not over.is_set():
                 began = time.monotonic()
                 sockets = count.most(_FEW)
@@ -188,7 +217,24 @@ class MonitorGuard:
                     if found:
                         quiet_until = began
                     self._note(found, began)
-                self._logs.wait(pause(self._least, sockets))
+                calm = not (urgent or self._attacks or self._unheard) and began >= called + _QUIET_SECONDS
+                if self._wait(pause(self._least, sockets), calm=calm):
+                    called = time.monotonic()
+
+    def _wait(self, seconds: float, *, calm: bool) -> bool:
+        """Wait until the next count; returns whether somebody connected to a monitor meanwhile.
+
+        While nobody does, the kernel is counted upon to tell of some of the first few thousand connections. What it does not
+        tell of, would have to come very slowly not to be told of: so a look now and then finds that.
+        """
+        if self._callers is None:
+            self._logs.wait(seconds)
+            return True
+        if calm:
+            rest = self._logs.rest
+            return self._callers.wait(min(_QUIET_SECONDS, rest) if rest > 0 else _QUIET_SECONDS, read=rest <= 0)
+        self._logs.wait(seconds)  # and not for the next connection, as thousands may come
+        return self._callers.wait(0.0, read=False)
 
     def _look_at_all(self) -> dict[str, Counter[int]]:
         monitors = dict(self._monitors)
@@ -209,7 +255,7 @@ class MonitorGuard:
         """Shut strangers out until no more come at once, or for some seconds: then the others are looked at, too."""
         shut: Counter[int] = Counter()
         deadline = time.monotonic() + _LONGEST
-        while some := strangers.shut_out(pid, f"{self._paths.lxc}/{name}/command"):
+        while some := strangers.shut_out(pid, self._address(name)):
             shut += some
             if some.total() < CROWD or time.monotonic() > deadline:
                 break

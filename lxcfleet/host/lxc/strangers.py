@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from lxcfleet.host.kernel import syscalls
@@ -22,6 +24,7 @@ from lxcfleet.host.lxc.monitor import ROOT
 from lxcfleet.host.process import proc
 from lxcfleet.host.process.peer import uid_of
 
+_POKES = 4096
 _COUNTS = re.compile(rb"^UNIX\S* +\d+ +(\d+) ", re.MULTILINE)
 """The third column of a line such as ``UNIX 1024 547 -1 NI 0 yes kernel …``; UNIX-STREAM is one of its own."""
 
@@ -37,7 +40,7 @@ def shut_out(monitor: int, address: str) -> Counter[int]:
     process = os.pidfd_open(monitor)
     try:
         signal.pidfd_send_signal(process, signal.SIGSTOP)
-        for connection in _sockets(process, monitor):
+        for connection, _ in _sockets(process, monitor):
             with connection, contextlib.suppress(OSError):  # no Unix socket
                 # Of the listening socket, this is the uid of the process that listens.
                 uid = uid_of(connection)
@@ -92,6 +95,71 @@ class SocketCount:
         self._exact = self._all = None
 
 
+class Callers:
+    """Tells when somebody connects to a monitor, and when a file can be read, so that nobody need look all the time.
+
+    A listening socket is waited for by a copy of its descriptor, which is closed at once. The kernel goes on for as long as
+    the monitor itself has the socket (epoll(7), question 6), so nothing here keeps a socket from ending with its monitor. It
+    may not tell of a connection that the monitor accepts before this process runs. Of a few thousand it tells of some.
+    """
+
+    def __init__(self, readable: int | None) -> None:
+        """``readable``: a descriptor that is waited for, too. Raises OSError."""
+        self._epoll = select.epoll()
+        self._readable = readable
+        self._likely: int | None = None
+        """The number that the socket had in the monitor before: liblxc opens the same files in each."""
+        self._poked, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._epoll.register(self._poked, select.EPOLLIN)
+        if readable is not None:
+            self._epoll.register(readable, select.EPOLLONESHOT)
+
+    def add(self, monitor: int, address: str) -> bool:
+        """Wait also for connections to the abstract socket ``address`` of the process ``monitor``. False: that can't be."""
+        try:
+            process = os.pidfd_open(monitor)
+        except OSError:  # it has ended, and nobody connects to it any more
+            return True
+        try:
+            return self._add(process, monitor, b"\0" + os.fsencode(address))
+        except OSError:  # it ends at this moment, or the kernel tells no more
+            return False
+        finally:
+            os.close(process)
+
+    def _add(self, process: int, monitor: int, name: bytes) -> bool:
+        likely = () if self._likely is None else (self._likely,)
+        for connection, number in chain(_copies(process, likely), _sockets(process, monitor)):
+            with connection, contextlib.suppress(OSError):  # no Unix socket
+                if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and connection.getsockname() == name:
+                    with contextlib.suppress(FileExistsError):  # it is waited for already
+                        self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLET)
+                    self._likely = number
+                    return True
+        return False
+
+    def poke(self) -> None:
+        """End the present wait, or the next one, as if somebody had connected. Any thread may call this."""
+        with contextlib.suppress(BlockingIOError):  # nobody has waited since many others of these
+            os.write(self._poke, b"\0")
+
+    def wait(self, seconds: float, *, read: bool) -> bool:
+        """Wait until somebody connects, for so long at most; returns whether somebody did. ``read``: return also once the
+        file can be read."""
+        if self._readable is not None and read:
+            self._epoll.modify(self._readable, select.EPOLLIN | select.EPOLLONESHOT)
+        came = {number for number, _ in self._epoll.poll(seconds)} - {self._readable}
+        if self._poked in came:
+            os.read(self._poked, _POKES)
+        return bool(came)
+
+    def close(self) -> None:
+        """Wait no more."""
+        self._epoll.close()
+        os.close(self._poked)
+        os.close(self._poke)
+
+
 def _opened(path: str) -> int | None:
     with contextlib.suppress(OSError):
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -109,11 +177,16 @@ def let_go_on(lxc_path: str) -> None:
                     os.kill(int(entry), signal.SIGCONT)
 
 
-def _sockets(process: int, pid: int) -> Iterator[socket.socket]:
+def _sockets(process: int, pid: int) -> Iterator[tuple[socket.socket, int]]:
+    """Copies of the sockets of a process, with their numbers there. Raises OSError if it is gone."""
     for number in os.listdir(f"/proc/{pid}/fd"):
-        try:
+        with contextlib.suppress(OSError):  # closed meanwhile
             if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
-                copy = syscalls.descriptor_of(process, int(number))
-                yield socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=copy)
-        except OSError:  # closed meanwhile
-            continue
+                yield from _copies(process, (int(number),))
+
+
+def _copies(process: int, numbers: Iterable[int]) -> Iterator[tuple[socket.socket, int]]:
+    for number in numbers:
+        with contextlib.suppress(OSError):  # there is none, or not any more
+            copy = syscalls.descriptor_of(process, number)
+            yield socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=copy), number
