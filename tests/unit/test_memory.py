@@ -314,3 +314,39 @@ def test_one_instance_of_inotify_watches_many_files(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
     asyncio.run(run())
+
+
+def test_a_host_that_logs_much_wakes_the_daemon_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is looked at at once when it was quiet, and after a pause as long as more comes."""
+
+    async def run() -> None:
+        found: list[list[Kill]] = []
+        timers: list[tuple[float, Callable[[], None]]] = []
+
+        def call_later(seconds: float, work: Callable[[], None]) -> SimpleNamespace:
+            timers.append((seconds, work))
+            return SimpleNamespace(cancel=lambda: None)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+        kernel = kernel_log.KernelLog()
+        kernel._descriptor, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        kernel.watch(lambda: found.append(kernel.kills()))
+        for _ in range(2):
+            os.write(writing, message("oom_memcg=/lxc.payload.a,task_memcg=/lxc.payload.a,task=cat,pid=1,uid=0"))
+            await turns()
+        assert [len(kills) for kills in found] == [1], "the second message waits"
+        [(seconds, listen_again)] = timers
+        assert seconds == kernel_log.PAUSE_SECONDS
+        listen_again()
+        await turns()
+        assert [len(kills) for kills in found] == [1, 1]
+        kernel.close()
+        os.close(writing)
+
+    asyncio.run(run())
+
+
+async def turns() -> None:
+    """Let the loop look for what can be read, and deal with it."""
+    for _ in range(3):
+        await asyncio.sleep(0)

@@ -18,6 +18,9 @@ _KERNEL = 8
 """Messages with a lower priority field are the kernel's own; programs can write others."""
 _MOST = 20_000
 """Messages that are read at once: the kernel's buffer has fewer, but somebody may fill it while it is read."""
+PAUSE_SECONDS = 0.25
+"""Seconds from a look at the messages to the next: some hosts log many, and each look takes more than what it reads. What
+tells of a kill is in the middle of some dozens that come together."""
 _KILL = re.compile(
     r"(\d+),[^;]*;oom-kill:constraint=[^,/]*,nodemask=[^/;]*,cpuset=(?:/,|[^/]*,)mems_allowed=[-0-9,]*,"
     r"(?:oom_memcg=|(global_oom),task_memcg=)(/.*)"
@@ -51,6 +54,8 @@ class KernelLog:
     def __init__(self) -> None:
         self._descriptor: int | None = None
         self._heard: Callable[[], None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        """Runs from one call of ``_heard`` until messages are waited for again."""
 
     def begin(self) -> None:
         """Leave out all messages so far. Without a kernel log that can be read, nothing is found."""
@@ -62,10 +67,24 @@ class KernelLog:
                 self.close()
 
     def watch(self, heard: Callable[[], None]) -> None:
-        """Call ``heard`` whenever there are messages to read, from the event loop."""
+        """Call ``heard`` once there are messages to read, from the event loop: at once, or PAUSE_SECONDS after the last
+        call."""
         if self._descriptor is not None and self._heard is None:
             self._heard = heard
-            asyncio.get_running_loop().add_reader(self._descriptor, heard)
+            self._listen()
+
+    def _listen(self) -> None:
+        self._pause = None
+        if self._descriptor is not None:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._woken)
+
+    def _woken(self) -> None:
+        if self._descriptor is None or self._heard is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._descriptor)
+        self._pause = loop.call_later(PAUSE_SECONDS, self._listen)
+        self._heard()
 
     def kills(self) -> list[Kill]:
         """The processes of containers that were killed since the last call."""
@@ -87,10 +106,12 @@ class KernelLog:
     def close(self) -> None:
         """Read no more."""
         if self._descriptor is not None:
-            if self._heard is not None:
+            if self._pause is not None:
+                self._pause.cancel()
+            elif self._heard is not None:
                 asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
-            self._descriptor = self._heard = None
+            self._descriptor = self._heard = self._pause = None
 
 
 def killed(message: bytes) -> Kill | None:
