@@ -60,6 +60,7 @@ def test_the_packages_at_a_start_are_kept_until_the_next_rollout(tmp_path: Path,
     assert packages.remember(paths, ["a", "b"], fresh=True) == {"a": "one"}
     monkeypatch.setattr("lxcfleet.base.merge.reconcile.file_at_last_start", lambda *_: None)
     assert packages.remember(paths, ["a"], fresh=False) == {"a": "one"}
+    assert packages.remember(paths, ["a"], fresh=True) == {"a": "one"}, "an earlier rollout has read that base"
     status.write_bytes(STATUS.replace(b"Version: 1", b"Version: 2"))
     assert packages.changed(paths, "one") == {"greet": ["1", "2"]}
     assert packages.changed(paths, "another") is None
@@ -70,7 +71,34 @@ def test_the_packages_at_a_start_are_kept_until_the_next_rollout(tmp_path: Path,
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"one": 3}'])
 def test_notes_that_are_damaged_are_no_notes(text: str) -> None:
     assert causes.recall(text, "one") is None
-    assert causes.recall(causes.remember(text, "two", {"a": "1"}), "two") == {"a": "1"}
+    assert causes.recall(causes.text_of({**causes.read(text), "two": {"a": "1"}}), "two") == {"a": "1"}
+
+
+def test_each_base_is_read_once_for_all_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path)
+    read: list[str] = []
+
+    def status_of(_: Paths, name: str, __: str) -> bytes:
+        read.append(name)
+        return STATUS
+
+    monkeypatch.setattr("lxcfleet.base.merge.reconcile.last_base", lambda _, name: name[0])
+    monkeypatch.setattr("lxcfleet.base.merge.reconcile.file_at_last_start", status_of)
+    packages.remember(paths, ["a1", "a2", "b1", "a3"], fresh=True)
+    assert read == ["a1", "b1"]
+    packages.remember(paths, ["a1", "a2"], fresh=True)
+    assert read == ["a1", "b1"]
+    assert packages.changed(paths, "b") is None, "the rollout that needed that base has been over"
+    texts: list[str] = []
+    real = causes.read
+
+    def counted(text: str) -> dict[str, dict[str, str]]:
+        texts.append(text)
+        return real(text)
+
+    monkeypatch.setattr(causes, "read", counted)
+    packages.remember(paths, ["a1", "a2", "a3"], fresh=False)
+    assert len(texts) == 1, "not once for each container"
 
 
 def test_a_halt_is_read_as_it_was_written() -> None:

@@ -70,20 +70,20 @@ def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:
     return {f"LXCFLEET_{key}": value.replace("\0", "")[:_LONGEST] for key, value in facts.items()}
 
 
-def remember(text: str, base: str, versions: Versions) -> str:
-    """The file's new text, which adds the versions for ``base``."""
-    return json.dumps({**_read(text), base: dict(versions)})
+def text_of(versions: Mapping[str, Versions]) -> str:
+    """The file's text, which has the versions for these bases."""
+    return json.dumps({base: dict(each) for base, each in versions.items()})
 
 
 def recall(text: str, base: str) -> dict[str, str] | None:
     """The versions for ``base``; None if they are not known."""
-    found = _read(text).get(base)
-    return found if isinstance(found, dict) else None
+    return read(text).get(base)
 
 
-def _read(text: str) -> dict[str, dict[str, str]]:
+def read(text: str) -> dict[str, dict[str, str]]:
+    """The versions in the file's text, by base."""
     try:
         data = json.loads(text)
     except ValueError:
         return {}
-    return data if isinstance(data, dict) else {}
+    return {base: each for base, each in data.items() if isinstance(each, dict)} if isinstance(data, dict) else {}

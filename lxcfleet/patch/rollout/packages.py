@@ -18,20 +18,21 @@ log = logging.getLogger(__name__)
 def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, str]:
     """By container, the name of the host's packages at its last start. The next start no longer removes their record.
 
-    ``fresh``: the rollout has just begun, so earlier records are not needed. Records that can't be read or
-    written are left out: a halt then says that it does not know what changed.
+    ``fresh``: the rollout has just begun, so no records are needed but those of these containers. A base is named by its
+    content, so a record that an earlier rollout made is as good as a new one, and to make one takes long. Records that can't
+    be read or written are left out: a halt then says that it does not know what changed.
     """
     bases = {name: base for name in names if (base := reconcile.last_base(paths, name))}
     file = paths.rollout_packages
     try:
-        before = text = "" if fresh or not file.exists() else file.read_text(encoding="utf-8")
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        noted = causes.read(before)
+        kept = {base: each for base, each in noted.items() if not fresh or base in bases.values()}
         for name, base in bases.items():
-            if causes.recall(text, base) is None:
-                status = reconcile.file_at_last_start(paths, name, STATUS)
-                if status is not None:
-                    text = causes.remember(text, base, versions(status))
-        if text != before or fresh:
-            tree.write(file, text)
+            if base not in kept and (status := reconcile.file_at_last_start(paths, name, STATUS)) is not None:
+                kept[base] = versions(status)
+        if kept != noted or not before:
+            tree.write(file, causes.text_of(kept))
     except (OSError, ValueError) as error:
         log.warning("what the host's packages were at the last starts is not known: %s", error)
         return {}
