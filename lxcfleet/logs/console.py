@@ -7,6 +7,7 @@ the two files any more is lost, and that is told.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -27,6 +28,8 @@ CHUNK, LITTLE = 1 << 18, 1 << 15
 """Bytes that are read at once: others have their turn after that. Little is read while the host's log takes little."""
 TELL_SECONDS = 1.0
 """Left out lines are told of at most so often."""
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""The file is not there, or something else is in its place. What else may happen, as for want of descriptors, passes."""
 
 Send = Callable[[bytes], bool]
 """Passes an entry on; returns whether that was possible."""
@@ -270,11 +273,13 @@ class Console:
         return True
 
     def _take(self, path: str, inode: int | None) -> bool:
-        """Open a file; returns False if there is none, or another one than that of ``inode``."""
+        """Open a file; returns False if there is none, or another one than that of ``inode``. Raises OSError."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return False
+            raise
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or inode not in (None, found.st_ino):
             os.close(descriptor)

@@ -156,7 +156,8 @@ class Keeper:
         package = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, **self._paths.environment(), "PYTHONPATH": package}
         arguments = ["-P", "-s", "-m", "lxcfleet.logs.servant", "{requests}", "{lock}"]
-        self._servant = servant = Servant(NAME, arguments, lock, environment)
+        # Of each container that runs it has two files open: the usual limit is enough for five hundred.
+        self._servant = servant = Servant(NAME, arguments, lock, environment, wide=True)
         while True:
             await servant.end()
             # What happened meanwhile the next process tells, once it knows all the rest anew.

@@ -52,9 +52,17 @@ class Follower:
         self._due: dict[str, None] = {}
         """Containers whose console waits for a file, or has something to tell."""
         self._entries: deque[bytes] = deque(maxlen=MOST_ENTRIES)
+        self._look_at = 0.0
+        """When the next look at these is due, by the monotonic clock."""
+        self._unread: dict[str, str] = {}
+        """Why consoles can't be read, by container."""
         self._blocked = False
-        self.trouble = ""
-        """Why nothing can be sent."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be sent, or why one of the consoles can't be read."""
+        sending = "" if self._log is None else self._log.trouble
+        return sending or next(iter(self._unread.values()), "")
 
     @property
     def watches(self) -> int:
@@ -102,6 +110,7 @@ class Follower:
             console.close()
         self._dirty.pop(name, None)
         self._due.pop(name, None)
+        self._unread.pop(name, None)
 
     # -- work ------------------------------------------------------------------------------------------------
 
@@ -136,8 +145,14 @@ class Follower:
             self._entries.popleft()
 
     def look_for_files(self) -> None:
-        """Have consoles looked at that wait for a file, or with something to tell."""
-        self._dirty.update(self._due)
+        """Have consoles looked at that wait for a file, or with something to tell.
+
+        Not in each round: while many containers start or end there is a round for each, and a look at all of them.
+        """
+        now = time.monotonic()
+        if self._due and now >= self._look_at:
+            self._look_at = now + ADRIFT_SECONDS
+            self._dirty.update(self._due)
 
     def pause(self) -> float | None:
         """Seconds to sleep at most; None: until something comes."""
@@ -145,7 +160,7 @@ class Follower:
             return RETRY_SECONDS
         if self._dirty:
             return 0.0
-        return ADRIFT_SECONDS if self._due else None
+        return max(0.0, self._look_at - time.monotonic()) if self._due else None
 
     @property
     def waiting(self) -> int | None:
@@ -157,10 +172,12 @@ class Follower:
         try:
             outcome = console.step(self._send)
         except OSError as error:
-            self.trouble = f"the console of {name} can't be read: {error.strerror}"
+            self._unread[name] = f"the console of {name} can't be read: {error.strerror}"
             return Outcome.REST
+        else:
+            self._unread.pop(name, None)
         finally:
-            if console.adrift or console.untold:
+            if console.adrift or console.untold or name in self._unread:
                 self._due[name] = None
             else:
                 self._due.pop(name, None)
@@ -191,7 +208,6 @@ class Follower:
             return True
         sent = self._log.send(entry)
         self._blocked = self._blocked or not sent
-        self.trouble = self._log.trouble
         return sent
 
 

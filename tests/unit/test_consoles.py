@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from lxcfleet.logs.entries import LOST, Form, Head
 from lxcfleet.logs.lines import clean, cut
 from lxcfleet.logs.position import Position, Record
 from lxcfleet.logs.rate import Allowance
-from lxcfleet.logs.servant import Follower
+from lxcfleet.logs.servant import ADRIFT_SECONDS, Follower
 from lxcfleet.logs.times import MOST, Clock, Times, read
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import LogsSettings, LogTarget
@@ -409,3 +411,67 @@ def test_orders_are_carried_out_and_a_log_that_is_not_there_is_told(tmp_path: Pa
         assert parsed(log.recv(4096))["MESSAGE"] == b"more"
         follower.obey({"do": "forget", "name": "a"})
         assert follower.pause() is None
+
+
+def _order(directory: Path, name: str) -> dict[str, Any]:
+    directory.mkdir(exist_ok=True)
+    fields = {"CONTAINER_NAME": name, "SYSLOG_IDENTIFIER": name}
+    return {"do": "follow", "name": name, "directory": str(directory), "fields": fields, "mark": None,
+            "over": False, "skip": False, "journal": True, "rate": 0, "burst": 1}  # fmt: skip
+
+
+def test_those_without_a_file_are_not_looked_at_for_each_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, each container that began had all of them looked at once more: with a thousand, 600 times each."""
+    looked: list[str] = []
+    step = Console.step
+
+    def counted(console: Console, send: Any) -> Outcome:
+        looked.append(console._path)
+        return step(console, send)
+
+    monkeypatch.setattr(Console, "step", counted)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    follower = Follower("host")
+    for number in range(20):
+        follower.obey(_order(tmp_path / str(number), f"c{number}"))
+        follower.look_for_files()
+        follower.round()
+    assert len(looked) <= 2 * 20
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + ADRIFT_SECONDS)
+    assert follower.pause() == 0.0
+    looked.clear()
+    follower.look_for_files()
+    follower.round()
+    assert len(looked) == 20, "after a while, each of them is"
+
+
+def test_a_console_that_cannot_be_opened_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a lack of descriptors looked as if the file were gone: nothing was told, and lines counted as lost."""
+    follower = Follower("host")
+    follower.obey({"do": "settings", "to": "syslog", "socket": str(tmp_path / "log")})
+    for name in ("a", "b"):
+        follower.obey(_order(tmp_path / name, name))
+        (tmp_path / name / "console.log").write_text("line\n")
+    usual = os.open
+
+    def refused(path: Any, *arguments: Any, **more: Any) -> int:
+        if str(path) == str(tmp_path / "a/console.log"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return usual(path, *arguments, **more)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.settimeout(60)
+        monkeypatch.setattr(os, "open", refused)
+        follower.round()
+        assert log.recv(4096).endswith(b"line"), "another console is passed on all the same"
+        assert follower.trouble == "the console of a can't be read: Too many open files"
+        assert follower.pause() is not None, "it is tried again"
+        monkeypatch.setattr(os, "open", usual)
+        follower.look_for_files()
+        follower.round()
+        assert log.recv(4096).endswith(b"line")
+        log.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            log.recv(4096)  # nothing is said to be missing
+    assert follower.trouble == ""

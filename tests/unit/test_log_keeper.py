@@ -52,9 +52,30 @@ class Servants:
         return found
 
 
+def test_it_may_have_as_many_files_open_as_there_are_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it had the usual 1,024 descriptors, and what the rest of a thousand containers printed was not passed on."""
+    servants = Servants()
+    asked: list[bool] = []
+
+    def begin(*_: object, wide: bool) -> Servants:
+        asked.append(wide)
+        return servants
+
+    monkeypatch.setattr(keeper, "Servant", begin)
+
+    async def story() -> None:
+        paths = Paths(tmp_path / "lxc", tmp_path / "run", tmp_path / "etc")
+        running = asyncio.create_task(Keeper(paths, LogsSettings(to=LogTarget.JOURNAL), []).run(0))
+        await servants.orders(0, 1)
+        running.cancel()
+
+    asyncio.run(story())
+    assert asked == [True]
+
+
 def test_events_that_come_while_another_process_begins_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servants = Servants()
-    monkeypatch.setattr(keeper, "Servant", lambda *_: servants)
+    monkeypatch.setattr(keeper, "Servant", lambda *_, **__: servants)
     paths = Paths(tmp_path / "lxc", tmp_path / "run", tmp_path / "etc")
 
     async def story() -> None:
