@@ -443,9 +443,9 @@ ROLLOUT_PAUSE: Call[None, records.RolloutRecord] = Call(
 ROLLOUT_RESUME: Call[requests.ResumeRequest, records.RolloutRecord] = Call(
     "rollout_resume", "POST", "/1.0/rollout/resume", "go on", InBody(requests.ResumeRequest), one(records.RolloutRecord)
 )
-ROLLOUT_UNDO: Call[None, records.RolloutRecord] = Call(
+ROLLOUT_UNDO: Call[bool, records.RolloutRecord] = Call(
     "rollout_undo", "POST", "/1.0/rollout/undo", "begin a rollout that puts back the specs that the last one replaced",
-    _NOTHING, one(records.RolloutRecord), status=202,
+    queries.UNDONE, one(records.RolloutRecord), status=202,
 )  # fmt: skip
 ROLLOUT_ABORT: Call[None, records.RolloutRecord] = Call(
     "rollout_abort", "POST", "/1.0/rollout/abort", "end the rollout as it is", _NOTHING, one(records.RolloutRecord)

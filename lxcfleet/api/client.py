@@ -175,7 +175,7 @@ class Client:
     rollout_follow = _plain(calls.ROLLOUT_FOLLOW)
     rollout_pause = _plain(calls.ROLLOUT_PAUSE)
     rollout_resume = _method(calls.ROLLOUT_RESUME)
-    rollout_undo = _plain(calls.ROLLOUT_UNDO)
+    rollout_undo = _method(calls.ROLLOUT_UNDO)
     rollout_abort = _plain(calls.ROLLOUT_ABORT)
 
     def call(self, call: Call[Q, R], request: Q) -> R:

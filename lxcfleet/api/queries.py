@@ -103,6 +103,7 @@ KIND = word("kind", "The console's log, or liblxc's.", "console", LOGS)
 LINES = number("lines", "Only the last so many lines; 0: all.", 0, 0, 10**_DIGITS)
 SINCE = moment("since", "Only what came then or later.")
 FOLLOW = flag("follow", "Go on with what comes later, for ever.")
+REDO = flag("redo", "Do again what the last rollout undid, instead.")
 
 SELECTION: Query[Selection] = Query(PATTERN, LABEL, join=Selection, split=lambda chosen: (chosen.patterns, chosen.labels))
 """The containers of a call that changes nothing: all containers, if nothing is chosen."""
@@ -183,6 +184,7 @@ def _itself(chosen: Selection) -> Selection:
 
 CHOSEN: InQuery[Selection] = InQuery(SELECTION, make=_itself, split=lambda chosen: (chosen,))
 """A call about containers whose request is a selection."""
+UNDONE: InQuery[bool] = InQuery(single(REDO), make=bool, split=lambda redo: (redo,))
 LOGS_OF: InQuery[LogsRequest] = InQuery(
     single(KIND), single(LINES), single(FOLLOW), path="name", make=LogsRequest,
     split=lambda asked: (asked.name, asked.kind, asked.lines, asked.follow),

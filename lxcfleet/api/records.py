@@ -363,6 +363,9 @@ class RolloutRecord(TypedDict):
     left_out: dict[str, ErrorBody]
     """The containers that it does not take back, by name, as it can't be told whether they have what the other one gave
     them; with the error."""
+    not_reverted: str
+    """Why a halt did not have its changes taken back, where that was to be done by itself (auto_revert); empty: it has, or
+    that was not asked for."""
     waits_for: str
     """The condition that the rollout waits for at the moment, in words."""
     rejected: str

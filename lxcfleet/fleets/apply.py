@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from lxcfleet.api import way_back
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.measuring.delta_sizes import Looks
@@ -20,7 +21,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.changing import Changing, Planned
 from lxcfleet.containers.requests.creation import Creation
-from lxcfleet.errors import ErrorBody, FleetError, WrongState
+from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Change, Kind, Plan
 from lxcfleet.fleets.store import FleetStore
@@ -262,21 +263,20 @@ class Work:
         groups = {each.group for each in self._plan.changes if each.name in wanted}
         reverts = any(self._plan.after.groups[group].rollout.auto_revert for group in groups)
         resting = {each.container.name: (each.former, each.spec) for each in self._live.at_once if each.changed}
-        record = await self._orders.begin_change(wanted, self._policy, auto_revert=reverts, resting=resting)
-        seen = [record]
+        begun = await self._orders.begin_change(wanted, self._policy, auto_revert=reverts, resting=resting)
+        seen: list[RolloutRecord] = [begun]
+        back: list[RolloutRecord] = []
 
         async def until_end() -> None:
             async for each in self._orders.ledger.follow():
-                if each["id"] != record["id"]:
+                if begun["id"] not in (each["id"], each["undoes"]):
                     return
-                seen.append(each)
+                (seen if each["id"] == begun["id"] else back).append(each)
 
         await operation.until_cancelled(until_end())
         # What has halted may be over, and another one that takes it back under way, before that was told here.
-        former, last = self._orders.ledger.former(record["id"]), self._orders.ledger.last
-        back = None if not reverts else _BACK if former is not None else _TO_BE_BACK
-        left_out = last.left_out if last is not None and last.undoes == record["id"] else {}
-        for result in _results(former or seen[-1], wanted, back, left_out):
+        former = self._orders.ledger.former(begun["id"])
+        for result in _results(former or seen[-1], wanted, back[-1] if back else None, reverts=reverts):
             operation.add(result)
 
     async def _start(self, operation: Operation) -> None:
@@ -305,55 +305,38 @@ class Work:
 
 _HOW: Mapping[str, tuple[str, str]] = {
     MemberPhase.WAITING: ("it was not its turn", "not begun"), MemberPhase.FAILED: ("it is failed", "failed"),
+    MemberPhase.DONE: ("it was well, and is taken back", "taken back"),
 }  # fmt: skip
 """What is told of members by their phase, and the status of the result."""
 
 
-@dataclass(frozen=True)
-class _WayBack:
-    """What is told of a halt that has the former specs put back."""
-
-    hint: str
-    well: tuple[str, str]
-    """Of a member that was well: see ``_HOW``."""
-
-
-_BACK = _WayBack(
-    "the former specs are put back (auto_revert); mend the file, and apply it again",
-    ("it was well, and is taken back", "taken back"),
-)
-_TO_BE_BACK = _WayBack(
-    "the former specs are to be put back (auto_revert), and `lxcfleet events` says if they can't be; mend the file, and "
-    "apply it again",
-    ("it is well, and is to be taken back", "to be taken back"),
-)
-"""While the rollout that puts them back has not begun. It may be refused, if a former spec names what is gone."""
-
-
 def _results(
-    record: RolloutRecord, names: Mapping[str, object], back: _WayBack | None, left_out: Mapping[str, ErrorBody]
+    record: RolloutRecord, names: Mapping[str, object], back: RolloutRecord | None, *, reverts: bool
 ) -> list[Result]:
-    """What became of the members of a rollout. ``back``: what a halt has for them; None: the specs stay as they are.
-    ``left_out``: those that do not get theirs back, each with the error."""
+    """What became of the members of a rollout. ``back``: the one that takes it back by itself, as far as that is.
+    ``reverts``: whether a halt is to be taken back."""
     phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
     halted = record["halted"]
+    where = f" at {halted['container']}" if halted and halted["container"] else ""
     why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
     hint = "`lxcfleet rollout status` has more; the next apply has the rest"
-    back = back if halted else None
+    if halted and record["not_reverted"]:
+        hint = f"it is not taken back (auto_revert): {record['not_reverted']}; `lxcfleet rollout status` has more"
+    elif halted and reverts and not back:  # the operation was cancelled
+        hint = "the former specs are about to be put back (auto_revert): `lxcfleet rollout status --follow`"
     if halted and back:
-        where = f" at {halted['container']}" if halted["container"] else ""
         why = f"the rollout {record['id']} halted{where}: {halted['why']}"
-        hint = back.hint
+        hint = f"{way_back.in_words(back, 'the former specs')} (auto_revert); mend the file, and apply it again"
     found = []
     for name in names:
         phase, note = phases.get(name, (MemberPhase.WAITING, ""))
-        if name in left_out:  # it may have what the rollout gave it
-            found.append(Result(name, "failed", True, left_out[name]))
-            continue
-        if phase == MemberPhase.DONE and back is None:
+        lack = way_back.lack(back, name) if back else None
+        if lack is not None:  # it may have what the rollout gave it
+            found.append(Result(name, "failed", True, lack))
+        elif phase == MemberPhase.DONE and not back:
             found.append(Result(name, "changed", True))
-            continue
-        how, status = back.well if back and phase == MemberPhase.DONE else _HOW.get(phase, (f"it is {phase}", "not begun"))
-        error = WrongState(f"{name}: {note or how}", why=why, hint=hint)
-        found.append(Result(name, status, False, error.body()))
+        else:
+            how, status = _HOW.get(phase, (f"it is {phase}", "not begun"))
+            error = WrongState(f"{name}: {note or how}", why=why, hint=hint)
+            found.append(Result(name, status, False, error.body()))
     return found

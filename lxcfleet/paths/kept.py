@@ -190,6 +190,11 @@ class KeptPaths(Roots):
         return self.change_sets / "last"
 
     @cached_property
+    def undone_change(self) -> Path:
+        """The rollout that the last one undoes; see patch.rollout.ledger."""
+        return self.change_sets / "undone"
+
+    @cached_property
     def hmac_key(self) -> Path:
         """The key of the digests that tell whether a secret has changed."""
         return self.state / "hmac.key"

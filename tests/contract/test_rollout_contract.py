@@ -156,7 +156,7 @@ def test_a_halt_because_of_an_earlier_failed_container_says_so(
     why = "no more may be down, as web2 is not healthy"
     record: Any = {
         "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "killed": 0, "waits_for": "",
-        "about": "", "rejected": "", "left_out": {},
+        "about": "", "rejected": "", "left_out": {}, "not_reverted": "",
         "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "ended": "",
                    "packages": None, "commands": []},
         "containers": [

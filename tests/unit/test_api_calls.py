@@ -103,6 +103,7 @@ REQUESTS: dict[str, list[Any]] = {
     "release": [ReleaseRequest(WEB, None), ReleaseRequest(Selection(), 3, dry_run=True)],
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"}), RolloutRequest("patch", WEB, force=True)],
     "rollout_resume": [ResumeRequest(accept=True)],
+    "rollout_undo": [False, True],
 }  # fmt: skip
 """The arguments of each call that takes some."""
 

@@ -145,7 +145,7 @@ def test_the_command_line_knows_nothing_of_the_daemon_but_its_client() -> None:
             found = {target for target in imports(file) if target.startswith("lxcfleet.api")}
             modules_of_api = (
                 "client", "calls", "apps", "records", "requests", "findings", "fleets", "generations", "queries", "disk",
-                "archives", "rehearsals", "snapshots", "drain", "moves",
+                "archives", "rehearsals", "snapshots", "drain", "moves", "way_back",
             )  # fmt: skip
             assert found <= {f"lxcfleet.api.{module}" for module in modules_of_api}, name
 

@@ -18,8 +18,9 @@ from lxcfleet.cli.verbs import app, change
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.fleets import apply
 from lxcfleet.patch.rollout import planner
-from lxcfleet.patch.rollout.change_sets import ChangeSets
+from lxcfleet.patch.rollout.change_sets import KEPT, ChangeSets
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status, from_json, to_json
+from lxcfleet.patch.rollout.undoing import Undoing
 from lxcfleet.spec.container.spec import Spec
 
 from .test_driver import World as Fleet
@@ -36,7 +37,7 @@ class World:
         """What happens during the looks, one after the other."""
         changing = SimpleNamespace(check_there=self._look)
         self.orders, self.ledger = self.fleet.orders, self.fleet.ledger
-        self.orders._change_sets = ChangeSets(self.fleet.paths, cast(Any, changing))
+        self._use(ChangeSets(self.fleet.paths, cast(Any, changing)))
         keep = self.ledger.keep
 
         def note(rollout: Rollout) -> None:
@@ -46,6 +47,9 @@ class World:
         cast(Any, self.ledger).keep = note
         for name, box in self.fleet.boxes.items():
             box.wanted = box.spec = cast(Any, Spec(name, first_id=1879048192, created="2026-01-01T00:00:00Z", pids=100))
+
+    def _use(self, sets: ChangeSets) -> None:
+        self.orders._change_sets, self.orders._undoing = sets, Undoing(self.orders._fleet.registry, self.ledger, sets)
 
     async def _look(self, now: Spec, _: Spec) -> None:
         self.looked.append(now.name)
@@ -67,6 +71,23 @@ class World:
         for name in names if given else ():
             box = self.fleet.boxes[name]
             box.wanted = replace(box.wanted, **fields)
+
+    def give(self, name: str, **fields: Any) -> None:
+        """The driver gives a container other values, and its member is done."""
+        box = self.fleet.boxes[name]
+        box.wanted = replace(box.wanted, **fields)
+
+    def ends(self, status: Status) -> None:
+        """The last rollout ends so."""
+        assert self.ledger.last is not None
+        self.ledger.keep(planner.end(self.ledger.last, status, "now"))
+
+    def restart(self) -> None:
+        """Another daemon goes on."""
+        sets = self.orders._change_sets
+        self.fleet.make()
+        self.orders, self.ledger = self.fleet.orders, self.fleet.ledger
+        self._use(sets)
 
     def undone(self) -> Rollout:
         """The rollout that was undone, as it ended."""
@@ -206,17 +227,78 @@ def test_what_could_not_be_put_back_is_asked_for_once_more_and_nobody_else_gets_
         for _ in range(2):
             record = await world.orders.undo(by_itself=True)
             assert (record["undoes"], [*record["left_out"]]) == (first.id, ["a"])
-        left = world.ledger.last
         world.fleet.boxes["a"].wanted = mended
+        world.restart()
         record = await world.orders.undo()
         assert (record["undoes"], record["left_out"]) == (first.id, {})
         assert [each["name"] for each in record["containers"]] == ["a"]
-        assert left is not None
-        world.fleet.make()  # another daemon, which does not know the first one any more
-        world.fleet.ledger.keep(left)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("members", [False, True])
+def test_the_same_command_puts_the_rest_back_whether_the_first_undo_had_members_and_the_daemon_was_restarted(
+    world: World, restarted: bool, members: bool
+) -> None:
+    """Before, an undo with members was undone itself, which gave them again what was not wanted; and after a restart of the
+    daemon one without members was refused."""
+
+    async def run() -> None:
+        first = await world.begin(pids=200)
+        for name in ("a", "b") if members else ("a",):
+            world.wave(name, pids=200)
+        mended = world.fleet.boxes["a"].wanted
+        break_(world, "a")
+        for _ in range(KEPT + 2):  # however often: what it changed is known still
+            await world.orders.undo()
+            world.ends(Status.DONE)
+            if members:
+                world.give("b", pids=100)
+        world.fleet.boxes["a"].wanted = mended
+        if restarted:
+            world.restart()
+        record = await world.orders.undo()
+        assert (record["undoes"], [each["name"] for each in record["containers"]]) == (first.id, ["a"])
+        with pytest.raises(WrongState, match="is being undone already") as refused:
+            await world.orders.undo()
+        assert "lxcfleet rollout status --follow" in refused.value.hint
+        assert "lxcfleet rollout undo --redo" in refused.value.hint
+        world.give("a", pids=100)
+        world.ends(Status.DONE)
         with pytest.raises(WrongState, match="there is nothing to undo") as refused:
-            await world.fleet.orders.undo()
-        assert refused.value.why == f"{first.id} was undone, but for a"
+            await world.orders.undo()
+        assert f"no container has the specs of {first.id} any more" in refused.value.why
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_taken_back_is_given_again_if_that_is_asked_for_and_can_be_taken_back_once_more(
+    world: World, restarted: bool
+) -> None:
+    async def run() -> None:
+        with pytest.raises(WrongState, match="there is nothing to do again"):
+            await world.orders.undo(redo=True)
+        first = await world.begin(pids=200)
+        for name in ("a", "b"):
+            world.wave(name, pids=200)
+        with pytest.raises(WrongState, match="there is nothing to do again"):
+            await world.orders.undo(redo=True)
+        await world.orders.undo(by_itself=True)
+        for name in ("a", "b"):
+            world.give(name, pids=100)
+        world.ends(Status.DONE)
+        if restarted:
+            world.restart()
+        again = await world.orders.undo(redo=True)
+        assert (again["undoes"], [each["name"] for each in again["containers"]]) == ("", ["a", "b"])
+        for name in ("a", "b"):
+            world.wave(name, pids=200)
+        world.ends(Status.DONE)
+        back = await world.orders.undo()
+        assert (back["undoes"], [each["name"] for each in back["containers"]]) == (again["id"], ["a", "b"])
+        assert first.id not in (again["undoes"], back["undoes"])
 
     asyncio.run(run())
 
@@ -242,7 +324,8 @@ def undone(world: World) -> Any:
 
     async def run() -> Any:
         record = await undo_but_for(world, "a", got=("a", "b"))
-        return {**record, "status": "done", "ended": "2026-01-01T00:00:00Z"}
+        members = [{**each, "phase": "done", "wave": 1} for each in record["containers"]]
+        return {**record, "status": "done", "ended": "2026-01-01T00:00:00Z", "containers": members}
 
     return asyncio.run(run())
 
@@ -295,15 +378,14 @@ def test_a_switch_of_an_app_that_was_taken_back_tells_whom_that_left_out(
     client = SimpleNamespace(use_app=lambda _: {"rollout": begun, "apps": {}}, rollout_follow=lambda: iter([begun, undone]))
     monkeypatch.setattr(app, "connect", lambda _: client)
     request: Any = SimpleNamespace(revert=True)
-    assert app._switch(cast(Any, None), request, wait=True, style="table", quiet=True) == 3
-    err = capfd.readouterr().err
-    assert "so all go back to what they had, but for a\n" in err
-    assert "a does not get its former spec back" in err
+    with pytest.raises(FleetError, match="the former values are put back, but for a\n"):
+        app._switch(cast(Any, None), request, wait=True, style="table", quiet=True)
+    assert "a does not get its former spec back" in capfd.readouterr().err
 
 
 def test_an_apply_does_not_say_of_one_that_is_left_out_that_it_is_taken_back(undone: Any) -> None:
-    members = [{"name": name, "phase": "done", "note": ""} for name in ("a", "b")]
+    members = [{"name": name, "phase": "done", "note": "", "wave": 1} for name in ("a", "b")]
     halted: Any = {**undone, "status": "aborted", "containers": members, "halted": {"container": "c", "why": "it is ill"}}
-    found = apply._results(halted, {"a": None, "b": None}, apply._BACK, undone["left_out"])
+    found = apply._results(halted, {"a": None, "b": None}, undone, reverts=True)
     assert [(each.name, each.status, each.changed) for each in found] == [("a", "failed", True), ("b", "taken back", False)]
     assert found[0].error == undone["left_out"]["a"]

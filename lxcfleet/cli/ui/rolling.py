@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lxcfleet.api import way_back
 from lxcfleet.api.client import Client
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli.options import F
@@ -18,8 +19,7 @@ from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.reading.rows import Row, rows_of
-from lxcfleet.spec.selection import Selection, natural_order
-from lxcfleet.units import some
+from lxcfleet.spec.selection import Selection
 
 if TYPE_CHECKING:
     from lxcfleet.api.records import HaltRecord, ResultRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 SHORT = 20
 """Up to this many containers get a line each; of more containers only those with a note or a failure do."""
-_NAMED = 5
-"""How many containers are named in one message."""
 
 
 def _policy() -> Sequence[Row]:
@@ -113,20 +111,15 @@ def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> Rol
 
 
 def tell_taken_back(record: RolloutRecord) -> FleetError:
-    """Tell whom the rollout that put the former values back leaves out, and how it is; gives the error for the values."""
+    """Tell how the rollout is that puts the former values back, and whom it leaves out; gives the error for the values."""
     tell_halt(record)
-    message = f"the rollout halted, and the former values are put back{but_for(record)}"
-    return FleetError(message, hint="`lxcfleet events` says why it halted")
-
-
-def but_for(record: RolloutRecord) -> str:
-    """Names those that a rollout leaves out, as the end of what is told of all of them; empty: it leaves out none."""
-    return f", but for {some(natural_order(record['left_out']), _NAMED)}" if record["left_out"] else ""
+    message = f"the rollout halted, and {way_back.in_words(record, 'the former values')}"
+    return FleetError(message, why=record["about"], hint="`lxcfleet events` says why it halted")
 
 
 def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, taken_back: bool = False) -> None:
     """Tell of containers that got their specs in their turns what has become of them, once the rollout has come so far.
-    ``taken_back``: whether it is another one, which put the former values back."""
+    ``taken_back``: whether it is another one, which puts the former values back."""
     if rollout is None or rollout["kind"] != "change" or rollout["status"] in ("running", "paused"):
         return
     phases = {each["name"]: (each["phase"], each["wave"]) for each in rollout["containers"]}
@@ -135,7 +128,7 @@ def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, ta
         if result["status"] == "begun":
             result["status"] = {"done": "changed", "failed": "failed", "skipped": "skipped"}.get(phase, "not begun")
             result["changed"] = wave is not None
-        error = rollout["left_out"].get(result["name"]) if taken_back else None
+        error = way_back.lack(rollout, result["name"]) if taken_back else None
         if error is not None:  # it may have what the other one gave it
             result["status"], result["changed"], result["error"] = "failed", True, error
         elif result["status"] != "unchanged" and taken_back and result.get("differs"):
@@ -188,6 +181,8 @@ def tell_halt(record: RolloutRecord) -> int:
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
         output.say_error(FleetError(f"the rollout is halted{where}", why=halted["why"], hint=_next_step(record)))
+        if record["not_reverted"]:
+            output.say(output.printable(f"  it is not taken back (auto_revert): {record['not_reverted']}"))
         failed = [each for each in record["containers"] if each["name"] == halted["container"] and each["phase"] == "failed"]
         for line in _causes(halted, failed=bool(failed), live=any(each["live"] for each in failed)):
             output.say(output.printable(line))
@@ -225,7 +220,7 @@ def _next_step(record: RolloutRecord) -> str:
     at = record["halted"] and record["halted"]["container"]
     failed = [each["name"] for each in record["containers"] if each["phase"] == "failed"]
     if at in failed:
-        undo = "; the former specs: lxcfleet rollout undo" if record["kind"] == "change" else ""
+        undo = "; the former specs: lxcfleet rollout undo" if record["kind"] == "change" and not record["undoes"] else ""
         return (
             "once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down)"
             f"; or: lxcfleet rollout abort{undo}"

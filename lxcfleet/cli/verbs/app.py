@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,15 +20,13 @@ from lxcfleet.api.apps import (
     NamedAppsRequest,
     UseAppRequest,
 )
-from lxcfleet.api.client import Client
-from lxcfleet.api.records import RolloutRecord
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.fields import said
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
-from lxcfleet.errors import InvalidInput, NotFound, WrongState
+from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.spec.container.apps import Form, check_app, check_version, parse_app, parse_release
 from lxcfleet.spec.reading.terms import Network
 from lxcfleet.spec.selection import Selection
@@ -37,7 +34,6 @@ from lxcfleet.units import parse_size, some
 
 _SHOWN = 10
 """So many containers are named."""
-_REVERT_SECONDS, _PAUSE = 30.0, 0.1
 """A rollout that has halted is undone by itself after the operator's command for halts, which may take so long."""
 _FIELDS = (
     "name", "version", "size_bytes", "files", "containers", "created", "source", "base", "packages", "older", "digest",
@@ -414,7 +410,7 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
         _tell(record)
     if begun is not None and wait and begun["ended"] is None:
         try:
-            record["rollout"] = _follow(client, begun, quiet=quiet, revert=request.revert)
+            record["rollout"] = rolling.follow(client, begun, quiet=quiet)
         except KeyboardInterrupt:
             output.say("lxcfleet: left; the rollout goes on: `lxcfleet rollout status`")
             return rolling.INTERRUPTED
@@ -432,9 +428,7 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
     if rollout is None:
         return 0
     if undone:
-        message = f"a gate failed, so all go back to what they had{rolling.but_for(rollout)}"
-        output.say_error(WrongState(message, why=rollout["about"], hint="`lxcfleet events` has more"))
-        return rolling.tell_halt(rollout) or 1
+        raise rolling.tell_taken_back(rollout)
     return rolling.tell_halt(rollout)
 
 
@@ -449,19 +443,6 @@ def _tell(record: AppSwitchRecord) -> None:
         would = "would be changed" if record["dry_run"] else "are to be changed"
         output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: "
                    + some(names, _SHOWN, " "))
-
-
-def _follow(client: Client, begun: RolloutRecord, *, quiet: bool, revert: bool) -> RolloutRecord:
-    """The rollout once it has ended or is halted; if it was undone by itself, the one that undid it."""
-    record = rolling.follow(client, begun, quiet=quiet)
-    deadline = time.monotonic() + _REVERT_SECONDS
-    # What undoes it ends it first: so one that had halted may be seen as aborted.
-    while revert and record["id"] == begun["id"] and record["halted"] is not None and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
-        record = client.rollout() or record
-    if record["undoes"] == begun["id"] and record["ended"] is None:
-        record = rolling.follow(client, record, quiet=quiet)
-    return record
 
 
 VERBS = {"app": app}

@@ -113,24 +113,29 @@ def abort(ctx: click.Context, *, style: str, quiet: bool) -> int:
 
 
 @rollout.command()
+@click.option("--redo", is_flag=True, help="Do again what the last rollout undid.")
 @click.option("--no-wait", is_flag=True, help="Begin it, and leave the rest to the daemon.")
 @options.formatted
 @options.quiet("Print only the names of those that were restarted.")
 @click.pass_context
-def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
-    """Put back the specs that the last rollout of `apply` replaced: that is a rollout, too, with the same waves and gates.
+def undo(ctx: click.Context, *, redo: bool, no_wait: bool, style: str, quiet: bool) -> int:
+    """Put back the specs that the last rollout of `apply`, `set` or `app use` replaced.
 
-    A rollout that is under way or halted ends. Specs that somebody changed since stay. The fleet's file is not changed: mend
-    it, or the difference stays until its own values move.
+    That is a rollout, too, with the same waves and gates. A rollout that is under way or halted ends. Specs that somebody
+    changed since stay. The fleet's file is not changed: mend it, or the difference stays until its own values move.
+
+    Once more, it puts back the rest: what was left out, or not reached, as the undo was aborted. It never gives containers
+    again what was taken back; --redo does.
 
     Exit status 3: some failed, or are left out, as it can't be told whether they were changed.
 
     \b
     Examples:
       lxcfleet rollout undo
+      lxcfleet rollout undo --redo
     """
     client: Client = connect(ctx)
-    record = client.rollout_undo()
+    record = client.rollout_undo(redo)
     if no_wait or record["ended"] is not None:
         return rolling.show(record, style, quiet=quiet)
     return _to_its_end(client, record, style, quiet)

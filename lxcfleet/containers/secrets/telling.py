@@ -82,6 +82,7 @@ class Telling:
             "patches": 0,
             "undoes": "",
             "left_out": {},
+            "not_reverted": "",
             "about": self.about,
             "waits_for": self.waits_for,
             "rejected": "",

@@ -140,8 +140,8 @@ class OfRollouts:
     async def abort(self, _: None) -> RolloutRecord:
         return self._rollouts.abort()
 
-    async def undo(self, _: None) -> RolloutRecord:
-        return await self._rollouts.undo()
+    async def undo(self, redo: bool) -> RolloutRecord:
+        return await self._rollouts.undo(redo=redo)
 
 
 class OfRehearsals:

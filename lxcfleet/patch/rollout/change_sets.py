@@ -57,9 +57,9 @@ class ChangeSet:
         return ", ".join(f"{former or 'no app'} -> {wanted or 'no app'}" for former, wanted in sorted(pairs, key=str))
 
     def reversed(self, rollout: str) -> ChangeSet:
-        """The changes that undo these."""
+        """The changes that undo these. What undoes an undo is a change like the first one."""
         members = {name: Specs(each.wanted, each.former) for name, each in self.members.items()}
-        return ChangeSet(rollout, members, undoes=self.rollout)
+        return ChangeSet(rollout, members, undoes="" if self.undoes else self.rollout)
 
 
 def changing_values(former: Spec, wanted: Spec) -> Specs:
@@ -117,7 +117,8 @@ class ChangeSets:
             self._paths.change_sets.mkdir(parents=True, exist_ok=True, mode=0o700)
             tree.write(self._file(changes.rollout), json.dumps(data), sync=True)
             for old in self._files()[:-KEPT]:
-                old.unlink(missing_ok=True)
+                if old.stem != changes.undoes:  # however often it is asked for, the rest may be put back
+                    old.unlink(missing_ok=True)
         except OSError as error:
             raise HostError.from_os_error("the specs of the rollout can't be written down", error) from error
 

@@ -236,14 +236,19 @@ class Driver:
             changed = await asyncio.to_thread(packages.changed, self._paths, member.base)
         if self._ledger.active is not None:
             halt = self._with_ending(Halt(container, why, text, changed))
-            self._ledger.keep(planner.halt(self._ledger.active, halt))
-            about = f" ({self._ledger.active.about})" if self._ledger.active.about else ""
-            self._ledger.say(f"halted{f' at {container}' if container else ''}{about}: {why}{causes.in_words(halt)}")
-            command = self._fleet.config.rollout.on_halt
-            if command:
-                facts = causes.environment(self._ledger.active, halt)
-                await halting.run(command, facts, self._ledger.say)
-            await self._go_back()
+            with self._ledger.reverting() if self._ledger.active.auto_revert else contextlib.nullcontext():
+                await self._note_halt(planner.halt(self._ledger.active, halt), halt)
+
+    async def _note_halt(self, rollout: Rollout, halt: Halt) -> None:
+        """Have it on disk that it has halted, tell of it, and do what follows."""
+        self._ledger.keep(rollout)
+        where = f" at {halt.container}" if halt.container else ""
+        about = f" ({rollout.about})" if rollout.about else ""
+        self._ledger.say(f"halted{where}{about}: {halt.why}{causes.in_words(halt)}")
+        command = self._fleet.config.rollout.on_halt
+        if command:
+            await halting.run(command, causes.environment(rollout, halt), self._ledger.say)
+        await self._go_back()
 
     async def _go_back(self) -> None:
         """Have taken back what has halted, where that is asked for."""
@@ -252,7 +257,10 @@ class Driver:
             try:
                 await self._undo()
             except FleetError as error:
-                self._ledger.say(f"is not taken back: {'; '.join(filter(None, (error.message, error.why)))}")
+                why = "; ".join(filter(None, (error.message, error.why)))
+                self._ledger.say(f"is not taken back: {why}")
+                if self._ledger.active == halted:
+                    self._ledger.keep(replace(halted, not_reverted=why))
         elif halted is not None:
             await self._rescue(halted)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.containers.registry import Registry
@@ -39,8 +39,9 @@ class Ledger:
     def __init__(self, paths: Paths, registry: Registry, bus: Bus, fallen: Fallen, known: Known) -> None:
         self._paths, self._registry, self._bus, self._fallen, self._known = paths, registry, bus, fallen, known
         self._rollout = self._load()
-        self._former: Rollout | None = None
+        self._former = self._load_undone()
         """The one before, as it ended; where it is undone once more, as not all could have back what they had, still that."""
+        self._reverting = False
         self.wake = asyncio.Event()
         """Set when what is to be done may be something else than before."""
         self._changed = asyncio.Event()
@@ -75,18 +76,29 @@ class Ledger:
         return self._former if self._former is not None and self._former.id == identifier else None
 
     async def follow(self) -> AsyncIterator[RolloutRecord]:
-        """The rollout now and at each change, until it has ended or is halted."""
+        """The rollout now and at each change, until it has ended or is halted; then the one that takes it back by itself, if
+        one does."""
         while True:
             changed = self._changed
             rollout = self._rollout
             if rollout is None:
                 return
             yield record_of(rollout, waits_for=self.waits_for)
-            if rollout.status.ended or rollout.status is Status.HALTED:
+            if (rollout.status.ended or rollout.status is Status.HALTED) and not self._reverting:
                 return
             await changed.wait()
             with contextlib.suppress(TimeoutError):  # what comes within a moment is told together; the end waits for nothing
                 await asyncio.wait_for(self._over.wait(), FOLLOW_SECONDS)
+
+    @contextlib.contextmanager
+    def reverting(self) -> Iterator[None]:
+        """A rollout halts in this block, and what takes it back begins, or is refused: who follows it waits for that."""
+        self._reverting = True
+        try:
+            yield
+        finally:
+            self._reverting = False
+            self._tell()
 
     def keep(self, rollout: Rollout) -> None:
         """Have it on disk, and then in mind. Raises HostError."""
@@ -115,6 +127,8 @@ class Ledger:
             return
         if rollout.kind is RolloutKind.CHANGE:
             self._paths.change_sets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if before is not None and before.id == rollout.undoes:
+                tree.write(self._paths.undone_change, state.to_json(before), sync=True)
             tree.write(self._paths.last_change, state.to_json(rollout), sync=True)
         else:
             self._paths.last_change.unlink(missing_ok=True)
@@ -175,6 +189,17 @@ class Ledger:
         except (OSError, ValueError) as error:
             log.error("%s can't be read: %s. A rollout that was under way is not gone on with", self._paths.rollout, error)
             return None
+
+    def _load_undone(self) -> Rollout | None:
+        """The rollout that the last one undoes, as it ended: what could not be put back may be asked for once more."""
+        if self._rollout is None or not self._rollout.undoes:
+            return None
+        try:
+            rollout = state.from_json(self._paths.undone_change.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            log.error("%s can't be read: %s. The rest of an undo can't be put back", self._paths.undone_change, error)
+            return None
+        return rollout if rollout.id == self._rollout.undoes else None
 
     def _load_change(self) -> Rollout | None:
         """After a reboot: the last rollout, if it changed specs. If it had not come to its end, it does not go on."""

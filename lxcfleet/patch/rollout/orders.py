@@ -15,7 +15,7 @@ from lxcfleet.api.requests import RolloutRequest, selection_to_json
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.reconciling.changes import await_restart
 from lxcfleet.containers.requests.changing import Planned
-from lxcfleet.errors import Busy, ErrorBody, HostError, WrongState
+from lxcfleet.errors import Busy, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import gating, live, planner
 from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets, applied, changing_values
@@ -23,27 +23,20 @@ from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKind, Status
+from lxcfleet.patch.rollout.undoing import FOLLOW, RESUME, Undoing, names
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.policies import rollout as policies
-from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
-from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
-
-_FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
 
 _NAMED = 5
 """How many containers are named in one message."""
 NOT_BAKED: Mapping[str, Any] = {"bake": "0"}
 """The policy of what goes back: the others don't wait for minutes to have back what they had before."""
 
-_BY_ITSELF: Mapping[Status, str] = {
-    Status.DONE: "took it back by itself (auto_revert)",
-    Status.ABORTED: "was to take it back by itself (auto_revert), and was aborted",
-}
-"""What is told of a rollout that nobody asked for, by its status."""
 
 
 class Orders:
@@ -51,7 +44,7 @@ class Orders:
 
     def __init__(self, fleet: Fleet, ledger: Ledger, sight: Sight, fallen: Fallen, change_sets: ChangeSets) -> None:
         self._fleet, self.ledger, self._sight, self._fallen = fleet, ledger, sight, fallen
-        self._change_sets = change_sets
+        self._change_sets, self._undoing = change_sets, Undoing(fleet.registry, ledger, change_sets)
 
     async def begin(self, ask: RolloutRequest) -> RolloutRecord:
         """Begin a rollout, or have a patch taken up by the one that is under way. Raises FleetError."""
@@ -70,10 +63,14 @@ class Orders:
 
     def refuse_second(self) -> None:
         """Raise Busy if one is under way: a restart that the operator asks for waits until that has ended."""
-        if self.ledger.active is not None:
-            next_step = _FOLLOW if self.ledger.active.status == Status.RUNNING else _RESUME
+        active = self.ledger.active
+        if active is not None:
+            next_step = FOLLOW if active.status == Status.RUNNING else RESUME
+            record, back = record_of(active), f", which takes {active.undoes} back," if active.undoes else ""
+            through = f"{record['done']} of {record['total']} are through"
             raise Busy(
-                "a rollout is under way", why=f"it is {self.ledger.active.status} in wave {self.ledger.active.wave}",
+                "a rollout is under way",
+                why=f"{active.id}{back} is {active.status} in wave {active.wave}: {through}",
                 hint=f"{next_step}, or end it with `lxcfleet rollout abort`",
             )  # fmt: skip
 
@@ -163,20 +160,25 @@ class Orders:
         if self.ledger.active is not None:
             self.ledger.keep(replace(self.ledger.active, rejected=why))
 
-    async def undo(self, *, by_itself: bool = False) -> RolloutRecord:
+    async def undo(self, *, by_itself: bool = False, redo: bool = False) -> RolloutRecord:
         """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises
-        FleetError. ``by_itself``: nobody asked for that."""
-        last, changed = await self._way_back()
+        FleetError. ``by_itself``: nobody asked for that.
+
+        If the last one was such an undo itself, the rest of the first one is put back. ``redo``: what it undid is done again.
+        """
+        last, changed = await self._way_back(redo=redo)
         changes = self._change_sets.of(last.id)
         registry = self._fleet.registry
         if not last.status.ended:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
-        rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=replace(last.policy, bake=0.0), undoes=last.id)
-        rollout = replace(rollout, by_itself=by_itself, left_out=self._left_out(last))
+        rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=replace(last.policy, bake=0.0))
         back = changes.reversed(rollout.id)
         self._change_sets.keep(back)
-        rollout = replace(rollout, about=_with_cause(back.about, last))
+        rollout = replace(
+            rollout, undoes=back.undoes, by_itself=by_itself, left_out=self._undoing.left_out(last),
+            about=_with_cause(back.about, last),
+        )  # fmt: skip
         for name in changed:
             container, before = registry[name], last.members.get(name)
             if container.running is None and (before is None or before.phase in (MemberPhase.DONE, MemberPhase.SKIPPED)):
@@ -192,67 +194,31 @@ class Orders:
                     begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
                     members[name] = replace(member, expected=expected, bake=0.0, live=member.live and not begun)
         self.refuse_second()  # another one may have begun meanwhile
-        left = f"; not of {_some(rollout.left_out)}, see `lxcfleet rollout status`" if rollout.left_out else ""
-        self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}{left}")
+        left = f"; not of {names(rollout.left_out)}, see `lxcfleet rollout status`" if rollout.left_out else ""
+        what = "does again what was undone" if redo else "puts the former specs back"
+        self.ledger.say(f"{what}: it undoes {last.id}{_more(rollout)}{left}")
         return await self._start(replace(rollout, members=members), dry_run=False)
 
-    async def _way_back(self) -> tuple[Rollout, list[str]]:
+    async def _way_back(self, *, redo: bool) -> tuple[Rollout, list[str]]:
         """The rollout that is undone, as it is in this moment, and whom it changed. All of these can have back what they had.
         Raises FleetError.
 
         It goes on while that is looked at, and may change others meanwhile: these are looked at, too.
         """
-        first, checked = self._to_undo(), set[str]()
+        first, checked = self._undoing.find(redo=redo), set[str]()
         while True:
-            last = self._to_undo()
+            last = self._undoing.find(redo=redo)
             if last.id != first.id:
                 raise WrongState(
                     "nothing is undone", why=f"another rollout, {last.id}, has begun meanwhile",
                     hint="`lxcfleet rollout status` shows it; if it is the one to be undone, ask once more",
                 )  # fmt: skip
-            changed = self._changed(last)
+            changed = self._undoing.changed(last)
             fresh = [name for name in changed if name not in checked]
             if not fresh:
                 return last, changed
             await self._change_sets.check_way_back(last.id, [self._fleet.registry[name] for name in fresh])
             checked.update(fresh)
-
-    def _to_undo(self) -> Rollout:
-        last = self.ledger.last
-        if last is not None and last.undoes and not last.members:
-            return _once_more(last, self.ledger.before(last.undoes))
-        if last is not None and last.by_itself and last.status is not Status.HALTED:
-            how = _BY_ITSELF.get(last.status, "takes it back by itself (auto_revert)")
-            raise WrongState(
-                "there is nothing to undo", why=f"{last.undoes} halted, and {last.id} {how}",
-                hint="`lxcfleet rollout status` shows how far that is; to have the other specs all the same, apply them",
-            )  # fmt: skip
-        if last is not None and last.kind is RolloutKind.CHANGE:
-            return last
-        raise WrongState(
-            "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
-            hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them"
-            if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
-        )  # fmt: skip
-
-    def _changed(self, last: Rollout) -> list[str]:
-        """Those that have the spec of a rollout, and those that get it in this moment, as they are in its wave."""
-        registry, sets = self._fleet.registry, self._change_sets
-        begun = {member.name for member in last.by_phase(MemberPhase.RESTARTING)}
-        known = [registry[name] for name in sets.of(last.id).members if name in registry]
-        return [c.name for c in known if sets.has(last.id, c) or (c.name in begun and sets.has_former(last.id, c))]
-
-    def _left_out(self, last: Rollout) -> dict[str, ErrorBody]:
-        """Those that a rollout may have changed, and that do not get their former specs back, each with the error."""
-        registry, found = self._fleet.registry, {}
-        for name in self._change_sets.of(last.id).members:
-            member = last.members.get(name)
-            if name not in registry or (member is not None and member.phase is MemberPhase.WAITING):
-                continue  # it is gone, or its turn has not come
-            error = self._change_sets.untold(last.id, registry[name])
-            if error is not None:
-                found[name] = error.body()
-        return found
 
     def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
         settings = policies.overridden(self._fleet.config.rollout, policy)
@@ -265,7 +231,7 @@ class Orders:
             return record_of(rollout, waves)
         if not rollout.members:
             ended = planner.end(rollout, Status.DONE, now())
-            if ended.left_out:  # `rollout status` is to tell of these
+            if ended.left_out or ended.by_itself:  # `rollout status` is to tell of these, and who follows the halt is, too
                 self.ledger.keep(ended)
             return record_of(ended)
         self.ledger.keep(rollout)
@@ -334,21 +300,6 @@ class Orders:
             self.ledger.keep(rollout)
         except HostError as error:
             log.error("%s", error)
-
-
-def _some(names: Iterable[str]) -> str:
-    return some(natural_order(names), _NAMED)
-
-
-def _once_more(last: Rollout, first: Rollout | None) -> Rollout:
-    """The rollout ``first``, which the last one was to undo, and could put nothing back. To undo that one would give others
-    the specs that were not wanted. ``first`` is None if the daemon was restarted since. Raises WrongState."""
-    if first is None:
-        raise WrongState(
-            "there is nothing to undo", why=f"{last.undoes} was undone, but for {_some(last.left_out)}",
-            hint="`lxcfleet rollout status` tells why; `lxcfleet set`, or a file to apply, gives them another spec",
-        )  # fmt: skip
-    return first
 
 
 def _more(rollout: Rollout) -> str:

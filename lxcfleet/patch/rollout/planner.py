@@ -385,7 +385,7 @@ def _found_again(old: Member, new: Member, patch: int) -> Member:
 
 def halt(rollout: Rollout, why: Halt) -> Rollout:
     """Halt the rollout, as a gate failed."""
-    return replace(rollout, status=Status.HALTED, halted=why)
+    return replace(rollout, status=Status.HALTED, halted=why, not_reverted="")
 
 
 def pause(rollout: Rollout) -> Rollout:

@@ -33,6 +33,7 @@ def record_of(
         "patches": rollout.patch,
         "undoes": rollout.undoes,
         "left_out": dict(rollout.left_out),
+        "not_reverted": rollout.not_reverted,
         "about": rollout.about,
         "waits_for": waits_for if not rollout.status.ended else "",
         "rejected": rollout.rejected,

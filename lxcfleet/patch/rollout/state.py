@@ -177,6 +177,8 @@ class Rollout:
     """Why the patch was rejected that it brought, or that it takes back; empty: it was not."""
     auto_revert: bool = False
     """Whether the former specs are put back, in a rollout of its own, if it halts."""
+    not_reverted: str = ""
+    """Why that was not done though it has halted; empty: it was, or is about to be."""
 
     def update(self, *members: Member) -> Rollout:
         """The rollout with these members added or replaced."""
