@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.errors import FleetError, HostError, WrongState
 from lxcfleet.network import needs
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.bridge import Bridge
@@ -20,6 +21,8 @@ from lxcfleet.spec.container.spec import Spec
 log = logging.getLogger(__name__)
 
 
+TRIES = 4
+"""So often rules are loaded for a container that starts, if somebody flushes them meanwhile."""
 MANY = 1000
 """A fleet of fewer containers needs no look at how many ports the bridge has left."""
 
@@ -55,7 +58,23 @@ class Arrivals:
             await self._bridge.ensure(spec)
             if self._context.settings.dhcp and len(self._context.registry) >= MANY:
                 needs.check_ports(self._context.settings.bridge, 1)
-            await self._admission.admit(spec)
+            await self._admit(partial(self._admission.admit, spec), spec)
+
+    async def _admit(self, admit: Callable[[], Awaitable[None]], spec: Spec | None = None) -> None:
+        """Come back once the bridge lets in what ``admit`` is for, also if others flush the rules just before they are added
+        to. Raises FleetError.
+
+        The rules are made anew with all that is wanted, so the next try mostly finds its container let in.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                await admit()
+                return
+            except HostError as error:
+                log.info("the packet filter's rules are loaded anew, as they can't be added to: %s", error)
+            self._bridge.distrust()
+            await self._bridge.ensure(spec)
+        await admit()
 
     def _check_kind(self, spec: Spec) -> None:
         if (spec.hardware is not None) != self._context.settings.dhcp:
@@ -112,7 +131,7 @@ class Arrivals:
         if not new:
             return
         await self._bridge.ensure()
-        await self._admission.admit_all()
+        await self._admit(self._admission.admit_all)
         for container in new:
             if container.running is not None and container.busy is None and container.spec is not None:
                 try:

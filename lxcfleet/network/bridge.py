@@ -307,6 +307,10 @@ class Bridge:
             except HostError as error:
                 log.warning("%s", error)
 
+    def distrust(self) -> None:
+        """Rules could not be added to: somebody may have flushed them in this moment, and the watch does not know yet."""
+        self._rules_gone()
+
     def _rules_gone(self) -> None:
         """Somebody flushed them. Until they are back, containers may do everything: repair at once."""
         self._losses += 1

@@ -15,8 +15,9 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port, dnsmasq, nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
-from lxcfleet.launcher.operations import JOIN, NETWORK
+from lxcfleet.launcher.operations import JOIN, NETWORK, RULES
 from lxcfleet.network import addressing, inspection
+from lxcfleet.network.arrivals import TRIES
 from lxcfleet.network.context import Context
 from lxcfleet.network.events import NetworkRepaired
 from lxcfleet.network.fleet import FleetNetwork
@@ -30,6 +31,8 @@ from lxcfleet.spec.reading.terms import Addresses, Network
 
 from .network_parts import FakeLauncher, own_paths, registry_of, run
 from .nft_messages import watched_netlink
+
+GONE = HostError("nft failed", why="Error: No such file or directory")
 
 
 class World:
@@ -165,6 +168,45 @@ def test_rules_that_are_flushed_while_they_are_loaded_are_loaded_again(play: Pla
                 await asyncio.sleep(0.01)  # threads have a share in a repair
         await world.network.check()
         assert world.launcher.operations().count(NETWORK) == 3
+
+    play(story)
+
+
+@pytest.mark.parametrize("flushes", [1, TRIES - 1, TRIES])
+def test_a_start_goes_on_though_the_rules_are_flushed_just_before_it_is_admitted(
+    play: Play, monkeypatch: pytest.MonkeyPatch, flushes: int
+) -> None:
+    """Another tool flushes them in the milliseconds after they were looked at, and the watch has not heard of it: nft says
+    so. Before, the start failed. Who flushes them for ever is told."""
+
+    async def story(world: World) -> None:
+        assert world.web1.spec is not None
+        await world.network.connect(world.web1.spec)
+        added, fleet = [], world.network
+
+        def flushed(operation: str, argument: Any) -> dict[str, Any]:
+            if operation == RULES:
+                added.append(argument["rules"])
+                return {"error": GONE.body()} if len(added) <= flushes else {}
+            return {}
+
+        monkeypatch.setattr(world.launcher, "_answers", flushed)
+        assume = fleet._admission.assume
+
+        def forget(admitted: Any) -> None:
+            assume({} if len(added) < flushes else admitted)
+
+        monkeypatch.setattr(fleet._admission, "assume", forget)
+        fleet._admission._admitted.clear()
+        world.launcher.asked.clear()
+        if flushes == TRIES:
+            with pytest.raises(HostError, match="nft"):
+                await fleet.connect(world.web1.spec)
+        else:
+            await fleet.connect(world.web1.spec)
+            assert fleet._admission.knows(world.web1.spec)
+        assert len(added) == flushes
+        assert world.launcher.operations().count(NETWORK) == min(flushes, TRIES - 1)
 
     play(story)
 
