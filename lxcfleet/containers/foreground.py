@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Init
@@ -42,6 +44,14 @@ class Foreground:
     """Whether it runs on if `lxcfleet run` is killed."""
     renew: bool = False
     """Somebody wanted it to be restarted: `lxcfleet run` ends with the status that says so."""
+    client: str = ""
+    """The pid of `lxcfleet run`, and when that began; see host.process.proc. Empty: not known."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its client was killed, and so it is being ended, or will be in a moment."""
+        pid, _, began = self.client.partition(" ")
+        return bool(pid) and not self.detach and not proc.lives(int(pid), float(began))
 
 
 def read(paths: Paths, name: str) -> Foreground | None:
@@ -49,12 +59,18 @@ def read(paths: Paths, name: str) -> Foreground | None:
     file = paths.container(name).foreground
     try:
         data = json.loads(file.read_bytes())
-        return Foreground(**{key: bool(value) for key, value in data.items() if key in asdict(Foreground())})
+        said = {key: bool(value) for key, value in data.items() if key in asdict(Foreground()) and key != "client"}
+        return Foreground(**said, client=_identity(data.get("client")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         log.warning("%s can't be read: %s", file, error)
         return Foreground()  # it is still not for this daemon to start it
+
+
+def _identity(said: object) -> str:
+    """What tells a client from others; empty if it can't be read."""
+    return said if isinstance(said, str) and re.fullmatch(r"[0-9]{1,10} [0-9]+\.[0-9]+", said, re.ASCII) else ""
 
 
 def write(paths: Paths, name: str, note: Foreground | None) -> None:

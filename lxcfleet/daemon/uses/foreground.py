@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.errors import Busy, Conflict, FleetError, HostError, NotFound, WrongState, from_body
-from lxcfleet.host.process import proc, sessions
+from lxcfleet.host.process import peer, proc, sessions
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import KeeperItem
 from lxcfleet.launcher.operations import FOREGROUND
@@ -74,8 +74,8 @@ class Foregrounds:
 
     def __init__(self, paths: Paths, fleet: Fleet, launcher: Launcher, tasks: Tasks) -> None:
         self._paths, self._fleet, self._launcher, self._tasks = paths, fleet, launcher, tasks
-        self._begun: set[str] = set()
-        """Names of those that are being begun."""
+        self._begun: dict[str, tuple[Foreground, asyncio.Event]] = {}
+        """Those that are being begun, by name, with what is set once that is over."""
         self._going: dict[str, asyncio.Task[None]] = {}
         """What destroys containers whose run is over, by their names."""
 
@@ -83,9 +83,9 @@ class Foregrounds:
 
     async def begin(self, ask: Ask, connection: socket.socket, descriptors: Sequence[int]) -> None:
         """Begin a run. Raises FleetError; what goes wrong once its keeper is there, the keeper tells the client."""
-        if ask.name in self._begun:
-            raise Busy(f"{ask.name} is busy: run", hint="another `lxcfleet run` begins it at the moment")
-        self._begun.add(ask.name)
+        await self._wait_for_other(ask.name)
+        ask, over = replace(ask, note=replace(ask.note, client=_identity(connection))), asyncio.Event()
+        self._begun[ask.name] = ask.note, over
         try:
             if (going := self._going.get(ask.name)) is not None:
                 await asyncio.wait([going])
@@ -99,7 +99,19 @@ class Foregrounds:
                     self._destroy(container)
                 raise
         finally:
-            self._begun.discard(ask.name)
+            del self._begun[ask.name]
+            over.set()
+
+    async def _wait_for_other(self, name: str) -> None:
+        """Wait until another run has begun whose client was killed meanwhile: it ends at once. Raises Busy."""
+        while (other := self._begun.get(name)) is not None:
+            note, over = other
+            try:
+                if not note.given_up:
+                    raise Busy(f"{name} is busy: run", hint="another `lxcfleet run` begins it at the moment")
+                await asyncio.wait_for(over.wait(), ENDING_SECONDS)
+            except TimeoutError:
+                raise _ends(name) from None
 
     async def _present(self, ask: Ask) -> bool:
         """Make the container, unless it exists and is as asked for. Returns whether it was made. Raises FleetError."""
@@ -125,14 +137,14 @@ class Foregrounds:
 
     async def _wait_for_former(self, container: Container) -> None:
         """Wait for the end of the former run, if its client was killed, and until it is tidied up."""
-        running = container.running
-        left = (self._paths.foreground(container.name) / foreground.LEFT).exists()
+        running, note = container.running, container.foreground
+        left = (self._paths.foreground(container.name) / foreground.LEFT).exists() or (note is not None and note.given_up)
         if running is not None and (left or proc.has_ended(running.pid, running.monitor)):
             seconds = ENDING_SECONDS + (self._patience(container) if left else 0.0)
             try:
                 await asyncio.wait_for(running.gone.wait(), seconds)
             except TimeoutError:
-                raise HostError(f"{container.name} ends at this moment", hint="try again in a while") from None
+                raise _ends(container.name) from None
         _refuse_running(container)
 
     async def _start(
@@ -280,6 +292,20 @@ def _has_ended(keeper: socket.socket) -> bool:
         return False
     except ConnectionError:
         return True
+
+
+def _identity(connection: socket.socket) -> str:
+    """What tells the client from all other processes of this boot; empty if it has ended, or its pid is not known here."""
+    pid = peer.peer(connection).pid
+    began = proc.began(pid) if pid else None
+    return "" if began is None else f"{pid} {began}"
+
+
+def _ends(name: str) -> HostError:
+    return HostError(
+        f"{name} ends at this moment", why="the `lxcfleet run` that ran it was killed, and its command is not over yet",
+        hint=f"try again in a while, or end it: lxcfleet stop {name} --timeout 0",
+    )  # fmt: skip
 
 
 def _refuse_running(container: Container) -> None:

@@ -75,6 +75,12 @@ def has_ended(pid: int, parent: int) -> bool:
     return fields is None or fields[0] in (b"Z", b"X") or int(fields[1]) != parent
 
 
+def lives(pid: int, started: float) -> bool:
+    """Whether the process ``pid`` that began at ``started``, as ``began`` gives it, has not ended. Field 3."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] not in (b"Z", b"X") and _start(fields) == started
+
+
 def is_stopped(pid: int) -> bool:
     """Whether SIGSTOP has stopped the process. Field 3, T."""
     fields = _stat(pid)
