@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,15 +17,21 @@ from typing import Any
 import leftovers
 import pytest
 
+from lxcfleet import __version__
 from lxcfleet.api.client import Client
+from lxcfleet.api.moves import CheckArrivalRequest
 from lxcfleet.cli import main
 from lxcfleet.cli.ui import mover, ssh
 from lxcfleet.containers import moving, store
+from lxcfleet.daemon.uses import archives
 from lxcfleet.daemon.uses import moves as sending
+from lxcfleet.errors import Busy
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
+from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.states import Action
 
 from .conftest import Cli, Spawn, remove, soon
 from .kill_trials import end_all
@@ -442,6 +449,35 @@ def test_a_client_that_is_killed(cli: Cli, daemon: Daemon, other: Other, spawn: 
         assert (state(daemon, "web"), other.states()) == ("stopped", {"web": "running"})
         assert cli("move", "web", "--continue").status == 0
     assert (state(daemon, "web"), other.states()) == ("", {"web": "running"})
+
+
+@pytest.mark.parametrize("word", ["import", "destroy"])
+def test_a_move_that_is_tried_again_waits_until_the_copy_that_was_broken_off_is_removed(
+    cli: Cli, daemon: Daemon, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it was told that the other host "has a container named web", and to destroy it there."""
+    assert cli("create", "web", "--no-start", *SLEEP).status == 0
+    container, check = daemon.parts.registry["web"], daemon.parts.moves.check
+    spec = {key: row.render(getattr(container.spec, key)) for key, row in stored().items()}
+    ask = CheckArrivalRequest("web", moves.PROTOCOL, __version__, "other/1", 0, spec)
+
+    async def story() -> None:
+        container.busy = word
+        checked = asyncio.ensure_future(check(ask))
+        await asyncio.sleep(archives._LOOK_SECONDS * 2)
+        assert not checked.done()
+        container.busy = None
+        await daemon.parts.fleet.actions.act(container, Action.DESTROY, 0.0)
+        assert (await checked)["left"] == ""
+        daemon.parts.registry.add(container)
+        container.busy = word
+        monkeypatch.setattr(archives, "SETTLE_SECONDS", 0.0)
+        with pytest.raises(Busy, match=f"web is busy: {word}") as refused:
+            await check(ask)
+        assert "try again" in refused.value.hint
+        daemon.parts.registry.forget("web")
+
+    asyncio.run_coroutine_threadsafe(story(), daemon._loop).result(60)
 
 
 def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(

@@ -14,6 +14,7 @@ import os
 import platform
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -38,6 +39,7 @@ from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
+    Busy,
     Cancelled,
     Denied,
     FleetError,
@@ -64,6 +66,9 @@ log = logging.getLogger(__name__)
 
 _Talk = Conversation[Any, Packed]
 
+SETTLE_SECONDS = 20.0
+"""The longest time, in seconds, that is waited for the end of what brings or removes a container."""
+_LOOK_SECONDS = 0.1
 _NAMED = 6
 _CHECKED = "restore-check"
 """The name below which an archive is unpacked to be checked; see Paths.new. No container has it then."""
@@ -212,6 +217,7 @@ class Archives:
     async def _make(
         self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
+        await self.until_settled(spec.name)
         self.refuse_taken(spec.name)
         spec, coming, told = self._arrivals.choose(head, spec, ask.volumes)
         own = frozenset(each.volume.name for each in coming)
@@ -290,6 +296,23 @@ class Archives:
                 }  # fmt: skip
             await self._undo(container, item)
             raise
+
+    async def until_settled(self, name: str) -> None:
+        """Wait while a container of this name comes or goes: what an import that was broken off has left is removed, and then
+        the name is free. Raises Busy if that takes long."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (word := self._moving(name)) is not None:
+            if time.monotonic() > deadline:
+                raise Busy(
+                    f"{name} is busy: {word}", why="another import brings it, or what one left is removed",
+                    hint="try again once that is over: `lxcfleet info` there shows it",
+                )  # fmt: skip
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _moving(self, name: str) -> str | None:
+        """The word for what brings or takes a container at the moment; None: nothing."""
+        word = self._fleet.registry[name].busy if name in self._fleet.registry else None
+        return word if word in ("import", Action.DESTROY) else None
 
     def refuse_taken(self, name: str) -> None:
         """Raise AlreadyExists if the name of a new container is taken."""

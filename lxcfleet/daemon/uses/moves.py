@@ -313,6 +313,7 @@ class Moves:
                 why="a host takes containers of its own release and of older ones", hint="upgrade lxcfleet there",
             )  # fmt: skip
         await self._fleet.registry.observe()
+        await self._archives.until_settled(ask.name)  # the move before it may have been broken off just now
         answer = ArrivalRecord(protocol=moves.PROTOCOL, version=__version__, left="", notes=[])
         journal = moving.load(self._paths, ask.name)
         if journal is not None and not journal.away and (journal.host, journal.step) == (ask.origin, Step.RECEIVED):
