@@ -31,11 +31,11 @@ HTTP/1.1 over the Unix socket `/run/lxcfleet/lxcfleet.sock`, one request on each
 
     curl --unix-socket /run/lxcfleet/lxcfleet.sock 'http://localhost/1.0/containers?label=tier=front'
 
-A body needs a Content-Length: a chunked one is answered with 411. Root and the group `lxcfleet` may call everything,
-the group `lxcfleet-ro` what changes nothing. The kernel tells the daemon who the caller is. What changes containers
-answers 202 with an operation. That lives in the daemon: it goes on when the client goes away, and can be followed,
-waited for and cancelled. A daemon that ends forgets its operations; the next one finishes what had begun with each
-container.
+A body needs a Content-Length, and comes as it is: a chunked one is answered with 411, a packed one with 415. Root and
+the group `lxcfleet` may call everything, the group `lxcfleet-ro` what changes nothing. The kernel tells the daemon who
+the caller is. What changes containers answers 202 with an operation. That lives in the daemon: it goes on when the
+client goes away, and can be followed, waited for and cancelled. A daemon that ends forgets its operations; the next one
+finishes what had begun with each container.
 
 A key of a query or of a body that a call does not have is refused, as a typo would else choose everything. What scrapes
 (`/metrics` and `/1.0/targets`) may add keys to the query. A request may have {max_body} bytes. In a reply keys may be

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from urllib.parse import quote, urlencode
 
@@ -211,7 +211,8 @@ class Client:
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             data = None if sent.body is None else json.dumps(sent.body).encode()
-            connection.request(call.method, target, data, headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before all was read: the answer says why
+                connection.request(call.method, target, data, headers)
             with connection.getresponse() as response:
                 if response.status >= 400:
                     raise _error_of(response)

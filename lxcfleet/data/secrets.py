@@ -149,21 +149,26 @@ def obtain(paths: Paths, source: SecretSource) -> bytes:
     if source.kind is SourceKind.COMMAND:
         return confidential.output(source.command, seconds=source.timeout, most=LARGEST)
     if source.kind is SourceKind.FILE:
-        return _read_file(Path(source.what))
+        return _read_file(Path(source.what), source.timeout)
     encrypted, plain = (directory / source.what for directory in credentials(paths))
     if os.path.lexists(encrypted):
-        _read_file(encrypted)
+        _read_file(encrypted, source.timeout)
         command = [_SYSTEMD_CREDS, "decrypt", f"--name={source.what}", str(encrypted), "-"]
         return confidential.output(command, seconds=source.timeout, most=LARGEST)
     if os.path.lexists(plain):
-        return _read_file(plain)
+        return _read_file(plain, source.timeout)
     raise NotFound(
         f"there is no credential {source.what}", why=f"there is neither {encrypted} nor {plain}",
         hint=f"systemd-creds encrypt --name={source.what} - {encrypted}",
     )  # fmt: skip
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, seconds: float) -> bytes:
+    """A regular file's content. Its file system may hang, and what the kernel makes of a file may have no end."""
+    return confidential.in_time(lambda: _content(path), f"{path} can't be read", seconds=seconds)
+
+
+def _content(path: Path) -> bytes:
     """A regular file's content. It is opened only once it is known to be one; no link is followed."""
     root = os.open("/", _DIRECTORY)
     try:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.units import some
+
+MAX_GLOBS = 128
+"""So many globs may choose together: each is held against each name, and everybody waits for that."""
+LONGEST_GLOB = 255
+"""Characters of a glob. Longer ones take long to read, and names have at most 63."""
+_TOLD = 10
+
+
+def _check_globs(texts: Iterable[str]) -> None:
+    """Raise InvalidInput if there are too many globs among the texts, or too long ones."""
+    globs = [each for each in texts if is_glob(each)]
+    if len(globs) > MAX_GLOBS:
+        raise InvalidInput(f"{len(globs)} globs are too many", why=f"at most {MAX_GLOBS} are looked for")
+    for each in globs:
+        if len(each) > LONGEST_GLOB:
+            raise InvalidInput(f"the glob {each[:40]}… is too long", why=f"it may have {LONGEST_GLOB} characters")
 
 
 @dataclass(frozen=True)
@@ -32,15 +50,16 @@ class Selection:
             raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
         if self.everything and self.patterns:
             raise InvalidInput("--all and names exclude each other")
-        missing = [p for p in self.patterns if not is_glob(p) and p not in containers]
-        if missing:
-            raise NotFound(
-                f"no container named {', '.join(sorted(missing))}", hint="`lxcfleet list` shows the ones that exist"
-            )
+        plain = {each for each in self.patterns if not is_glob(each)}
+        if missing := natural_order(plain - containers.keys()):
+            named = some(missing, _TOLD)
+            raise NotFound(f"no container named {named}", hint="`lxcfleet list` shows the ones that exist")
+        _check_globs(self.patterns)
+        globs = [re.compile(fnmatch.translate(each)) for each in set(self.patterns) - plain]
         chosen = (
             name
             for name, labels in containers.items()
-            if (not self.patterns or any(fnmatch.fnmatchcase(name, p) for p in self.patterns))
+            if (not self.patterns or name in plain or any(glob.match(name) for glob in globs))
             and all(labels.get(key) == value for key, value in self.labels)
         )
         return natural_order(chosen)

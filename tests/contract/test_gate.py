@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +12,11 @@ from contextlib import asynccontextmanager, closing
 import pytest
 from aiohttp import web
 
+from lxcfleet.api.client import Client
 from lxcfleet.daemon.http import gate
 from lxcfleet.daemon.http.gate import Bounds
+from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.spec.selection import Selection
 
 from .real_daemon import Daemon
 
@@ -59,6 +63,42 @@ def test_a_body_without_a_length_is_refused(daemon: Daemon) -> None:
         answer = rest(sock)
     assert answer.startswith(b"HTTP/1.1 411")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] == "a request's body must have a length"
+
+
+PACKED = gzip.compress(b"[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "message"),
+    [
+        (b"Content-Encoding: gzip\r\n", PACKED, 415, "a request's body is read as it is, and not unpacked"),
+        (b"Content-encoding :\tdeflate\r\n", b"{}", 415, "a request's body is read as it is, and not unpacked"),
+        (b"", b'{"count": 1, "count": 2}', 400, "the request's body is not JSON"),
+    ],
+)
+def test_a_body_that_can_be_read_in_two_ways_is_refused(
+    daemon: Daemon, headers: bytes, body: bytes, status: int, message: str
+) -> None:
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    with closing(connected(daemon)) as sock:
+        sock.sendall(b"POST /1.0/containers HTTP/1.1\r\nHost: x\r\n" + headers + length + body)
+        answer = rest(sock)
+    assert answer.startswith(b"HTTP/1.1 %d" % status), answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] == message
+
+
+def test_a_request_may_name_all_containers_of_the_largest_fleet(daemon: Daemon) -> None:
+    names = [f"{'n' * 50}-{number}" for number in range(4096)]
+    with pytest.raises(NotFound) as caught:
+        Client(daemon.paths).stale(Selection(tuple(names)))
+    assert caught.value.message == f"no container named {', '.join(names[:10])} and 4086 more"
+
+
+def test_a_request_without_an_end_is_refused_with_what_to_do(daemon: Daemon) -> None:
+    names = tuple(f"{'n' * 50}-{number}" for number in range(20_000))
+    with pytest.raises(InvalidInput) as caught:
+        Client(daemon.paths).containers(Selection(names))
+    assert caught.value.message == "the request is too long"
 
 
 NONSENSE = (b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\n", b"GET / HTTP/7.0\r\n\r\n", b"GET / HTTP/1.1\r\nx" * 9000)

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render, stop_hook
+from lxcfleet.errors import InvalidInput
 from lxcfleet.host.lxc import stopping
 from lxcfleet.paths import Paths
+from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.restart import Policy, Restart
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Init, Network, StopSignal
@@ -165,6 +168,22 @@ def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -
     words = init_command(app("env", MODE="night")).split()
     done = subprocess.run(words, capture_output=True, check=True, text=True)
     assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "LANG", "HOME", "container", "MODE"}
+
+
+@pytest.mark.parametrize("letter", ["x", " ", "ü", "\\"])
+@pytest.mark.parametrize("user", [None, "nobody:nogroup"])
+def test_variables_that_the_kernel_would_not_take_are_refused_before(letter: str, user: str | None) -> None:
+    """MAX_ARG_STRLEN is 131072 with the byte at the end: an exec of more fails, and the container would stay down."""
+    longest = 0
+    for length in range(10_000, 130_000, 100):
+        spec = replace(app("sleep", "inf", VALUE=letter * length), user=user)
+        try:
+            combinations.check(spec)
+        except InvalidInput:
+            break
+        note = Foreground(stdin=True)
+        longest = max(len(each) for each in init_command(spec, note).encode().split())
+    assert 110_000 < longest < 131_072
 
 
 def test_a_plain_command_needs_no_helper() -> None:

@@ -210,6 +210,34 @@ def test_more_containers_than_a_fleet_may_have_are_refused() -> None:
     assert complaints(HEAD + "groups:\n" + groups) == ["f:3: groups: these are 8000000 containers, and a fleet may have 4096"]
 
 
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (f"memory: '{'1' * 200_000}'", "f:4: groups: a: memory: '1111"),
+        (f"stop_timeout: '{'1h' * 100_000}'", "f:4: groups: a: stop_timeout: '1h1h"),
+        (f"hosts: ['{'*a' * 100_000}']", "f:4: groups: a: hosts: the glob *a*a"),
+        (f"'{'k' * 1000}': 1", "f:4: groups: a: kkkk"),
+    ],
+    ids=["memory", "stop_timeout", "hosts", "key"],
+)
+def test_a_complaint_is_short_whatever_it_quotes(key: str, why: str) -> None:
+    begin = time.process_time()
+    (found,) = complaints(HEAD + "groups:\n  a: {command: [x], " + key + "}\n")
+    assert found.startswith(why)
+    assert len(found) < 1000
+    assert time.process_time() - begin < MOST_SECONDS
+
+
+def test_a_complaint_is_one_line_and_tells_what_is_wrong() -> None:
+    text = HEAD + 'groups:\n  a: {command: ["x\\0"], environment: {"A\\nf:1: forged": x, B: "\\0"}, "\\u2028k\\r": 1}\n'
+    assert complaints(text) == [
+        "f:4: groups: a: command[0]: holds a NUL character",
+        "f:4: groups: a: environment.A\\nf:1: forged: 'A\\nf:1: forged' can't be the name of an environment variable",
+        "f:4: groups: a: environment.B: the value of an environment variable can't hold a NUL character",
+        "f:4: groups: a: \\u2028k\\r: unknown key",
+    ]
+
+
 def test_a_larger_file_is_not_read() -> None:
     with pytest.raises(InvalidInput, match="too large"):
         marked_yaml.load(b"a" * (marked_yaml.MAX_BYTES + 1), "f", pytest.fail)

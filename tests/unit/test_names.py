@@ -77,3 +77,14 @@ def test_paths_survive_the_way_through_the_environment(monkeypatch: pytest.Monke
     for key, value in paths.environment().items():
         monkeypatch.setenv(key, value)
     assert Paths.from_environment() == paths
+
+
+@pytest.mark.parametrize("patterns", [("*a" * 200,), tuple(f"x{number}*" for number in range(129))])
+def test_globs_that_take_everybodys_time_are_refused(patterns: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInput):
+        Selection(patterns).choose(FLEET)
+
+
+def test_of_many_missing_names_some_are_told() -> None:
+    with pytest.raises(NotFound, match=r"^no container named n0, n1, n2, n3, n4, n5, n6, n7, n8, n9 and 4990 more"):
+        Selection(tuple(f"n{number}" for number in range(5000))).choose(FLEET)

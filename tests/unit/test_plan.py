@@ -307,6 +307,20 @@ def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, l
     return hands, begun
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_hint_to_the_logs_of_a_container_is_given_while_it_has_them(made: bool) -> None:
+    class Refused(ModelHands):
+        async def boot(self, container: Container, namespace: int) -> None:
+            raise HostError("web did not start", hint="see /var/lib/lxc/web/lxc.log")
+
+    begin = NOTHING if made else STOPPED
+    hands = Refused(begin, 0)
+    some = create(True) if made else steps(Action.START, begin)
+    with pytest.raises(HostError) as caught:
+        asyncio.run(Work(hands, hands, Container("web", None)).carry_out(some))
+    assert ("--no-start" in caught.value.hint, "lxc.log" in caught.value.hint) == (made, not made)
+
+
 ACTS = st.sampled_from([*TARGETS])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,11 +203,13 @@ def private(path: Path, text: bytes = b"hunter2") -> Path:
     return path
 
 
+@pytest.mark.reaches("processes", reason="a child reads the file")
 def test_a_file_is_read_as_it_is(paths: Paths, tmp_path: Path) -> None:
     assert secrets.obtain(paths, of_file(private(tmp_path / "pw", b"a\0b\n"))) == b"a\0b\n"
     assert secrets.obtain(paths, of_file(private(tmp_path / "pw", b""))) == b""
 
 
+@pytest.mark.reaches("processes", reason="a child reads the file")
 def test_what_is_no_private_regular_file_is_refused(paths: Paths, tmp_path: Path) -> None:
     file = private(tmp_path / "pw")
     (tmp_path / "link").symlink_to(file)
@@ -231,6 +235,16 @@ def test_what_is_no_private_regular_file_is_refused(paths: Paths, tmp_path: Path
     assert "all users of the host can read it" in str(caught_readable.value)
 
 
+@pytest.mark.reaches("processes", reason="a child reads the file")
+def test_a_file_whose_content_does_not_come_is_not_waited_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = replace(of_file(private(paths.run / "pw")), timeout=0.2)
+    monkeypatch.setattr(secrets, "_content", lambda path: threading.Event().wait(60) and b"")
+    with pytest.raises(HostError) as caught:
+        secrets.obtain(paths, source)
+    assert str(caught.value) == f"{paths.run}/pw can't be read\nthat did not end within 0.2 s"
+
+
+@pytest.mark.reaches("processes", reason="a child reads the file")
 def test_a_plain_credential_is_a_file_of_the_store(paths: Paths) -> None:
     _, plain = secrets.credentials(paths)
     source = SecretSource(SourceKind.CREDENTIAL, "shop-db")

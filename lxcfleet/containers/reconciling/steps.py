@@ -110,8 +110,12 @@ class Work:
             for step in steps:
                 if not self.held:
                     await self.take(step, observers)
-        except BaseException:
+        except BaseException as error:
+            fresh = any(isinstance(each, Make) for each in self.done)
             await self.undo()
+            if fresh and isinstance(error, FleetError) and error.hint.startswith("see "):  # its logs went with it
+                name = self.container.name
+                error.hint = f"make it with --no-start: a `lxcfleet start {name}` that fails leaves its logs"
             raise
         finally:
             if self.namespace is not None:

@@ -27,8 +27,12 @@ from lxcfleet.daemon.http.access import Access, Role
 from lxcfleet.errors import Busy, FleetError, InvalidInput
 from lxcfleet.host.process import peer
 
-_HEAD = 1 << 15
-"""Bytes that a request's line and headers may have."""
+_HEADERS = 1 << 15
+"""Bytes that a request's headers may have."""
+_LINE_BYTES = 1 << 19
+"""Bytes that its line may have. It names the containers that are asked about: all of the largest fleet's fit."""
+_LIMITED_LINE_BYTES = 1 << 17
+"""The same for those who have limits."""
 _AHEAD = 1 << 16
 """Bytes that a client may send after its request; they are dropped."""
 _SWEEP_SECONDS = 1.0
@@ -38,6 +42,7 @@ _END = re.compile(rb"\r?\n\r?\n")
 _LINE = re.compile(rb"[A-Z]{1,16} [^\r\n]+ HTTP/1\.[01]\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
+_PACKED = re.compile(rb"\ncontent-encoding[ \t]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,17 @@ READERS = Bounds(each=32, total=256)
 """For those who may only read. They may have that many calls answered, too: access.AT_ONCE."""
 SCRAPERS = Bounds(each=16, total=64, unread=15.0)
 """For those who reach the metrics' port."""
+
+
+def _body_wrong(head: bytearray, end: int) -> tuple[InvalidInput, int] | None:
+    """Why a body that is announced so is not read, and the status that says it; None: it is read. Its bytes are counted
+    here, so it comes with its length and as it is: packed, a few bytes would become very many."""
+    if _CHUNKED.search(head, 0, end):
+        return InvalidInput("a request's body must have a length", hint="give Content-Length"), 411
+    if _PACKED.search(head, 0, end):
+        hint = "send it without Content-Encoding"
+        return InvalidInput("a request's body is read as it is, and not unpacked", hint=hint), 415
+    return None
 
 
 class Gate:
@@ -131,8 +147,10 @@ class _Connection(asyncio.Protocol):
         self.limited = False
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
-        self._head: bytes | None = b""
+        self._head: bytearray | None = bytearray()
         """As much of the request's head as has come; None: it is complete."""
+        self._line = 0
+        """Bytes of the head's line; 0: it is not complete."""
         self._left = 0
         """Bytes of the body that are still to come."""
         self._ahead = 0
@@ -171,8 +189,9 @@ class _Connection(asyncio.Protocol):
         if self._inner is None or self._transport is None or self._transport.is_closing():
             return
         if self._head is not None:
-            self._head = (self._head + data).lstrip(b"\r\n")
-            data = self._split(self._head)
+            looked_at = len(self._head)
+            self._head += data if looked_at else data.lstrip(b"\r\n")
+            data = self._split(self._head, max(0, looked_at - 3))
         body, rest = data[: self._left], data[self._left :]
         if body:
             self._left -= len(body)
@@ -181,22 +200,33 @@ class _Connection(asyncio.Protocol):
         if self._ahead > _AHEAD and self.limited:
             self._transport.abort()
 
-    def _split(self, head: bytes) -> bytes:
-        """Hand the head on, if it is complete; returns what follows it."""
-        end = _END.search(head)
-        if end is None and len(head) <= _HEAD and (b"\n" not in head or _LINE.match(head)):
+    def _split(self, head: bytearray, begin: int) -> bytes:
+        """Hand the head on, if it is complete; returns what follows it. ``begin``: no end of a line lies before it that
+        was not looked at."""
+        end = _END.search(head, begin)
+        if not self._line:
+            self._line = head.find(b"\n", begin) + 1
+        most = _LIMITED_LINE_BYTES if self.limited else _LINE_BYTES
+        if (self._line or len(head)) > most:
+            self._head = None
+            why = f"its line takes more than {most} bytes"
+            hint = "choose by a glob or a label: -l KEY=VALUE"
+            self._refuse(InvalidInput("the request is too long", why=why, hint=hint), 414)
+            return b""
+        fits = not self._line or (_LINE.match(head) and (end.end() if end else len(head)) - self._line <= _HEADERS)
+        if end is None and fits:
             return b""
         self._head = None
-        if end is None or not _LINE.match(head):  # aiohttp says what is wrong with it
-            self._hand_on(head[:_HEAD])
+        if end is None or not fits:  # aiohttp says what is wrong with it
+            self._hand_on(bytes(head))
             return b""
-        if _CHUNKED.search(head, 0, end.end()):
-            self._refuse(InvalidInput("a request's body must have a length", hint="give Content-Length"), 411)
+        if wrong := _body_wrong(head, end.end()):
+            self._refuse(*wrong)
             return b""
         length = _LENGTH.search(head, 0, end.end())
         self._left = int(length[1]) if length else 0
-        self._hand_on(head[: end.end()])
-        return head[end.end() :]
+        self._hand_on(bytes(head[: end.end()]))
+        return bytes(head[end.end() :])
 
     def _hand_on(self, data: bytes) -> None:
         """Give aiohttp a part of the request. Its parser raises at some addresses, such as `http://[`, without an answer."""
@@ -260,7 +290,7 @@ async def _close(_: web.Request, response: web.StreamResponse) -> None:
 def runner_of(application: web.Application) -> web.AppRunner:
     """What serves ``application`` behind a gate: one request on each connection."""
     application.on_response_prepare.append(_close)
-    return web.AppRunner(application, access_log=None)
+    return web.AppRunner(application, access_log=None, max_line_size=_LINE_BYTES)
 
 
 def for_callers(runner: web.AppRunner, access: Access, bounds: Bounds = READERS) -> Gate:

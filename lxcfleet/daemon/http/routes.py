@@ -125,12 +125,21 @@ async def _read(call: AnyCall[Q], request: web.Request) -> Q:
 
 async def _body(request: web.Request) -> object:
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await request.read(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise InvalidInput("the request's body is not JSON", why=str(error)) from error
     if not isinstance(body, dict):
         raise InvalidInput("the request's body is not a JSON object")
     return body
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A mapping of these pairs. Raises ValueError if a key stands there twice: readers differ in which of them they mean."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands there twice")
+    return found
 
 
 def _hidden(reply: Any, keys: Sequence[str]) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from lxcfleet.errors import HostError
+from lxcfleet.errors import FleetError, HostError, from_body
 from lxcfleet.host.kernel import syscalls
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
@@ -58,6 +60,63 @@ def output(argv: Sequence[str], *, seconds: float, most: int) -> bytes:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         raise HostError(f"{argv[0]} {how}", hint="run it by hand to see why: its output is not kept, as it may have secrets")
     return text
+
+
+def in_time(work: Callable[[], bytes], what: str, *, seconds: float) -> bytes:
+    """What ``work`` gives, in a child of its own: a file on a file system that hangs is not waited for without end. ``what``
+    can't be done then, in the words of the error. Raises FleetError, which ``work`` may raise, too."""
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _give(work, there)
+    os.close(there)
+    try:
+        text = _received(here, time.monotonic() + seconds)
+    finally:
+        os.close(here)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        _reap(child)
+    if not text:
+        raise HostError(what, why=f"that did not end within {seconds:g} s")
+    if text[:1] == _FAILED:
+        raise from_body(json.loads(text[1:]))
+    return text[1:]
+
+
+_DONE, _FAILED = b"+", b"-"
+
+
+def _give(work: Callable[[], bytes], to: int) -> NoReturn:
+    """In a child: write what it gives, or why it fails."""
+    try:
+        syscalls.die_with_parent()
+        try:
+            text = _DONE + work()
+        except FleetError as error:
+            text = _FAILED + json.dumps(error.body()).encode()
+        with open(to, "wb") as pipe:
+            pipe.write(text)
+    finally:
+        os._exit(0)
+
+
+def _received(descriptor: int, deadline: float) -> bytes:
+    """All that comes until the end; nothing if that does not come in time."""
+    text = b""
+    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        piece = os.read(descriptor, _PIECE)
+        if not piece:
+            return text
+        text += piece
+    return b""
+
+
+def _reap(child: int) -> None:
+    """Wait for a child that was killed; not for long, as it may be within the file system. The kernel reaps it later."""
+    deadline = time.monotonic() + _LEFT_SECONDS
+    while os.waitpid(child, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> tuple[bytes, bool]:

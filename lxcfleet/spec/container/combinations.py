@@ -151,6 +151,25 @@ def _encodings(values: Values) -> InvalidInput | None:
     return None
 
 
+MAX_WORDS = 120_000
+"""Bytes of a command and its variables, where it has any: they come to env(1) in one argument (lxc_config.init_command),
+which may have 131,071 (MAX_ARG_STRLEN), and some of these are lxcfleet's own."""
+_ESCAPED = " \n\t\r\f\v\\\"$"
+"""Characters that take two bytes there."""
+
+
+def _too_many_words(values: Values) -> InvalidInput | None:
+    variables, command = values["environment"], values.get("command", ())
+    texts = [*(f"{key}={value}" for key, value in variables.items()), *command]
+    length = sum(len(text.encode("utf-8", "replace")) + sum(map(text.count, _ESCAPED)) + len('""\\_') for text in texts)
+    if not variables or length <= MAX_WORDS:
+        return None
+    return InvalidInput(
+        "the command and its variables are too long", why=f"they take {length} bytes on their way, at most {MAX_WORDS} go",
+        hint="give it large values as files: by a secret, by a volume, or by `lxcfleet push`",
+    )  # fmt: skip
+
+
 def _system_on_host_network(values: Values) -> InvalidInput | None:
     if values["network"] is not Network.HOST or values["init"] is not Init.SYSTEM:
         return None
@@ -287,6 +306,7 @@ RULES = (
     Rule(("health", "network"), _check_without_network),
     Rule(("health", "init"), _units_of_app),
     Rule(("command", "environment", "health"), _encodings),
+    Rule(("environment",), _too_many_words),
     Rule(("network", "init"), _system_on_host_network),
     Rule(("ports", "network"), _without_bridge("ports", "ports")),
     Rule(("publish", "network"), _without_bridge("publish", "ports")),

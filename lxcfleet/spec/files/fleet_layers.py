@@ -15,12 +15,28 @@ from lxcfleet.spec.reading.reader import Fields, Marked, did_you_mean
 from lxcfleet.spec.reading.rows import Row, read_said
 from lxcfleet.spec.reading.types import Texts, Whole
 
+_LONGEST_GLOB = 255
+"""Characters of a glob. Longer ones take long to read."""
+
+
+class _Globs(Texts):
+    """A list of globs."""
+
+    def read(self, fields: Fields, key: str) -> tuple[str, ...]:
+        """See ValueType."""
+        globs = super().read(fields, key)
+        for each in globs:
+            if len(each) > _LONGEST_GLOB:
+                fields.complain(key, f"the glob {each[:40]}… is too long: it may have {_LONGEST_GLOB} characters")
+        return globs
+
+
 COUNT = Row(
     Whole(0, MAX_COUNT), "How many containers the group has: NAME1 to NAMEn. Without it, one of its own name.", key="count"
 )
 PROFILES = Row(Texts(), "Profiles, the last on top: those of this file, of profiles.d and of the settings.", key="profiles")
 HOSTS = Row(
-    Texts(), "Globs of names of hosts: on other hosts the group does not exist. Without it, it is on all of them.",
+    _Globs(), "Globs of names of hosts: on other hosts the group does not exist. Without it, it is on all of them.",
     key="hosts",
 )  # fmt: skip
 ENV_FILES = Row(

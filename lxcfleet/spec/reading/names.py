@@ -61,8 +61,10 @@ def parse_label(text: str) -> tuple[str, str]:
 
 def check_variable(name: str, value: str) -> tuple[str, str]:
     """The pair itself, if it can be an environment variable; raises InvalidInput."""
-    if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
+    if not name or "=" in name or any(ord(c) < 33 for c in name):
         raise InvalidInput(f"{name!r} can't be the name of an environment variable")
+    if "\0" in value:
+        raise InvalidInput("the value of an environment variable can't hold a NUL character")
     return name, value
 
 

@@ -96,7 +96,8 @@ class Fields:
         self._add((key,), problem, place or self._places.get(outer) or self._place)
 
     def _add(self, keys: Sequence[str], problem: str, place: str) -> None:
-        self._complaints.append(": ".join(part for part in (place, self._where, *keys, problem) if part))
+        parts = (place, self._where, *(_one_line(key) for key in keys), _short(problem))
+        self._complaints.append(": ".join(part for part in parts if part))
 
     def place(self, key: str) -> str:
         """Where ``key`` stands, as FILE:LINE; empty if that is not known."""
@@ -215,10 +216,12 @@ class Fields:
         """A list of texts, which may hold any character but NUL."""
         items = []
         for number, item in enumerate(self._take(key, list, [])):
-            if isinstance(item, str) and "\0" not in item:
-                items.append(item)
-            else:
+            if not isinstance(item, str):
                 self.complain(f"{key}[{number}]", f"expected text, found {_describe(item)}")
+            elif "\0" in item:
+                self.complain(f"{key}[{number}]", "holds a NUL character")
+            else:
+                items.append(item)
         return tuple(items)
 
     def parsed(
@@ -283,6 +286,19 @@ class Fields:
         self.close()
         if self._complaints:
             raise InvalidInput(message, why="\n".join(self._complaints))
+
+
+_LONGEST = 600
+"""Characters of a complaint: it may quote a value, and that may be as long as the file. The cause stands at its end."""
+
+
+def _short(problem: str) -> str:
+    return problem if len(problem) <= _LONGEST else f"{problem[: _LONGEST // 2]} … {problem[-_LONGEST // 2 :]}"
+
+
+def _one_line(key: str) -> str:
+    """A key as a complaint names it: complaints are lines, and none begins in the midst of another."""
+    return _short("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key))
 
 
 def _describe(value: object) -> str:
