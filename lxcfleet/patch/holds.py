@@ -22,6 +22,7 @@ from lxcfleet.patch.events import HoldPast
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
+from lxcfleet.spec.policies.windows import take_up_zone
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Hold:
     def ends(self) -> float:
         """When the last day is over, in seconds since the epoch."""
         day = date.fromisoformat(self.until)
+        take_up_zone()
         return datetime(day.year, day.month, day.day, 23, 59, 59).astimezone().timestamp()
 
     def record(self, name: str, today: date) -> HoldRecord:
@@ -65,6 +67,7 @@ class Hold:
 
 def today() -> date:
     """The present day by the host's clock."""
+    take_up_zone()
     return datetime.now().astimezone().date()
 
 

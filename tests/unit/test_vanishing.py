@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.base.present import Found
+from lxcfleet.host.facts import system
 from lxcfleet.host.kernel import disks
 from lxcfleet.host.net import uplink
 from lxcfleet.host.packages import lists
@@ -161,5 +162,5 @@ def test_a_bridge_that_lets_go_of_its_port_is_no_obstacle(tmp_path: Path, monkey
 
 def test_a_host_without_a_name_of_its_system_is_told_by_its_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: True)
-    monkeypatch.setattr(prover, "_OS_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(system, "FILES", (tmp_path / "os-release",))
     assert prover._system() == os.uname().sysname

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import secrets
 import socket
 import time
@@ -48,6 +47,7 @@ from lxcfleet.errors import (
     WrongState,
     from_body,
 )
+from lxcfleet.host.facts import system
 from lxcfleet.launcher.client import Conversation, Died, Launcher
 from lxcfleet.launcher.items.archives import ArrivalItem, ExportItem, ImportItem, Packed
 from lxcfleet.launcher.operations import EXPORT, IMPORT
@@ -462,7 +462,7 @@ def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
 def _notes(head: Head) -> list[str]:
     """What the operator should know of where the archive comes from."""
     notes = []
-    own = _system()
+    own = system.release()
     there = (head.system.get("ID"), head.system.get("VERSION_ID"))
     if head.system and own and there != (own.get("ID"), own.get("VERSION_ID")):
         name = head.system.get("PRETTY_NAME") or " ".join(str(each) for each in there)
@@ -472,8 +472,3 @@ def _notes(head: Head) -> list[str]:
     return notes
 
 
-def _system() -> dict[str, str]:
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import socket
 from collections.abc import Iterator
@@ -423,7 +422,7 @@ def _origin(paths: Paths) -> str:
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         machine = ""
-    return f"{platform.node()[:64]}/{hashlib.sha256(f'{machine}:{paths.lxc}'.encode()).hexdigest()[:8]}"
+    return f"{os.uname().nodename[:64]}/{hashlib.sha256(f'{machine}:{paths.lxc}'.encode()).hexdigest()[:8]}"
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from lxcfleet.data.archives.entries import ATTRIBUTES, Entry, Limits, Reader, re
 from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, Head
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput, NoCapacity
+from lxcfleet.host.facts import system
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.process import archiver, passing
 from lxcfleet.launcher.children.answer import Reply
@@ -165,9 +166,8 @@ def _snapshot(paths: Paths, own: ContainerPaths, name: str) -> tuple[str, bytes]
 
 def _system(text: bytes) -> dict[str, str]:
     """What os-release says of a system; os-release(5)."""
-    pairs = (line.partition("=") for line in text.decode("utf-8", "replace").splitlines())
-    found = {key: value.strip().strip("\"'") for key, _, value in pairs if key in _SYSTEM}
-    return {key: "".join(c for c in value if c.isprintable())[:100] for key, value in found.items()}
+    found = system.parse(text.decode("utf-8", "replace"))
+    return {key: "".join(c for c in found[key] if c.isprintable())[:100] for key in _SYSTEM if key in found}
 
 
 # -- from an archive ----------------------------------------------------------------------------------------------

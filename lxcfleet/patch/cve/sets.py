@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from lxcfleet.base.tree import stamp
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
+from lxcfleet.host.facts import system
 from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.cves import CveItem, CveSets
@@ -31,7 +31,7 @@ class Sets:
         """What their packages have. ``cves``: only these, wherever a changelog names them. Raises FleetError."""
         settings = self._settings()
         chosen = [(each.name, _generation(each)) for each in containers]
-        suite = settings.suite or _codename()
+        suite = settings.suite or system.release().get("VERSION_CODENAME", "")
         item = CveItem(containers=chosen, generations=[], source=settings.path, suite=suite, cves=list(cves))
         return await self._launcher.ask_large(CVES, item)
 
@@ -67,10 +67,3 @@ def _closed(answer: CveSets) -> dict[str, list[str]]:
 def _generation(container: Container) -> int:
     spec = container.spec or container.wanted
     return 0 if spec is None else spec.generation
-
-
-def _codename() -> str:
-    try:
-        return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    except OSError:
-        return ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import platform
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.records import ResultRecord
@@ -19,6 +17,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests import services
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
+from lxcfleet.host.facts import system
 from lxcfleet.host.packages import database, dpkg, reboot
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import proc
@@ -39,7 +38,6 @@ from lxcfleet.spec.selection import Selection
 Behind = Callable[[Container, Mapping[str, str]], Awaitable[str]]
 """Tells why the base of a container does not have all that the host has; takes the host's packages."""
 
-_OS_RELEASE = Path("/usr/lib/os-release")
 
 
 @dataclass(frozen=True)
@@ -315,12 +313,7 @@ def _meant(names: Sequence[str], installed: Mapping[str, str]) -> tuple[set[str]
 
 
 def _system() -> str:
-    with contextlib.suppress(OSError):  # a host need not have it
-        for line in _OS_RELEASE.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition("=")
-            if key == "PRETTY_NAME":
-                return value.strip('"')
-    return os.uname().sysname
+    return system.release().get("PRETTY_NAME", os.uname().sysname)  # a host need not have it
 
 
 def _shadow_record(owned: Owned) -> ShadowRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time as clock
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -83,6 +84,11 @@ def _utc(wall: datetime, zone: ZoneInfo | None) -> datetime:
     return wall.replace(tzinfo=zone).astimezone(UTC) if zone else wall.astimezone(UTC)
 
 
+def take_up_zone() -> None:
+    """Have local times be those of the host's time zone as it is now: the C library keeps the one that it has read."""
+    clock.tzset()
+
+
 def _days(text: str | None, whole: str) -> frozenset[int]:
     if text is None:
         return frozenset(range(7))
@@ -143,9 +149,10 @@ class PatchSettings(Checked):
     def zone(self) -> ZoneInfo | None:
         """The time zone; None: the host's. Raises InvalidInput."""
         if not self.time_zone:
+            take_up_zone()
             return None
         try:
-            return ZoneInfo(self.time_zone)
+            return ZoneInfo.no_cache(self.time_zone)  # an upgrade may have brought other rules of it
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise InvalidInput(f"no time zone {self.time_zone!r}", hint="they are below /usr/share/zoneinfo") from error
 
