@@ -49,7 +49,7 @@ class World:
             box.wanted = box.spec = cast(Any, Spec(name, first_id=1879048192, created="2026-01-01T00:00:00Z", pids=100))
 
     def _use(self, sets: ChangeSets) -> None:
-        self.orders._change_sets, self.orders._undoing = sets, Undoing(self.orders._fleet.registry, self.ledger, sets)
+        self.orders._change_sets, self.orders._undoing = sets, Undoing(self.orders._fleet, self.ledger, sets)
 
     async def _look(self, now: Spec, _: Spec) -> None:
         self.looked.append(now.name)

@@ -44,7 +44,7 @@ class Orders:
 
     def __init__(self, fleet: Fleet, ledger: Ledger, sight: Sight, fallen: Fallen, change_sets: ChangeSets) -> None:
         self._fleet, self.ledger, self._sight, self._fallen = fleet, ledger, sight, fallen
-        self._change_sets, self._undoing = change_sets, Undoing(fleet.registry, ledger, change_sets)
+        self._change_sets, self._undoing = change_sets, Undoing(fleet, ledger, change_sets)
 
     async def begin(self, ask: RolloutRequest) -> RolloutRecord:
         """Begin a rollout, or have a patch taken up by the one that is under way. Raises FleetError."""

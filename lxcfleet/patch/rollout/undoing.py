@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import ErrorBody, WrongState
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
+from lxcfleet.patch.rollout.sight import Fleet
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.units import some
@@ -25,8 +25,8 @@ _NAMED = 5
 class Undoing:
     """Finds what is undone."""
 
-    def __init__(self, registry: Registry, ledger: Ledger, change_sets: ChangeSets) -> None:
-        self._registry, self._ledger, self._sets = registry, ledger, change_sets
+    def __init__(self, fleet: Fleet, ledger: Ledger, change_sets: ChangeSets) -> None:
+        self._fleet, self._ledger, self._sets = fleet, ledger, change_sets
 
     def find(self, *, redo: bool) -> Rollout:
         """The rollout that is undone. ``redo``: it is to be an undo. Raises WrongState."""
@@ -52,7 +52,7 @@ class Undoing:
 
         An undo did not give their specs to those that the other rollout had not reached.
         """
-        registry, sets = self._registry, self._sets
+        registry, sets = self._fleet.registry, self._sets
         undone = self._ledger.before(last.undoes) if last.undoes else None
         unreached = {member.name for member in undone.members.values() if member.wave is None} if undone is not None else ()
         under_way = self._ledger.last is last
@@ -62,7 +62,7 @@ class Undoing:
 
     def left_out(self, last: Rollout) -> dict[str, ErrorBody]:
         """Those that a rollout may have changed, and that do not get their former specs back, each with the error."""
-        registry, found = self._registry, {}
+        registry, found = self._fleet.registry, {}
         for name in self._sets.of(last.id).members:
             member = last.members.get(name)
             if name not in registry or (member is not None and member.phase is MemberPhase.WAITING):
