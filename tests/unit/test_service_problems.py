@@ -16,6 +16,7 @@ from lxcfleet.paths import Paths
 from .mask_tree import SYSTEM, put, small_host
 
 ADMIN = "etc/systemd/system"
+WEB = "[Service]\nExecStart=/usr/bin/web\n"
 HIDDEN = "/etc/private"
 """What the mask hides in these tests, with all below it."""
 
@@ -28,6 +29,8 @@ def host(tmp_path: Path) -> Path:
 
 
 def told(host: Path, unit: str, *names: str, name: str = "web.service") -> list[str]:
+    if name.endswith(".service") and "[Service]" not in unit:
+        unit += "[Service]\nExecStart=/usr/bin/web\n"
     put(host, f"{SYSTEM}/{name}", unit)
     tree = Tree(host)
     plan = planner.plan(tree, [name, *names], ())
@@ -69,6 +72,29 @@ def told(host: Path, unit: str, *names: str, name: str = "web.service") -> list[
         ("[Unit]\nRequires=dev-sda.device\n", "it waits for dev-sda.device"),
         ("[Unit]\nBindsTo=data.mount\n", "it needs data.mount, and containers have no mounts"),
         ("[Unit]\nRequires=gone.service\n", "it needs gone.service, which the host does not have"),
+        ("[Unit]\nConditionVirtualization=kvm\n", "passed over in containers (ConditionVirtualization=kvm)"),
+        ("[Unit]\nConditionVirtualization=!docker\n", ""),
+        ("[Service]\nType=simple\n", "systemd does not load it: [Service] has no ExecStart… or ExecStop="),
+        ("[Service]\nType=oneshot\nExecStop=/usr/bin/web\n", ""),
+        ("ExecStart=/usr/bin/web\n[Service]\nRestart=no\n", "systemd does not load it"),
+        (f"{WEB}CPUSchedulingPolicy=rr\n", "can't be started in an unprivileged container (CPUSchedulingPolicy=rr)"),
+        (f"{WEB}IOSchedulingClass=realtime\n", "in an unprivileged container (IOSchedulingClass=realtime)"),
+        (f"{WEB}CPUSchedulingPolicy=batch\nNice=-5\n", ""),
+        (f"{WEB}WorkingDirectory=/etc/private\n", "/etc/private is hidden by the mask (WorkingDirectory=)"),
+        (f"{WEB}WorkingDirectory=-/etc/gone\n", ""),
+        (f"{WEB}WorkingDirectory=~\n", ""),
+        (f"{WEB}WorkingDirectory=/var/lib/web\nStateDirectory=web\n", ""),
+        (f"{WEB}ReadWritePaths=/usr -/etc/gone +/etc/gone2\n", "/etc/gone2 is not there (ReadWritePaths=)"),
+        (f"{WEB}BindReadOnlyPaths=/etc/private/env:/etc/env:norbind\n", "/etc/private/env is hidden by the mask"),
+        (f"{WEB}BindPaths=/dev/log:/var/lib/web/log /run/x\n", ""),
+        (f"{WEB}LoadCredential=key:/etc/private/env\n", "/etc/private/env is hidden by the mask (LoadCredential=)"),
+        (f"{WEB}LoadCredential=key\n", ""),
+        (f"{WEB}User=nosuch\n", "the host has no user nosuch (User=)"),
+        (f"{WEB}Group=nosuch\n", "the host has no group nosuch (Group=)"),
+        (f"{WEB}User=www\nGroup=made\n", ""),
+        (f"{WEB}User=1000\n", ""),
+        (f"{WEB}User=%i\n", ""),
+        (f"{WEB}User=nosuch\nDynamicUser=yes\n", ""),
         ("[Service]\nExecStart='/usr/bin/web\n", "its program '/usr/bin/web is not there"),
     ],
 )  # fmt: skip
@@ -76,6 +102,8 @@ def test_what_keeps_a_unit_from_running_is_told(host: Path, unit: str, expected:
     for path in ("usr/sbin/modprobe", "etc/private/run", "etc/private/env"):
         put(host, path, mode=0o755)
     (host / "sbin").symlink_to("usr/sbin")
+    put(host, "etc/passwd", "www:x:33:33::/:/bin/sh\n")
+    put(host, "usr/lib/sysusers.d/web.conf", "g made - -\n")
     found = told(host, unit)
     assert len(found) == (1 if expected else 0), found
     assert expected in "".join(found)
@@ -104,7 +132,15 @@ def test_a_private_drop_in_is_told(host: Path) -> None:
         ("[Socket]\nListenStream=0.0.0.0:80\n", "[Socket]\nListenStream=[::]:80\n", "a.socket: it wants port 80"),
         ("[Socket]\nListenStream=80\n", "[Socket]\nListenStream=81\n", ""),
         ("[Socket]\nListenStream=/run/a\n", "[Socket]\nListenStream=/run/a\n", ""),
-        ("[Unit]\nConflicts=b.socket\n", "[Socket]\nListenStream=1\n", "a.socket: it can't run together with b.socket"),
+        ("[Socket]\nListenStream=127.0.0.1:80\n", "[Socket]\nListenStream=80\n", "a.socket: it wants port 80"),
+        ("[Socket]\nListenStream=127.0.0.1:80\n", "[Socket]\nListenStream=127.0.0.2:80\n", ""),
+        ("[Socket]\nListenStream=[::1]:80\n", "[Socket]\nListenStream=127.0.0.1:80\n", ""),
+        ("[Socket]\nListenDatagram=53\n", "[Socket]\nListenDatagram=53\n", "a.socket: it wants port 53/udp, and so does b"),
+        ("[Socket]\nListenDatagram=53\n", "[Socket]\nListenStream=53\n", ""),
+        (
+            "[Socket]\nListenStream=2\n[Unit]\nConflicts=b.socket\n", "[Socket]\nListenStream=1\n",
+            "a.socket: it can't run together with b.socket",
+        ),
     ],
 )
 def test_units_that_are_in_each_others_way_are_told(host: Path, one: str, other: str, expected: str) -> None:

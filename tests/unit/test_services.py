@@ -274,6 +274,12 @@ def test_an_unknown_unit_is_refused_with_names_that_are_near(host: Path) -> None
     put(host, f"{SYSTEM}/sshd.target")
     assert "web.service" in (refused(host, "wep.service").hint or "")
     assert "php8.2-fpm.service" in (refused(host, "php-fpm.service").hint or "")
+    put(host, f"{SYSTEM}/mariadb.service", f"{INSTALL}Alias=mysql.service mysqld.service\n")
+    put(host, f"{SYSTEM}/app@.service", INSTALL)
+    assert refused(host, "mysql.service").hint == "name mariadb.service"
+    assert refused(host, "app.service").hint == "name an instance: app@NAME.service"
+    for typed in ("WEB.service", "web.servce.service"):
+        assert "web.service" in (refused(host, typed).hint or "")
     assert "list-unit-files" in (refused(host, "nothing-like-it.service").hint or "")
 
 
@@ -281,6 +287,7 @@ def test_an_unknown_unit_is_refused_with_names_that_are_near(host: Path) -> None
     ("name", "why"),
     [
         ("own.target", "a target is no service"), ("data.mount", "a mount is no service"), ("a.slice", "a slice is no"),
+        ("a.automount", "an automount is no service"),
         ("hwclock.service", "masks it"), ("empty.service", "masks it"), ("old.service", "/etc/init.d/old is a script"),
         ("secret.service", "can't read"), ("loop.service", "has no unit"), ("dangling.service", "has no unit"),
         ("directory.service", "has no unit"),

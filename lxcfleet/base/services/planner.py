@@ -102,8 +102,9 @@ class _Planner:
     def _find(self, name: str) -> Unit:
         kind = units.kind_of(name)
         if kind not in KINDS:
+            a = "an" if kind.startswith("a") else "a"
             raise InvalidInput(
-                f"{name} can't be given to containers", why=f"a {kind} is no service of the host's",
+                f"{name} can't be given to containers", why=f"{a} {kind} is no service of the host's",
                 hint=f"name a unit of one of these kinds: {', '.join(KINDS)}",
             )  # fmt: skip
         unit = self._host.find(name)
@@ -127,19 +128,44 @@ class _Planner:
     def _unknown(self, name: str) -> InvalidInput:
         if self._host.is_masked(name):
             return InvalidInput(
-                f"{name} can't be given to containers", why="the package that has it masks it: it does nothing on Debian"
+                f"{name} can't be given to containers",
+                why="whoever brought it masks it: its file is empty, or a link to /dev/null",
             )
         if self._tree.is_file(f"/etc/init.d/{units.stem_of(name)}"):
             return InvalidInput(
                 f"the host has no unit {name}", why=f"/etc/init.d/{units.stem_of(name)} is a script, and no unit of systemd",
                 hint=f"write a unit for it: {ADMIN}/{name}",
             )  # fmt: skip
+        template = f"{units.stem_of(name)}@.{units.kind_of(name)}"
+        if self._host.find(template) is not None:
+            return InvalidInput(
+                f"the host has no unit {name}", why=f"{template} is a template",
+                hint=f"name an instance: {units.instance_of(template, 'NAME')}",
+            )  # fmt: skip
+        other = self._with_alias(name)
+        if other:
+            return InvalidInput(
+                f"the host has no unit {name}", why=f"{other} has that alias once it is enabled, and the host has it disabled",
+                hint=f"name {other}",
+            )  # fmt: skip
         near = self._near(name)
         hint = f"did you mean {' or '.join(near)}?" if near else "`systemctl list-unit-files` on the host shows all"
         return InvalidInput(f"the host has no unit {name}", hint=hint)
 
+    def _with_alias(self, name: str) -> str:
+        """The unit that gets this name by `systemctl enable`; empty: none does."""
+        for each in self._host.listed:
+            if units.kind_of(each) == units.kind_of(name) and not units.is_template(each):
+                unit = self._host.find(each)
+                if unit is not None and name in unit.names("Install", "Alias"):
+                    return unit.name
+        return ""
+
     def _near(self, name: str) -> list[str]:
-        stem = units.stem_of(name)
+        stem = units.stem_of(name).casefold()
+        typed, _, kind = stem.rpartition(".")
+        if typed and difflib.get_close_matches(kind, KINDS, 1, _CLOSE):
+            stem = typed  # the kind was mistyped, and another one added to it
         known: dict[str, str] = {}
         for each in self._host.listed:
             if units.kind_of(each) in KINDS and not units.is_template(each) and self._host.find(each):

@@ -24,11 +24,26 @@ _KERNEL = {
     "udevadm": "manages devices", "systemd-udevd": "manages devices",
 }  # fmt: skip
 """Programs whose work an unprivileged container can't do."""
-_NOT_IN_CONTAINERS = {"no": True, "false": True, "vm": True, "container": False, "lxc": False, "yes": False, "true": False,
-                      "private-users": False}  # fmt: skip
-"""By the value of ConditionVirtualization=: whether it fails in a container of ours."""
+_HOLDS = ("yes", "true", "1", "container", "lxc", "private-users")
+"""The values of ConditionVirtualization= that hold in a container of ours."""
 _READ_ONLY, _WRITABLE = ("/sys", "/proc/sys"), ("/proc/sys/net",)
 """What a container can't write to, and what of it all the same."""
+
+_PLACES = ("WorkingDirectory", "RootDirectory", "RootImage", "LoadCredential", "LoadCredentialEncrypted")
+"""Settings that name one path, without which the program is not started; systemd.exec(5)."""
+_LISTS = ("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths", "BindPaths",
+          "BindReadOnlyPaths")  # fmt: skip
+"""Settings with a list of such paths."""
+_MADE_LATER = ("/run", "/proc", "/sys", "/dev", "/tmp", "/var/tmp")
+"""Directories that are made anew at each boot: what is there on the host says nothing."""
+_INNER = tuple(f"{each}/" for each in _MADE_LATER)
+_REAL_TIME = {"CPUSchedulingPolicy": ("fifo", "rr", "1", "2"), "IOSchedulingClass": ("realtime", "1")}
+"""Settings, and their values that the kernel grants to root of the host alone."""
+_DOES = {
+    "service": ("Service", ("ExecStart", "ExecStop"), "SuccessAction"), "timer": ("Timer", ("On",), ""),
+    "socket": ("Socket", ("Listen",), ""), "path": ("Path", ("Path", "Directory"), ""),
+}  # fmt: skip
+"""By kind: the settings, by how they begin, of which a unit needs one, or systemd refuses it."""
 
 _PORTS = {
     "apache2": 80, "nginx": 80, "lighttpd": 80, "caddy": 80, "ssh": 22, "dropbear": 22, "postfix": 25, "exim4": 25,
@@ -92,6 +107,57 @@ def _of_unit(unit: Unit, seen: _Seen) -> Iterator[str]:
         if path.startswith("/") and not path.startswith(("/run", "/var", "/proc", "/sys", "/dev")) and seen.lacks(path):
             yield f"it is passed over, as {path} {seen.lacks(path)} ({line.key}=)"
     yield from _conditions(unit)
+    yield from _useless(unit)
+    yield from _places(unit, seen)
+    yield from _accounts(unit, seen.tree)
+    for line in unit.lines("Service", *_REAL_TIME):
+        if line.value in _REAL_TIME[line.key]:
+            yield f"it can't be started in an unprivileged container ({line.key}={line.value}){_by(line, unit)}"
+
+
+def _useless(unit: Unit) -> Iterator[str]:
+    """That the unit does nothing."""
+    section, begins, other = _DOES[unit.kind]
+    keys = {each.key for each in unit.settings if each.section == section and each.value}
+    if not any(key.startswith(begins) for key in keys) and not (other and unit.values("Unit", other)):
+        yield f"systemd does not load it: [{section}] has no {'… or '.join(begins)}{'' if unit.kind == 'service' else '…'}="
+
+
+def _places(unit: Unit, seen: _Seen) -> Iterator[str]:
+    """Paths that have to be there before its program is started. One with a ``-`` before it need not."""
+    for line in unit.lines("Service", *_PLACES, *_LISTS):
+        credential = line.key.startswith("LoadCredential")
+        whole = line.value.partition(":")[2] if credential else line.value
+        for word in whole.split() if line.key in _LISTS else [whole]:
+            path = word.strip('"').lstrip("+").partition(":")[0]
+            lacks = seen.lacks(path) if path.startswith("/") and not f"{path}/".startswith(_INNER) else ""
+            if lacks and not (lacks == "is not there" and path.startswith("/var/")):  # it may be made before that
+                yield f"{path} {lacks} ({line.key}=){_by(line, unit)}"
+
+
+def _accounts(unit: Unit, tree: Tree) -> Iterator[str]:
+    """Accounts under which it runs, and which nobody has or makes."""
+    if unit.values("Service", "DynamicUser")[-1:] not in ([], ["no"], ["false"]):
+        return
+    for key, file, letters in (("User", "/etc/passwd", "u"), ("Group", "/etc/group", "ug")):
+        for line in unit.lines("Service", key)[-1:]:
+            name = line.value
+            if name and "%" not in name and not name.isdecimal() and name not in _named(tree, file, letters):
+                yield f"the host has no {key.lower()} {name} ({key}=){_by(line, unit)}"
+
+
+def _named(tree: Tree, file: str, letters: str) -> set[str]:
+    """The names in passwd(5) or group(5), and those that sysusers.d(5) has made at boot."""
+    found = {line.partition(":")[0] for line in _lines(tree, file)}
+    for directory in ("/usr/lib/sysusers.d", "/etc/sysusers.d"):
+        for each in tree.names(directory):
+            words = [line.split() for line in _lines(tree, f"{directory}/{each}")]
+            found |= {word[1] for word in words if len(word) > 1 and word[0].rstrip("!") in letters}
+    return found
+
+
+def _lines(tree: Tree, path: str) -> list[str]:
+    return (tree.read(tree.real(path, last=True)) or b"").decode("utf-8", "surrogateescape").splitlines()
 
 
 def _by(line: Setting, unit: Unit) -> str:
@@ -118,8 +184,9 @@ def _program(line: Setting, seen: _Seen) -> Iterator[str]:
 
 def _conditions(unit: Unit) -> Iterator[str]:
     for line in unit.lines("Unit", "ConditionVirtualization", "AssertVirtualization"):
-        fails = _NOT_IN_CONTAINERS.get(line.value.lstrip("!"))
-        if fails is not None and fails != line.value.startswith("!"):
+        if line.value.startswith("|"):
+            continue  # an alternative to others
+        if (line.value.lstrip("! ") in _HOLDS) == line.value.startswith("!"):
             yield f"it is passed over in containers ({line.key}={line.value})"
     for line in unit.lines("Unit", "ConditionPathIsReadWrite", "AssertPathIsReadWrite"):
         if line.value.startswith(_READ_ONLY) and not line.value.startswith(_WRITABLE):
@@ -134,19 +201,42 @@ def _missing(key: str, name: str) -> str:
     return f"it needs {name}, which the host does not have ({key}=)"
 
 
+class _Listens(NamedTuple):
+    """What a unit listens on."""
+
+    unit: str
+    protocol: str
+    address: str
+    port: str
+
+    def meets(self, other: _Listens) -> bool:
+        """Whether not both can listen."""
+        same = (self.protocol, self.port) == (other.protocol, other.port) and self.unit != other.unit
+        return same and (self.address == other.address or not self.address or not other.address)
+
+
 def _ports(plan: Plan) -> Iterator[Problem]:
     """Units that want the same port, as far as can be told."""
-    wanted: dict[str, list[str]] = {}
-    for name in sorted(plan.enabled):
-        unit = plan.units[name]
-        streams = {each.value.rpartition(":")[2] for each in unit.lines("Socket", "ListenStream")}
-        usual = _PORTS.get(name.removesuffix(".service"))
-        for port in [*(each for each in streams if each.isdigit()), *([str(usual)] if usual else [])]:
-            wanted.setdefault(port, []).append(name)
-    for port, names in wanted.items():
-        if len(names) > 1:
-            text = f"it wants port {port}, and so {_do(names[1:])}: one of them has to be set to another one"
-            yield Problem(names[0], text)
+    wanted = [each for name in sorted(plan.enabled) for each in _listens(plan.units[name])]
+    for number, one in enumerate(wanted):
+        if any(one.meets(earlier) and one.port == earlier.port for earlier in wanted[:number]):
+            continue  # it was told there
+        others = list(dict.fromkeys(each.unit for each in wanted[number + 1 :] if one.meets(each)))
+        if others:
+            port = one.port if one.protocol == "tcp" else f"{one.port}/{one.protocol}"
+            yield Problem(one.unit, f"it wants port {port}, and so {_do(others)}: one of them has to be set to another one")
+
+
+def _listens(unit: Unit) -> Iterator[_Listens]:
+    for line in unit.lines("Socket", "ListenStream", "ListenDatagram"):
+        address, _, port = line.value.rpartition(":")
+        if port.isdigit():
+            protocol = "tcp" if line.key == "ListenStream" else "udp"
+            # One of all IPv6 addresses has all of IPv4, too, unless BindIPv6Only= says otherwise.
+            yield _Listens(unit.name, protocol, "" if address in ("0.0.0.0", "[::]") else address.strip("[]"), port)
+    usual = _PORTS.get(unit.name.removesuffix(".service"))
+    if usual:
+        yield _Listens(unit.name, "tcp", "", str(usual))
 
 
 def _do(names: Sequence[str]) -> str:
