@@ -21,6 +21,9 @@ class Network(Protocol):
     def bridge(self) -> str:
         """The name of the bridge that containers are on."""
 
+    def check_start(self, spec: Spec) -> None:
+        """See that the host has the network that a container starts on, before it is stopped for that. Raises FleetError."""
+
     async def connect(self, spec: Spec) -> None:
         """Set up everything that a container needs before it starts. Raises FleetError."""
 

@@ -76,6 +76,14 @@ class Arrivals:
             await self._bridge.ensure(spec)
         await admit()
 
+    def check_start(self, spec: Spec) -> None:
+        """See that what the operator has to see to is there for a container's next start. Raises FleetError."""
+        if spec.on_uplink:
+            self._uplinks.check_start(spec)
+        if spec.connected:
+            self._check_kind(spec)
+            needs.check(self._context.settings)
+
     def _check_kind(self, spec: Spec) -> None:
         if (spec.hardware is not None) != self._context.settings.dhcp:
             raise WrongState(

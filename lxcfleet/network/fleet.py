@@ -252,6 +252,10 @@ class FleetNetwork:
         """These will start soon."""
         self._arrivals.expect(specs)
 
+    def check_start(self, spec: Spec) -> None:
+        """See that the host has the network that a container starts on, before it is stopped for that. Raises FleetError."""
+        self._arrivals.check_start(spec)
+
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start. Raises FleetError."""
         await self._arrivals.connect(spec)

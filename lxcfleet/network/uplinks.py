@@ -60,15 +60,19 @@ class Uplinks:
         for number, spec in enumerate(wanted):
             if not spec.on_uplink:
                 continue
-            uplink.check_parent(spec.uplink)
-            if not spec.uplink.addresses:
-                dhcp.check_installed()
+            self.check_start(spec)
             if spec.uplink.address6 is not None and not sysctl.ipv6_available():
                 raise Unsupported(
                     f"{spec.name} can't have {spec.uplink.address6.ip}", why="the kernel has no IPv6, or it is switched off",
                     hint="`sysctl net.ipv6.conf.all.disable_ipv6` tells; or leave out address6",
                 )  # fmt: skip
             self._check_free(spec, [*present, *wanted[:number]])
+
+    def check_start(self, spec: Spec) -> None:
+        """See that the host has what a container needs that starts on a network of the host's. Raises FleetError."""
+        uplink.check_parent(spec.uplink)
+        if not spec.uplink.addresses:
+            dhcp.check_installed()
 
     def _check_free(self, spec: Spec, others: Iterable[Spec]) -> None:
         wanted = {address.ip for address in spec.uplink.addresses}

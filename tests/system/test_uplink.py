@@ -197,6 +197,22 @@ def test_an_uplink_that_goes_and_comes_back_has_its_containers_again(fleet: Flee
     until(lambda: fleet.events("repaired"), SECONDS, "it is told")
 
 
+def test_nothing_is_stopped_for_a_start_on_an_interface_that_is_away(fleet: Fleet, lan: Lan) -> None:
+    name = fleet.name("stays")
+    fleet.create(name, options=on(lan, "address=10.78.9.20/24"))
+    pid = fleet.pid(name)
+    lan.unplug()
+    try:
+        refused = fleet.run("restart", name)
+    finally:
+        lan.plug()
+    said = f"{name} is not stopped, as it could not start again"
+    assert (refused.status, said in refused.err, f"no interface {lan.name}" in refused.err) == (1, True, True), refused
+    assert fleet.pid(name) == pid, "it runs on"
+    fleet.ok("restart", name)
+    assert fleet.pid(name) != pid
+
+
 def test_a_start_waits_until_the_interface_of_the_last_run_is_gone(fleet: Fleet, lan: Lan) -> None:
     """The kernel removes it a moment after the last process, and refuses another one with its MAC address until then."""
     name, last = fleet.name("again"), f"lx{fleet.tag}"

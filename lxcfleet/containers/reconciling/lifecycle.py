@@ -318,6 +318,8 @@ class Lifecycle:
     async def check(self, container: Container) -> None:
         """See that a container that runs could start again. Raises FleetError: nothing is stopped for a start that fails."""
         try:
+            if container.wanted is not None:
+                self._network.check_start(container.wanted)
             await self.prepare(container, make=False, mount=False)
         except FleetError as error:
             error.why = f"{error.message}{': ' if error.why else ''}{error.why}"
