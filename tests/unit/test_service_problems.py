@@ -138,7 +138,8 @@ def test_a_private_drop_in_is_told(host: Path) -> None:
         ("[Socket]\nListenDatagram=53\n", "[Socket]\nListenDatagram=53\n", "a.socket: it wants port 53/udp, and so does b"),
         ("[Socket]\nListenDatagram=53\n", "[Socket]\nListenStream=53\n", ""),
         (
-            "[Socket]\nListenStream=2\n[Unit]\nConflicts=b.socket\n", "[Socket]\nListenStream=1\n",
+            "[Socket]\nListenStream=2\n[Unit]\nConflicts=b.socket\n",
+            "[Socket]\nListenStream=1\n",
             "a.socket: it can't run together with b.socket",
         ),
     ],

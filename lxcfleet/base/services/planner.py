@@ -145,7 +145,7 @@ class _Planner:
         other = self._with_alias(name)
         if other:
             return InvalidInput(
-                f"the host has no unit {name}", why=f"{other} has that alias once it is enabled, and the host has it disabled",
+                f"the host has no unit {name}", why=f"{other} has that alias once the host enables it",
                 hint=f"name {other}",
             )  # fmt: skip
         near = self._near(name)
