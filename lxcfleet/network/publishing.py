@@ -123,17 +123,24 @@ class Publishing:
             except sockets.PortInUse as error:
                 ours = name_server.programs(self._context.paths).get(name_server.DNSMASQ)
                 users = await asyncio.to_thread(sockets.users, publication)
+                others = users - {ours}
                 # The rules leave the fleet's name server alone: it keeps the port at its own address.
-                if publication.everywhere and users == {ours}:
+                if users and not others and publication.everywhere:
                     continue
-                raise sockets.told_by_whom(error, users) from error
+                if users and not others:
+                    raise _is_name_servers(publication) from error
+                raise sockets.told_by_whom(error, others) from error
 
     def _check_name_server(self, publication: Publication) -> None:
         """On the operator's bridge, the name server is at the host's own address."""
         settings = self._context.settings
         if settings.dhcp and settings.dns and publication.everywhere and 4 in publication.versions:
-            raise InvalidInput(
-                f"the host's port {publication.host}/{publication.protocol} is the fleet's name server's",
-                why=f"containers ask it at the host's address on {settings.bridge}",
-                hint="publish it at another address of the host (ADDRESS:53:PORT), or set network.dns: false",
-            )
+            raise _is_name_servers(publication, f"containers ask it at the host's address on {settings.bridge}")
+
+
+def _is_name_servers(publication: Publication, why: str = "") -> InvalidInput:
+    return InvalidInput(
+        f"the host's port {publication.host}/{publication.protocol} is the fleet's name server's",
+        why=why or f"containers ask it at {publication.address}",
+        hint="publish it at another address of the host (ADDRESS:53:PORT), or set network.dns: false",
+    )

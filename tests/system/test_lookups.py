@@ -70,6 +70,27 @@ def test_the_daemon_notices_dropped_queries_and_their_end(fleet: Fleet) -> None:
     assert (len(fleet.events("names-fail")), metric(fleet)) == (1, ["1.0"])
 
 
+def test_no_published_port_of_another_fleet_takes_the_questions(fleet: Fleet) -> None:
+    """Another fleet of the host's publishes port 53: its rules have been there longer, and name all addresses of the host."""
+    other = f"table inet lxcfleet_{fleet.tag}other"
+    chains = "".join(
+        f"chain {hook} {{ type nat hook {hook} priority {priority}; policy accept;\n"
+        "ip daddr ADDRESS meta l4proto { tcp, udp } th dport 53 dnat ip to 192.0.2.9 : 53\n}\n"
+        for hook, priority in (("prerouting", "dstnat"), ("output", "-100"))
+    )
+    fleet.create(fleet.name("first"))
+    server = fleet.inside(fleet.name("first"), "cat /etc/resolv.conf").rpartition("nameserver ")[2].strip()
+    fleet.clean()  # the bridge and its rules go with the last container
+    nft(f"{other} {{\n{chains.replace('ADDRESS', server)}}}\n")
+    try:
+        fleet.create(fleet.name("asks"))
+        look = ("timeout", "10", "getent", "hosts", f"{fleet.name('asks')}.{fleet.tag}.test")
+        asked = fleet.run("exec", fleet.name("asks"), "--", *look)
+        assert (asked.status, fleet.name("asks") in asked.out) == (0, True), asked
+    finally:
+        nft(f"delete {other}\n")
+
+
 def test_a_container_that_drops_its_own_queries_is_no_fault_of_the_fleet(fleet: Fleet) -> None:
     create_two(fleet)
     pid = fleet.record(fleet.name("w1"))["pid"]

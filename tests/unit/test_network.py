@@ -228,12 +228,13 @@ def test_the_gateway_and_the_hardware_address_follow_from_an_address() -> None:
 
 def test_rules_are_in_a_table_of_their_own() -> None:
     text = render(SUBNET, "br-1", nat=True)
-    # The fleet's name server is asked before any published port counts.
-    for chain in text.split("  chain ")[1:]:
-        if "jump published" in chain:
-            for address in ("ip daddr 10.201.0.1", "ip6 daddr fd00:1:2:3::1"):
-                accepted = chain.index(f"{address} meta l4proto {{ tcp, udp }} th dport 53 accept")
-                assert accepted < chain.index("jump published")
+    # Questions to the fleet's name server are settled before any published port counts, of whichever fleet.
+    chains = text.split("  chain ")[1:]
+    for hook, later in (("prerouting", "priority dstnat;"), ("output", "priority -100;")):
+        first = next(each for each in chains if f"type nat hook {hook} priority -101;" in each)
+        assert "ip daddr 10.201.0.1 meta l4proto { tcp, udp } th dport 53 dnat ip to 10.201.0.1\n" in first
+        assert "ip6 daddr fd00:1:2:3::1 meta l4proto { tcp, udp } th dport 53 dnat ip6 to fd00:1:2:3::1\n" in first
+        assert any(later in each and "jump published" in each for each in chains)
     assert "daddr 10.201.0.1 meta" not in render(SUBNET, "br-1", nat=True, dns=False)
     assert text.count("table inet lxcfleet_br_1") == 3
     assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 masquerade" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lxcfleet.errors import InvalidInput
 from lxcfleet.host.net import sockets
 from lxcfleet.host.net.sockets import PortInUse
 from lxcfleet.spec.container.ports import Publication, parse_publication
@@ -44,3 +45,25 @@ def test_a_failure_to_find_the_program_is_no_error_of_its_own(monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as held:
         error, publication = taken(held.getsockname()[1], "tcp")
         assert sockets.told_by_whom(error, sockets.users(publication)) is error
+
+
+def test_a_program_at_another_address_has_nothing_to_do_with_it() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        port = other.getsockname()[1]
+        with socket.create_server(("127.0.0.3", port)):
+            held = {f"{text}:{port}:80" for text in ("127.0.0.1", "[::]")}
+            assert [each for each in held if os.getpid() in sockets.users(parse_publication(each))] == []
+            for text in (f"127.0.0.2:{port}:80", f"0.0.0.0:{port}:80", f"{port}:80"):
+                assert sockets.users(parse_publication(text)) == {os.getpid()}
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        port = both.getsockname()[1]
+        for text in (f"127.0.0.2:{port}:80", f"0.0.0.0:{port}:80", f"[2001:db8::1]:{port}:80"):
+            assert sockets.users(parse_publication(text)) == {os.getpid()}
+
+
+@pytest.mark.parametrize("address", ["224.0.0.1", "255.255.255.255", "127.255.255.255", "[ff02::1]"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_an_address_of_many_is_none_of_the_hosts(address: str, protocol: str) -> None:
+    """The kernel lets sockets be bound there: the port would be accepted, and lead to nothing."""
+    with pytest.raises(InvalidInput, match="the host does not have the address"):
+        sockets.check_free(parse_publication(f"{address}:8080:80/{protocol}"))

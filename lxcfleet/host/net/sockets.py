@@ -7,6 +7,7 @@ import errno
 import re
 import socket
 from collections.abc import Collection, Iterable, Iterator
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,8 @@ def check_free(publication: Publication) -> None:
     if 6 in publication.versions and socket.has_ipv6:
         tries.append((socket.AF_INET6, publication.address or ALL6))
     for family, address in tries:
+        if _is_for_many(address):  # the kernel lets sockets be bound to it
+            raise _absent(address)
         try:
             with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as probe:
                 if tcp:  # otherwise, connections that have ended would count for a minute
@@ -42,23 +45,50 @@ def check_free(publication: Publication) -> None:
             _tell(publication, error)
 
 
+def _is_for_many(address: str) -> bool:
+    """Whether it is an address of no single host: one of multicast, or a network's broadcast address."""
+    if ip_address(address).is_multicast:
+        return True
+    if ":" in address or address == ALL4:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex((address, 9)) == errno.EACCES  # only who asked for it may send there; ip(7)
+
+
+def _absent(address: str) -> InvalidInput:
+    return InvalidInput(f"the host does not have the address {address}", hint="`ip -br addr` shows them")
+
+
 def told_by_whom(error: PortInUse, users: Collection[int]) -> PortInUse:
     """The same error, with the program that has the port, if that can be found out."""
     for pid in users:
         with contextlib.suppress(psutil.Error):
             why = f"by {psutil.Process(pid).name()} (pid {pid})"
-            return PortInUse(error.message, why=why, hint="choose another port, or have that program listen on another one")
+            hint = "choose another port or another address of the host's, or have that program listen on another one"
+            return PortInUse(error.message, why=why, hint=hint)
     return error
 
 
 def users(publication: Publication) -> set[int]:
-    """The pids of the programs that have a port of the host. Slow with many processes, as it looks at all their files."""
+    """The pids of the programs that have a port of the host, at an address at which it is to be published. Slow with many
+    processes, as it looks at all their files."""
     try:
         found = psutil.net_connections(publication.protocol)
     except (psutil.Error, OSError):
         return set()
     listening = [each for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]  # UDP has no states
-    return {each.pid for each in listening if each.laddr and each.laddr.port == publication.host and each.pid}
+    there = [each for each in listening if each.laddr and each.laddr.port == publication.host and each.pid]
+    return {each.pid for each in there if each.pid and _meets(each.laddr.ip, publication)}
+
+
+def _meets(held: str, publication: Publication) -> bool:
+    """Whether a socket at the address ``held`` has one of the addresses; one of ``::`` may have those of IPv4, too."""
+    found = ip_address(held)
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if publication.everywhere:
+        return found.version in publication.versions or held == ALL6
+    return held in (ALL4, ALL6) or str(found) == publication.address
 
 
 def listening(pid: int, protocols: Iterable[str] = PROTOCOLS) -> set[tuple[str, int]] | None:
@@ -96,6 +126,6 @@ def _tell(publication: Publication, error: OSError) -> None:
             hint=f"`ss -Hlnp{publication.protocol[0]} sport = :{publication.host}` tells which; choose another port",
         )  # fmt: skip
     if error.errno == errno.EADDRNOTAVAIL and publication.address:
-        raise InvalidInput(f"the host does not have the address {publication.address}", hint="`ip -br addr` shows them")
+        raise _absent(publication.address)
     if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
         raise HostError.from_os_error(f"the host's port {where} can't be published", error)

@@ -100,23 +100,21 @@ def render(
     ``behind``: what that asks, if it is known.
     """
     own = table(bridge)
-    name_server = list(_name_server(subnet)) if dns else []
     lines = [
         f"table inet {own} {{}}",
         f"delete table inet {own}",  # flush would leave the sets' elements
         f"table inet {own} {{",
         *_SETS,
         *published_chains(published),
+        *(_kept_for_name_server(subnet) if dns else ()),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
-        *name_server,
         "    jump published",
         *(["    jump published6"] if route6 else []),
         "  }",
         "  chain beginning_here {",
         "    type nat hook output priority -100; policy accept;",
         "    ip6 daddr ::1 accept",  # the kernel would not let these packets leave the host
-        *name_server,
         "    jump published",
         "    jump published6",
         "  }",
@@ -147,10 +145,21 @@ def _to_name_server(subnet: Subnet) -> Iterator[str]:
             yield f"{'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip}"
 
 
-def _name_server(subnet: Subnet) -> Iterator[str]:
-    """Questions to the fleet's name server stay where they are."""
-    for there in _to_name_server(subnet):
-        yield f"    {there} meta l4proto {{ tcp, udp }} th dport 53 accept"
+def _kept_for_name_server(subnet: Subnet) -> Iterator[str]:
+    """The chains by which questions to the fleet's name server stay where they are.
+
+    They come before those that publish ports, of any fleet: the kernel translates a connection once, and that to the address
+    that it has counts. A mere accept ends one chain, and the next fleet's would lead the question away.
+    """
+    for name, hook, priority in (("asking_here", "prerouting", -101), ("asked_here", "output", -101)):
+        yield f"  chain {name} {{"
+        yield f"    type nat hook {hook} priority {priority}; policy accept;"
+        for gateway in (subnet.gateway, subnet.gateway6):
+            if gateway is not None:
+                family = "ip" if gateway.version == 4 else "ip6"
+                there = f"{family} daddr {gateway.ip} meta l4proto {{ tcp, udp }} th dport 53"
+                yield f"    {there} dnat {family} to {gateway.ip}"
+        yield "  }"
 
 
 def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> list[str]:
