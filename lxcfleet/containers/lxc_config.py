@@ -118,11 +118,13 @@ def stop_hook(stopping: Path) -> str:
     """A shell line that copies the command line of each lxc-stop of root's to the end of ``stopping``.
 
     liblxc runs this hook before it tells anybody that the container has stopped (start.c, lxc_end), so who waits for that is
-    still there, also if no daemon is. The shell's own means do it, as each stop waits for it.
+    still there, also if no daemon is. The shell's own means do it, as each stop waits for it. liblxc puts ``exec`` before the
+    line (conf.c, run_buffer): with nothing but a redirection that starts no program, and what follows is done by the same
+    shell. The errors are those of processes that end meanwhile.
     """
-    look = 'c=; { read -r c <"$p/comm"; } 2>/dev/null; [ "$c" = lxc-stop ] && [ -O "$p" ]'
+    look = 'read -r c <"$p/comm" && [ "$c" = lxc-stop ] && [ -O "$p" ]'
     keep = f'{{ /bin/cat "$p/cmdline"; echo; }} >>{shlex.quote(str(stopping))}'
-    return f"/bin/sh -c {shlex.quote(f'for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0')}"
+    return f"2>/dev/null; for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0"
 
 
 def _identity(spec: Spec, paths: Paths) -> list[str]:
