@@ -75,7 +75,7 @@ class Box:
         self.spec = None
         self.memory_kills, self.last_memory_kill = 0, ""
         payload = SimpleNamespace(out_of_memory_kills=kills, directories={"": Path(f"/sys/fs/cgroup/lxc.payload.{name}")})
-        self.running: Any = SimpleNamespace(payload=payload)
+        self.running: Any = SimpleNamespace(payload=payload, monitor=0)
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +187,40 @@ def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Pat
         assert monitors.of("a") == Ending(299 % 256 << 8)
         assert monitors.endings.asked("a")
         assert len(looks) < 5
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.reaches("abstract sockets", reason="a monitor listens on one")
+def test_processes_are_looked_at_for_lxc_stop_only_if_somebody_has_called_the_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def asking() -> list[list[str]]:
+        looks.append(1)
+        return [["-P", str(tmp_path / "containers"), "a"]]
+
+    monkeypatch.setattr(stopping, "asking", asking)
+
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        monitors.boxes["a"].running.monitor = os.getpid()
+        address = f"\0{monitors.paths.lxc}/a/command"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(address)
+            server.listen()
+            monitors.end("a", 256)
+            assert (looks, monitors.endings.asked("a")) == ([], False)
+            monitors.boxes["a"].running = SimpleNamespace(payload=monitors.boxes["b"].running.payload, monitor=os.getpid())
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.connect(address)
+                called, _ = server.accept()
+            with called:  # lxc-stop may be quicker than this daemon; its monitor keeps the connection
+                monitors.end("a", 256)
+        assert (looks, monitors.endings.asked("a")) == ([1], True)
         monitors.endings.close()
 
     asyncio.run(run())

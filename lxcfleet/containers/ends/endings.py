@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 NOT_KNOWN = "it ended; its exit status is not known, as lxcfleetd did not hear of it"
 RUNS = "it has not ended"
+_FEW = 16
+"""Of so many that end together, the monitor of each is looked at first, as that takes less than a look at all processes."""
 
 
 def words(container: Container, ending: Ending | None) -> str:
@@ -105,9 +107,16 @@ class Endings:
                 ended.discard(record.name)
         # While an action is under way on a container, that is who wanted it to end, or nobody did.
         alone = [name for name in ended if self._registry[name].busy is None]
+        if len(alone) <= _FEW:
+            alone = [name for name in alone if self._may_be_asked(name)]
         # All of the host's processes are looked at, so once for all that ended together.
         asking = stopping.asking() if alone else []
         self._asked.update(name for name in alone if any(stopping.stops(words, name, self._lxc_path) for words in asking))
+
+    def _may_be_asked(self, name: str) -> bool:
+        """Whether an lxc-stop may wait for its end. Nobody can tell if its monitor is not known."""
+        running = self._registry[name].running
+        return running is None or stopping.may_ask(running.monitor, f"{self._lxc_path}/{name}/command")
 
     def _ending(self, name: str, status: int) -> Ending:
         """How it ended; also whether for memory: its cgroup is still there, until its monitor removes it a moment later."""

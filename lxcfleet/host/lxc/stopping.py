@@ -7,6 +7,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from lxcfleet.host.kernel import small
+from lxcfleet.host.lxc import strangers
+
 _PROGRAM = b"lxc-stop\n"
 
 
@@ -15,14 +18,18 @@ def asking() -> list[list[str]]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                if file.read() != _PROGRAM or os.stat(f"/proc/{pid}").st_uid != 0:
-                    continue
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                found.append(os.fsdecode(file.read()).split("\0")[1:-1])
+            if small.content(f"/proc/{pid}/comm") != _PROGRAM or os.stat(f"/proc/{pid}").st_uid != 0:
+                continue
+            found.append(os.fsdecode(small.content(f"/proc/{pid}/cmdline")).split("\0")[1:-1])
         except OSError:  # it has just ended
             continue
     return found
+
+
+def may_ask(monitor: int, address: str) -> bool:
+    """Whether an lxc-stop may wait for the end of the container with that monitor, which listens on ``address``: it has a
+    connection to it then. To look at one process tells that much sooner than to look at all of them."""
+    return strangers.was_called(monitor, address) is not False
 
 
 def noted(text: bytes, name: str, lxc_path: str) -> bool:

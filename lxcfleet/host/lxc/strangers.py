@@ -54,6 +54,30 @@ def shut_out(monitor: int, address: str) -> Counter[int]:
     return shut
 
 
+def was_called(monitor: int, address: str) -> bool | None:
+    """Whether anybody has a connection to the abstract socket ``address`` of the process ``monitor``; None: nobody can tell.
+
+    liblxc's monitor keeps a connection until its client closes it, and all of them once its container has ended.
+    """
+    name, listens = b"\0" + os.fsencode(address), False
+    try:
+        process = os.pidfd_open(monitor)
+    except OSError:  # it has ended
+        return None
+    try:
+        for connection, _ in _sockets(process, monitor):
+            with connection, contextlib.suppress(OSError):  # no Unix socket
+                if connection.getsockname() == name:
+                    if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        return True
+                    listens = True
+    except OSError:  # it ends at this moment
+        return None
+    finally:
+        os.close(process)
+    return False if listens else None
+
+
 class SocketCount:
     """Tells how many Unix sockets there are in this network namespace, with those that nobody has accepted yet.
 
