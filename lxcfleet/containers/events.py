@@ -31,6 +31,15 @@ class Began(Event):
 
 
 @dataclass(frozen=True)
+class Ends(Event):
+    """Process 1 of a container has ended by itself. Its monitor tidies up, and ``Exited`` follows once it has ended, too."""
+
+    container: Container
+    failed: bool
+    """Whether it ended with another exit status than 0."""
+
+
+@dataclass(frozen=True)
 class Exited(Event):
     """A container's monitor has ended, and so has the container.
 

@@ -22,6 +22,7 @@ from lxcfleet.containers.events import (
     Began,
     Booting,
     EndedInHand,
+    Ends,
     Exited,
     Gone,
     Held,
@@ -152,7 +153,7 @@ class Parts:
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
         self.memory = MemoryKills(self.registry, self.bus)
-        self.endings = Endings(paths, self.registry, self.memory)
+        self.endings = Endings(paths, self.registry, self.memory, self.bus)
         self.monitor_guard = MonitorGuard(paths)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.consoles = Keeper(paths, settings.logs, self.registry)
@@ -357,6 +358,7 @@ class Parts:
         subscribe("secrets", Began, lambda event: self.secret_changes.began(event.container))
         subscribe("secrets", SecretChanged, lambda _: self.secret_changes.kick())
         subscribe("secrets", SecretsDeclared, lambda _: self.secret_changes.declared())  # also after an apply: see restart
+        subscribe("starts", Ends, self._expect_start)
         subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
         subscribe("memory", Exited, lambda event: self.memory.ended(event.container.name))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))
@@ -381,11 +383,15 @@ class Parts:
         subscribe("tests", Gone, lambda event: self.trials.forget(event.container))
         subscribe("endings", Gone, lambda event: self.endings.forget(event.container.name))
         subscribe("rescue", Patched, self._patched)
+        self._subscribe_those_that_wait()
+
+    def _subscribe_those_that_wait(self) -> None:
+        """The last ones: what they wait for has to be known by then, such as how a run ended."""
+        subscribe = self.bus.subscribe
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
-        # Last: what they wait for has to be known by then, such as how a run ended.
         subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
         changes += [AppSealed, DrainEnded]
         wakes = (*changes, ActionDone, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished)
@@ -428,6 +434,10 @@ class Parts:
     def _patched(self, event: Patched) -> None:
         if not event.stale:
             self.rescue.went_well(None)
+
+    def _expect_start(self, event: Ends) -> None:
+        if self.supervision.starts_at_once(event.container, failed=event.failed):
+            self.lifecycle.expect(event.container)
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)

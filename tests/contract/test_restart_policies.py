@@ -118,6 +118,23 @@ def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(d
     assert ended["asked"]
 
 
+def test_a_start_is_expected_only_of_what_starts_without_a_pause(daemon: Daemon) -> None:
+    create(daemon, "always", FOREVER, restart=RestartType().parse("always delay=50"))
+    create(daemon, "failing", FOREVER, restart=RestartType().parse("on-failure"))
+    create(daemon, "never", FOREVER)
+
+    def expected(name: str) -> tuple[bool, bool]:
+        container = daemon.parts.registry[name]
+        return tuple(daemon.parts.supervision.starts_at_once(container, failed=failed) for failed in (True, False))  # type: ignore[return-value]
+
+    found = {name: daemon.call(lambda name=name: expected(name)) for name in ("always", "failing", "never")}  # type: ignore[misc]
+    assert found == {"always": (True, False), "failing": (True, False), "never": (False, False)}
+    before = free_pid(daemon, "always")
+    kill(daemon, "always")
+    soon(lambda: free_pid(daemon, "always") not in (None, before))
+    assert daemon.call(lambda: expected("always")) == (False, False), "the second failure in a row waits"
+
+
 def test_a_policy_gives_up_and_a_start_begins_anew(daemon: Daemon, cli: Cli) -> None:
     ran = cli("create", "web", "--restart", f"on-failure attempts=2 {QUICK}", "--", *FAILS)
     assert ran.status == 1

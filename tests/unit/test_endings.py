@@ -16,7 +16,7 @@ import pytest
 
 from lxcfleet.containers.ends.endings import NOT_KNOWN, RUNS, Endings, words
 from lxcfleet.containers.ends.memory import MemoryKills
-from lxcfleet.containers.events import KilledForMemory
+from lxcfleet.containers.events import Ends, KilledForMemory
 from lxcfleet.containers.exits import Ending
 from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
@@ -92,7 +92,7 @@ class Monitors:
         self.boxes = {name: Box(name, kills) for name, kills in (("a", 0), ("b", 1))}
         self.paths = Paths(lxc=tmp_path / "containers", run=tmp_path, etc=tmp_path)
         self.bus = Bus()
-        self.endings = Endings(self.paths, cast(Any, self.boxes), MemoryKills(cast(Any, self.boxes), self.bus))
+        self.endings = Endings(self.paths, cast(Any, self.boxes), MemoryKills(cast(Any, self.boxes), self.bus), self.bus)
 
     def write(self, *records: bytes) -> None:
         descriptor = os.open(monitor_fifo.path_of(self.paths.lxc), os.O_WRONLY | os.O_NONBLOCK)
@@ -206,6 +206,8 @@ def test_processes_are_looked_at_for_lxc_stop_only_if_somebody_has_called_the_mo
 
     async def run() -> None:
         monitors = Monitors(tmp_path)
+        ends: list[bool] = []
+        monitors.bus.subscribe("test", Ends, lambda event: ends.append(event.failed))
         monitors.endings.check()
         monitors.boxes["a"].running.monitor = os.getpid()
         address = f"\0{monitors.paths.lxc}/a/command"
@@ -221,6 +223,7 @@ def test_processes_are_looked_at_for_lxc_stop_only_if_somebody_has_called_the_mo
             with called:  # lxc-stop may be quicker than this daemon; its monitor keeps the connection
                 monitors.end("a", 256)
         assert (looks, monitors.endings.asked("a")) == ([1], True)
+        assert ends == [True], "what lxc-stop stops is not started again"
         monitors.endings.close()
 
     asyncio.run(run())

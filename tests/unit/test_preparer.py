@@ -142,3 +142,39 @@ def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts(monkeypatch: 
         preparer.close()
 
     asyncio.run(asyncio.wait_for(prepare(), 30))
+
+
+def test_a_child_is_ready_for_what_is_expected() -> None:
+    """One is enough, and none is made beside one that is there. A failure is that of whoever submits something."""
+
+    async def prepare() -> list[str]:
+        did: list[str] = []
+        fragile = _Fragile()
+
+        class Launcher:
+            generation = 1
+
+            async def converse(self, operation: str) -> Any:
+                did.append("child")
+                return await fragile.converse(operation)
+
+        async def before(bases: Iterable[int]) -> None:
+            did.append(f"look at {sorted(bases)}")
+            if did == ["look at [3]"]:
+                raise HostError("it can't be looked at")
+
+        launcher: Any = Launcher()
+        preparer = Preparer(launcher, 1, before)
+        for _ in range(3):
+            preparer.expect(3)
+            preparer.expect(3)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        did.append("submitted")
+        item: Any = {"name": "good", "generation": 3}
+        await preparer.submit(item)
+        preparer.close()
+        return did
+
+    looks = ["look at [3]"]
+    assert asyncio.run(asyncio.wait_for(prepare(), 60)) == [*looks, *looks, "child", "submitted", *looks]

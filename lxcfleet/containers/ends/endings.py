@@ -12,12 +12,14 @@ from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.ends.memory import MemoryKills
+from lxcfleet.containers.events import Ends
 from lxcfleet.containers.exits import SHELL, Ending
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor_fifo, stopping
 from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,9 @@ def words(container: Container, ending: Ending | None) -> str:
 class Endings:
     """How each container ended last, as far as this daemon heard of it."""
 
-    def __init__(self, paths: Paths, registry: Registry, memory: MemoryKills) -> None:
+    def __init__(self, paths: Paths, registry: Registry, memory: MemoryKills, bus: Bus) -> None:
         self._registry = registry
+        self._bus = bus
         self._memory = memory
         self._lxc_path = str(paths.lxc)
         self._known: dict[str, Ending] = {}
@@ -107,11 +110,14 @@ class Endings:
                 ended.discard(record.name)
         # While an action is under way on a container, that is who wanted it to end, or nobody did.
         alone = [name for name in ended if self._registry[name].busy is None]
-        if len(alone) <= _FEW:
-            alone = [name for name in alone if self._may_be_asked(name)]
+        suspects = [name for name in alone if self._may_be_asked(name)] if len(alone) <= _FEW else alone
         # All of the host's processes are looked at, so once for all that ended together.
-        asking = stopping.asking() if alone else []
-        self._asked.update(name for name in alone if any(stopping.stops(words, name, self._lxc_path) for words in asking))
+        asking = stopping.asking() if suspects else []
+        asked = {name for name in suspects if any(stopping.stops(words, name, self._lxc_path) for words in asking)}
+        self._asked |= asked
+        for name in alone:
+            if name not in asked and self._registry[name].running is not None:
+                self._bus.publish(Ends(self._registry[name], failed=self._known[name].exit_status != 0))
 
     def _may_be_asked(self, name: str) -> bool:
         """Whether an lxc-stop may wait for its end. Nobody can tell if its monitor is not known."""

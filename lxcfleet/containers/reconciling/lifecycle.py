@@ -249,6 +249,11 @@ class Lifecycle:
         if answer["error"]:
             raise from_body(answer["error"])
 
+    def expect(self, container: Container) -> None:
+        """It is about to be prepared for a start, and does not have to wait then for what serves any container."""
+        if container.wanted is not None:
+            self._preparer.expect(self._bases.of(container.wanted))
+
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         """Make its files, or check them, and mount its layers. Raises FleetError.
 

@@ -36,6 +36,7 @@ class Preparer:
         self._batches: set[asyncio.Task[None]] = set()
         self._idle: list[_Child] = []
         self._ending: asyncio.TimerHandle | None = None
+        self._expecting: asyncio.Task[None] | None = None
 
     async def submit(self, item: PrepareItem) -> Reply[Done]:
         """The child's reply for ``item``; see children."""
@@ -50,6 +51,21 @@ class Preparer:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().close()
             raise
+
+    def expect(self, base: int) -> None:
+        """Something on this base will be submitted in a moment: have a child ready for it, unless there is one."""
+        if not self._batches and not self._idle and (self._expecting is None or self._expecting.done()):
+            self._expecting = asyncio.get_running_loop().create_task(self._have_child(base))
+
+    async def _have_child(self, base: int) -> None:
+        try:
+            await self._before((base,))
+            if not self._batches and not self._idle:
+                self._keep(await self._launcher.converse(PREPARE))
+        except (FleetError, OSError) as error:  # who submits something has to know of it, and is told
+            log.debug("no child is ready: %s", error)
+        except Exception:
+            log.exception("having a child ready failed unexpectedly")
 
     def _pump(self) -> None:
         while self._waiting and len(self._batches) < self._slots:
@@ -134,6 +150,8 @@ class Preparer:
 
     def close(self) -> None:
         """Let the idle children end."""
+        if self._expecting is not None:
+            self._expecting.cancel()
         while self._idle:
             self._idle.pop().close()
 

@@ -136,6 +136,16 @@ class Supervision:
         )
         self._note(container, past)
 
+    def starts_at_once(self, container: Container, *, failed: bool) -> bool:
+        """Whether a container that ends at this moment will be started again without a pause, if nobody wants otherwise.
+        ``failed``: whether it ended with another exit status than 0."""
+        policy, running = _policy(container), container.running
+        if policy.policy is Policy.NO or running is None or container.busy is not None or self._owned(container.name):
+            return False
+        now = proc.uptime()
+        due = restarts.after(policy, container.course, End(failed=failed, seconds=running.age), now).due
+        return due is not None and due <= now
+
     def follow(self, container: Container) -> None:
         """It has ended, and no action is under way on it: see what its policy says."""
         if container.running is None and container.busy is None and self._registry.knows(container):
