@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,9 +223,8 @@ def test_a_disk_that_is_full_at_any_write_leaves_all_as_they_were(
     world: World, act: str, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Putting the former specs back takes no room: every later write fails as well."""
-    where: Any = tree if act == "put" else os
-    name = "put" if act == "put" else "posix_fadvise"  # each file that is staged comes by there
-    do, count = getattr(where, name), 0
+    name = "put" if act == "put" else "_write_all"  # each file that is staged comes by there
+    do, count = getattr(tree, name), 0
 
     def full(*arguments: Any) -> None:
         nonlocal count
@@ -238,11 +236,22 @@ def test_a_disk_that_is_full_at_any_write_leaves_all_as_they_were(
     def write(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(where, name, full)
+    monkeypatch.setattr(tree, name, full)
     monkeypatch.setattr(tree, "write", write)
     error = world.refused("labels.tier=front")
     assert isinstance(error, HostError)
     assert "No space left" in error.why
+
+
+def test_a_configuration_that_stays_as_it_is_is_not_written_again(world: World) -> None:
+    world.set("environment.MODE=night")
+    before = {name: world.paths.container(name).config.stat().st_ino for name in NAMES}
+    world.set("labels.tier=front")
+    assert {name: world.paths.container(name).config.stat().st_ino for name in NAMES} == before
+    world.paths.container("web2").config.write_text("somebody has edited it")
+    world.set("labels.tier=back")
+    assert "somebody" not in world.paths.container("web2").config.read_text()
+    assert not [*world.paths.lxc.rglob(".*.new")]
 
 
 def test_a_broken_and_a_busy_container_are_told_together(world: World) -> None:

@@ -249,8 +249,10 @@ class Reconciler:
         return self._stop_timeout if own is None else own
 
     def plan_change(self, container: Container, spec: Spec) -> Steps:
-        """The steps that give a container another spec."""
-        return plan.change(spec, self._registry.observed(container))
+        """The steps that give a container another spec. Whether it is frozen, and what is noted of it, is read nowhere: that
+        makes no difference to them."""
+        running = container.running is not None
+        return plan.change(spec, Observed(True, running, spec=container.wanted, in_force=container.spec))
 
     async def change(self, wanted: Sequence[tuple[Container, Spec]]) -> None:
         """Give containers other specs: all of them, or none if one can't have its spec. Raises FleetError.

@@ -59,6 +59,8 @@ class Specs:
         self._limits = Limits(launcher)
         self._staged: dict[Path, Spec] = {}
         """Specs whose texts are on disk already beside the files that will get them, by file."""
+        self._same: set[Path] = set()
+        """Those of these files that have that text already."""
         self._console_log_kib = console_log_kib
 
     def take_over(self, console_log_kib: int) -> None:
@@ -175,10 +177,11 @@ class Specs:
             staged.update(dict.fromkeys((own.spec, own.config, *([own.started] if in_force else ())), spec))
             durable.append(own.spec)
         try:
-            await asyncio.to_thread(tree.stage, texts, durable)
+            same = await asyncio.to_thread(tree.stage, texts, durable)
         except OSError as error:
             raise HostError.from_os_error("the specs can't be written", error) from error
         self._staged.update(staged)
+        self._same |= same
 
     async def have_on_disk(self, containers: Iterable[Container]) -> None:
         """Have the names of staged specs on disk. Raises HostError."""
@@ -193,6 +196,7 @@ class Specs:
         for container in containers:
             for file in self._stageable(container):
                 if self._staged.pop(file, None) is not None:
+                    self._same.discard(file)
                     tree.unstage(file)
 
     def forget_staged(self, containers: Iterable[Container]) -> None:
@@ -211,7 +215,9 @@ class Specs:
         """Give the file what was staged beside it; whether anything was, for this spec. Raises OSError."""
         if self._staged.get(file) != spec:
             return False
-        tree.put(file)
+        if file not in self._same:
+            tree.put(file)
+        self._same.discard(file)
         del self._staged[file]
         return True
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,21 +67,40 @@ def write_first(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def stage(texts: Mapping[Path, str], durable: Iterable[Path]) -> None:
+def stage(texts: Mapping[Path, str], durable: Iterable[Path]) -> set[Path]:
     """Write texts beside files; ``put`` replaces one of the files by its new text. Those of ``durable`` are on disk from the
-    return on. Raises OSError, and then nothing is left beside any of the files."""
+    return on. Raises OSError, and then nothing is left beside any of the files.
+
+    Gives those of the others that have their text already: there is nothing to put.
+    """
+    lasting = {*durable}
+    same = set()
     try:
         for path, text in texts.items():
-            with _beside(path).open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                # Linux begins to write it, and does not wait (mm/fadvise.c): then the disk works on all of them at once.
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        sync_all(map(_beside, durable))
+            content = text.encode()
+            if path not in lasting and _has(path, content):
+                same.add(path)
+                continue
+            with open(_beside(path), "wb", 0) as file:
+                _write_all(file, content)
+                if path in lasting:
+                    # Linux begins to write it, and does not wait (mm/fadvise.c): then the disk works on all of them at once.
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        sync_all([_beside(path) for path in texts if path in lasting])
     except OSError:
         for path in texts:
             unstage(path)
         raise
+    return same
+
+
+def _has(path: Path, content: bytes) -> bool:
+    """Whether a file has that content, as far as it can be read."""
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
 
 
 def put(path: Path) -> None:
@@ -107,25 +126,38 @@ def _beside(path: Path) -> Path:
 
 def unlink_all(files: Sequence[Path]) -> None:
     """Remove files, as far as that is possible. On a busy disk each waits; side by side they wait together."""
-
-    def unlink(file: Path) -> None:
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
-
-    if len(files) == 1:
-        unlink(files[0])
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(unlink, files):
-            pass
+    with contextlib.suppress(OSError):
+        _side_by_side(lambda file: file.unlink(missing_ok=True), files)
 
 
-def sync_all(paths: Iterable[Path]) -> None:
+def sync_all(paths: Sequence[Path]) -> None:
     """Force many files, and the names in many directories, to the disk at the same time: the file system does them together.
     Raises OSError."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(_sync, paths):
-            pass
+    _side_by_side(_sync, paths)
+
+
+def _side_by_side(act: Callable[[Path], None], paths: Sequence[Path]) -> None:
+    """Do that to all of them, in threads. Each thread has its share from the beginning: to hand a path over takes longer than
+    most of these acts. Raises the first OSError after all were tried."""
+
+    def each(share: Sequence[Path]) -> list[OSError]:
+        failures = []
+        for path in share:
+            try:
+                act(path)
+            except OSError as error:
+                failures.append(error)
+        return failures
+
+    threads = min(len(paths), _AT_ONCE)
+    if threads <= 1:
+        failures = each(paths)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            shares = pool.map(each, [paths[first::threads] for first in range(threads)])
+            failures = [failure for share in shares for failure in share]
+    if failures:
+        raise failures[0]
 
 
 @contextlib.contextmanager
