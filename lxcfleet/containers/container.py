@@ -114,9 +114,14 @@ class Container:
             return State.FROZEN if self.running.payload.frozen else State.RUNNING
         if self.unseen:
             return State.UNKNOWN
-        if self.spec is None or self.problem is not None:
+        if self.broken:
             return State.BROKEN
         return State.STARTING if self.freed or self.in_start else self._ended
+
+    @property
+    def broken(self) -> bool:
+        """Whether it does not run, and can't be started as it is."""
+        return self.running is None and (self.spec is None or self.problem is not None)
 
     @property
     def in_start(self) -> bool:

@@ -55,9 +55,7 @@ class EventStore:
         if len(line) > LONGEST:
             line = json.dumps({**record, "message": f"{record['message'][: LONGEST // 12]}…"})
         data = line.encode() + b"\n"
-        self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._file, flags, 0o600)
+        descriptor = self._opened()
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a daemon was killed, or the disk full, in a line
@@ -69,6 +67,14 @@ class EventStore:
             os.close(descriptor)
         if size + len(data) > self._most:
             os.rename(self._file, self._older)
+
+    def _opened(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self._file, flags, 0o600)
+        except FileNotFoundError:
+            self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return os.open(self._file, flags, 0o600)
 
 
 class Reading:

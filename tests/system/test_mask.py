@@ -20,6 +20,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
@@ -548,7 +549,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
             "stack": stack_of(paths, "x").to_json(),
         }  # fmt: skip
         while os.waitpid(changing, os.WNOHANG) == (0, 0):
-            preparing._prepare_one(item, socket.socketpair()[0], paths, home)
+            preparing._prepare_one(item, socket.socketpair()[0], paths, home, Shelf())
         mounted = Path("/proc/self/mountinfo").read_text().count(str(paths.run))
         mount.release(paths)
         return set(seen), len(seen), mounted - Path("/proc/self/mountinfo").read_text().count(str(paths.run))

@@ -32,7 +32,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.states import Action, State
+from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
 
@@ -403,7 +403,7 @@ def _check_force(container: Container, action: Action, *, force: bool) -> None:
 
 def _check_state(container: Container, action: Action) -> None:
     refuse_unseen(container)
-    if container.state is State.BROKEN and action in (Action.START, Action.RESTART):
+    if container.broken and action in (Action.START, Action.RESTART):
         raise container.problem or WrongState(f"{container.name} is broken")
     if container.running is None and action in (Action.FREEZE, Action.UNFREEZE):
         raise WrongState(f"{container.name} is not running", hint=f"start it: lxcfleet start {container.name}")

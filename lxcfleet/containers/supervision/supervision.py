@@ -107,11 +107,13 @@ class Supervision:
         """A container began to run, or was found running."""
         self._cancel(container.name)
         had = container.course
-        # liblxc may report a start as done and give it up then: it failed for the same row, unless nothing is noted any more.
-        same_row = _policy(container).policy is not Policy.NO or self._is_noted(container)
-        container.course = Course(had.row, had.tries) if same_row and not had.gave_up else FRESH
-        if had.gave_up or had.cause:
-            self._save(container)
+        if had != FRESH:
+            # liblxc may report a start as done and give it up then: it failed for the same row, unless nothing is noted any
+            # more.
+            same_row = _policy(container).policy is not Policy.NO or self._is_noted(container)
+            container.course = Course(had.row, had.tries) if same_row and not had.gave_up else FRESH
+            if had.gave_up or had.cause:
+                self._save(container)
         try:
             # With its name, as a copy of its directory never ran. An empty file says as little as none.
             tree.write_first(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
@@ -194,14 +196,14 @@ class Supervision:
 
     def _is_asked(self, container: Container, status: int | None) -> bool:
         """Whether somebody wanted the end. In a container, reboot(2) ends process 1 by SIGINT and SIGHUP."""
-        if container.busy in _ASKS or self._endings.asked(container.name) or self._is_stopped_by_lxc(container.name):
+        if container.busy in _ASKS or self._endings.asked(container.name):
             return True
         if status is not None and status in (signal.SIGINT, signal.SIGHUP):
             return True
         noted = self._registry.noted(container)
         if container.busy == Action.RESTART and noted is Intent.RUN:  # before the note it ended by itself
             return True
-        return noted in (Intent.STOPPED, Intent.GONE)
+        return noted in (Intent.STOPPED, Intent.GONE) or self._is_stopped_by_lxc(container.name)
 
     def _is_stopped_by_lxc(self, name: str) -> bool:
         """Whether its hook saw an lxc-stop that waited for its end."""

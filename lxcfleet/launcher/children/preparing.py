@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -40,12 +41,13 @@ def prepare(_: None, reply: Reply, paths: Paths) -> None:
         bases = {item["generation"] for item in items if item["mount"]}
         if not all(os.path.ismount(paths.on(each).mask_mount) for each in bases):
             return  # a new launcher without mask: the daemon gets no answer, has the mask mounted, and asks again
-        for item in items:
-            signal.alarm(CHILD_SECONDS)
-            try:
-                _prepare_one(item, reply, paths, home)
-            except (OSError, FleetError) as error:
-                answer(reply, item["name"], error)
+        with contextlib.closing(Shelf()) as shelf:  # not for longer than a batch: another mask may be mounted by the next
+            for item in items:
+                signal.alarm(CHILD_SECONDS)
+                try:
+                    _prepare_one(item, reply, paths, home, shelf)
+                except (OSError, FleetError) as error:
+                    answer(reply, item["name"], error)
 
 
 def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
@@ -61,7 +63,7 @@ def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
         yield json.loads(message)
 
 
-def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> None:
+def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int, shelf: Shelf) -> None:
     name = item["name"]
     if item["make"]:
         _make(paths, name, item)
@@ -72,7 +74,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
     devices.check(item["devices"])
     if not item["mount"]:
         if not item["make"]:
-            _check_mounts(paths, stack, item)
+            _check_mounts(paths, stack, item, shelf)
         answer(reply, name)
         return
     notes = _reconciler(paths, stack.standing).reconcile(name) if item["reconcile"] else []
@@ -101,16 +103,12 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.enter_mounts(home)
 
 
-def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem) -> None:
+def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem, shelf: Shelf) -> None:
     """Refuse to stop a container whose next start would fail, as something that it mounts is gone or has no place."""
     mounting.check(paths, item["volumes"], item["first_id"])
-    shelf = Shelf()
-    try:
-        with shelf.present(stack) as present:
-            obstacles.refuse(paths.container(item["name"]), item["files"]["config"], present.mode, run=item["app"])
-            mounting.check_places(present.mode, item["volumes"])
-    finally:
-        shelf.close()
+    with shelf.present(stack) as present:
+        obstacles.refuse(paths.container(item["name"]), item["files"]["config"], present.mode, run=item["app"])
+        mounting.check_places(present.mode, item["volumes"])
 
 
 @functools.cache
