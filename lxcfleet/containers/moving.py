@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from lxcfleet.containers.desired import Lack
 from lxcfleet.errors import HostError, WrongState
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import small, tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.container.spec import Spec
@@ -25,7 +25,7 @@ def load(paths: Paths, name: str) -> Journal | None:
     """
     file = paths.container(name).move
     try:
-        return moves.parse(file.read_text(encoding="utf-8"))
+        return moves.parse(small.content(file).decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -11,11 +11,15 @@ _MOST = 1 << 16
 
 
 def content(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file of less than 64 KiB that one read gives whole: a plain one, or one of the kernel's that tells a
-    single record, such as /proc/PID/stat. Raises OSError."""
+    """The content of a plain file, or of one of the kernel's that tells a single record, such as /proc/PID/stat. Raises
+    OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, _MOST)
+        found = os.read(descriptor, _MOST)
+        if len(found) == _MOST:  # of a small one, nothing is left
+            while more := os.read(descriptor, _MOST):
+                found += more
+        return found
     finally:
         os.close(descriptor)
 

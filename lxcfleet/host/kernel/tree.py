@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lxcfleet.errors import HostError
-from lxcfleet.host.kernel import quota, syscalls
+from lxcfleet.host.kernel import quota, small, syscalls
 from lxcfleet.host.kernel.descent import Descent
 
 _AT_ONCE = 16
@@ -202,9 +202,9 @@ def sync_file_system(directory: Path) -> None:
 
 def keep_copy(source: Path, target: Path) -> None:
     """Copy ``source`` to ``target``. If the disk is full, there is no ``target`` afterwards."""
-    text = source.read_bytes()
+    text = small.content(source)
     with contextlib.suppress(OSError):
-        if target.read_bytes() == text:
+        if small.content(target) == text:
             return
     try:
         write(target, text.decode("utf-8", errors="surrogateescape"))

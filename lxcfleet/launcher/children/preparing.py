@@ -16,7 +16,7 @@ from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.data import mounting, restoring
 from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, FleetError, HostError
-from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.host.kernel import small, syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
 from lxcfleet.host.process import passing
 from lxcfleet.launcher.children import secrets
@@ -175,11 +175,9 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
         )  # fmt: skip
     for file, text in item["files"].items():
         path = own.directory / file
-        try:
-            if path.read_text(encoding="utf-8", errors="replace") == text:
+        with contextlib.suppress(FileNotFoundError):
+            if small.content(path) == text.encode():
                 continue
-        except FileNotFoundError:
-            pass
         tree.write(path, text)
     stack = Stack.from_json(item["stack"])
     for layer in stack.lower:
