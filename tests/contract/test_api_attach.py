@@ -158,8 +158,11 @@ def test_the_empty_command_is_a_shell(running: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"{", b"[]", b"{}", b'{"name": 5}', b'{"name": "a", "command": "ls"}', b"[" * 100_000],
-    ids=["cut", "list", "empty", "number", "text", "deep"],
+    [
+        b"{", b"[]", b"{}", b'{"name": 5}', b'{"name": "a", "command": "ls"}', b"[" * 100_000,
+        b'{"name": "a", "command": ["\\ud800"]}', b'{"name": "a", "command": ["x"], "environment": {"A": "\\udbff"}}',
+    ],
+    ids=["cut", "list", "empty", "number", "text", "deep", "half a character", "half a character in a variable"],
 )
 def test_bad_attach_requests(client: Client, data: bytes) -> None:
     with (

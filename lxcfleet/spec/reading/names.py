@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reading.reader import is_bytes
 
 MAX_NAME = 63
 """Length of a DNS label (RFC 1035)."""
@@ -65,6 +66,8 @@ def check_variable(name: str, value: str) -> tuple[str, str]:
         raise InvalidInput(f"{name!r} can't be the name of an environment variable")
     if "\0" in value:
         raise InvalidInput("the value of an environment variable can't hold a NUL character")
+    if not is_bytes(name + value):
+        raise InvalidInput("an environment variable can't hold half a character")
     return name, value
 
 

@@ -34,6 +34,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f": did you mean {close[0]}?" if close else ""
 
 
+def is_bytes(text: str) -> bool:
+    """Whether the kernel can be given the text: JSON can write halves of characters, and no encoding has these alone. Python
+    writes bytes that are no UTF-8 as others of them, and these can be given."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Marked(dict[str, Any]):
     """A mapping that knows where it and each of its keys stands, as ``FILE:LINE``."""
 
@@ -220,6 +230,8 @@ class Fields:
                 self.complain(f"{key}[{number}]", f"expected text, found {_describe(item)}")
             elif "\0" in item:
                 self.complain(f"{key}[{number}]", "holds a NUL character")
+            elif not is_bytes(item):
+                self.complain(f"{key}[{number}]", "holds half a character")
             else:
                 items.append(item)
         return tuple(items)
