@@ -7,8 +7,8 @@ says the same as before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lxcfleet.spec.container.fields import askable
@@ -67,12 +67,27 @@ class Applied:
     """Where the values of its secrets come from."""
     apps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the file said of each app."""
+    tried: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By container, the values that applies gave it, or were about to, which did not come to their end: nobody else's."""
 
     def same(self, other: Applied | None) -> bool:
         """Whether both say the same, whenever and from wherever they were applied."""
         return other is not None and (self.fleet, self.groups, self.volumes, self.secrets, self.apps) == (
             other.fleet, other.groups, other.volumes, other.secrets, other.apps,
         )  # fmt: skip
+
+
+_TRIED = 8
+"""So many tries are remembered of each container."""
+
+
+def while_tried(applied: Applied, values: Mapping[str, Mapping[str, Any]]) -> Applied:
+    """A fleet while an apply gives its containers these values, by name and key."""
+    tried = {name: list(each) for name, each in applied.tried.items()}
+    for name, each in values.items():
+        if each and each not in tried.get(name, ()):
+            tried[name] = [*tried.get(name, ()), each][-_TRIED:]
+    return replace(applied, tried=tried)
 
 
 def of_group(group: Group, before: AppliedGroup | None) -> AppliedGroup:
@@ -117,6 +132,8 @@ def to_json(applied: Applied) -> str:
         data["volumes"] = {name: render_said(VOLUME_ROWS, said) for name, said in applied.volumes.items()}
     if applied.apps:
         data["apps"] = {name: render_said(APP_ROWS, said) for name, said in applied.apps.items()}
+    if applied.tried:
+        data["tried"] = {name: [render_said(rows, said) for said in each] for name, each in applied.tried.items()}
     if applied.secrets:
         data["secrets"] = SOURCES.render(applied.secrets)
     return json.dumps(data, indent=1) + "\n"
@@ -134,23 +151,25 @@ def from_json(text: str) -> Applied:
         }
         apps = {name: read_said(APP_ROWS.values(), Fields(said, "", [])) for name, said in data.get("apps", {}).items()}
         secrets = sources_from_json(data.get("secrets"))
-        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets, apps)
+        tried = {name: [_said(said) for said in each] for name, each in data.get("tried", {}).items()}
+        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets, apps, tried)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no record of a fleet: {error!r}") from error
 
 
-def _group(data: Mapping[str, Any]) -> AppliedGroup:
-    def said(raw: object) -> dict[str, Any]:
-        # What a version can't read, it can't carry out either: the file says it anew.
-        return read_said(askable().values(), Fields(raw, "", []))
+def _said(raw: object) -> dict[str, Any]:
+    # What a version can't read, it can't carry out either: the file says it anew.
+    return read_said(askable().values(), Fields(raw, "", []))
 
+
+def _group(data: Mapping[str, Any]) -> AppliedGroup:
     rollout = Fields({ROLLOUT.key: data["rollout"]}, "", [])
     return AppliedGroup(
         count=data["count"],
         now=data["now"],
         held=data["held"],
         by=data["by"],
-        said=said(data["said"]),
-        members={name: said(each) for name, each in data["members"].items()},
+        said=_said(data["said"]),
+        members={name: _said(each) for name, each in data["members"].items()},
         rollout=ROLLOUT.read(rollout) if data["rollout"] else ProfileRollout(),
     )

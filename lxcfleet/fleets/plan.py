@@ -4,7 +4,8 @@ It imports nothing of ``host``, so that whoever only plans can't act. Meaning is
 
 A field changes if the file says something else than when it was applied last. What `set` or `scale` changed since stays as
 long as the file's own value did not move; the plan tells of it. What was not carried out to the end was not applied: so if
-the daemon is killed half-way, the next plan has the rest.
+the daemon is killed half-way, the next plan has the rest. What such an apply gave a container is nobody else's: a file that
+says what was applied before it takes that back.
 """
 
 from __future__ import annotations
@@ -177,6 +178,16 @@ class Plan:
         """How many changes there are."""
         return len(self.changes) + len(self.volumes) + len(self.secrets) + len(self.apps)
 
+    @property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """By name and key, what containers that exist get."""
+        rows = askable()
+        return {
+            each.name: {key: getattr(each.spec, key) for key in each.differs if key in rows}
+            for each in self.of(Kind.LIVE, Kind.RESTART, Kind.START)
+            if each.spec is not None
+        }
+
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
         return [each for each in self.changes if each.kind in kinds]
@@ -272,6 +283,7 @@ class _Planner:
         self._file, self._containers, self._settings, self._adopt = file, containers, settings, adopt
         self._passed_over = {"profile", *(_OPEN if blind else ())}
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
+        self._tried = applied.tried if applied is not None else {}
         self._news: dict[int, Spec] = {}
         self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
         self.kept: list[Kept] = []
@@ -418,7 +430,8 @@ class _Planner:
             has, wants = getattr(now.spec, key), getattr(like, key)
             if key in self._passed_over or (last is None and key not in said and (row.setting or row.stays)):
                 continue  # what the settings say now holds for new containers alone, and what stays was not the file's
-            if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
+            tried = has != wants and any(key in each and each[key] == has for each in self._tried.get(name, ()))
+            if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID) and not tried:
                 if key in said and has != wants:
                     is_now, in_file = _words(row, has, wants)
                     self.kept.append(Kept(name, key, in_file, is_now, "rollout undo" if key in now.put_back else "set"))

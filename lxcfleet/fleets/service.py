@@ -24,7 +24,7 @@ from lxcfleet.api.fleets import (
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, Conflict, ErrorBody, FleetError, NotFound, WrongState
 from lxcfleet.fleets import export
-from lxcfleet.fleets.applied import Applied, AppliedGroup
+from lxcfleet.fleets.applied import Applied, AppliedGroup, while_tried
 from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
 from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
@@ -179,6 +179,10 @@ class Fleets:
     ) -> ApplyRecord:
         record = await self._record(made)
         if made.changed:
+            if made.before is not None and (values := made.values):
+                during = while_tried(self._store.find(made.fleet) or made.before, values)
+                self._store.keep(during)
+                made = replace(made, before=during)
             work = Work(self._core, self._orders, self._store, made, live, policy, self._apps)
             operation = self._core.operations.run(action, made.count, work.run)
         else:

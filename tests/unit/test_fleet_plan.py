@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck as Check
@@ -79,6 +79,24 @@ def written(groups: Mapping[str, Mapping[str, Any]]) -> str:
         return ", ".join(f"{key}: {value}" for key, value in group.items())
 
     return "".join(f"  {name}: {{{inner(group)}}}\n" for name, group in groups.items()) or "  {}\n"
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_the_former_file_takes_back_what_a_broken_off_apply_gave_and_leaves_what_others_gave(done: int) -> None:
+    former, bad = (f"  web: {{count: 2, command: [{command}], memory: 64M}}\n" for command in ("good", "bad"))
+    made = planned(former, {})
+    fleet = carry_out(made, {})
+    broken_off = planned(bad, fleet, made.after)
+    during = records.from_json(records.to_json(records.while_tried(made.after, broken_off.values)))
+    half = carry_out(broken_off, fleet, done)
+    back = planned(former, half, during)
+    assert [(each.name, each.kind) for each in back.changes] == [("web1", Kind.RESTART), ("web2", Kind.RESTART)][:done]
+    assert back.kept == ()
+    assert carry_out(back, half) == fleet
+    assert back.after.tried == {}
+    set_by_hand = replace(cast(Spec, fleet["web2"].spec), command=("other",))
+    left = planned(former, {**half, "web2": Current(set_by_hand, set_by_hand)}, during)
+    assert [(each.name, each.key, each.why) for each in left.kept] == [("web2", "command", "set")]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(Check))
