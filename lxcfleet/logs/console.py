@@ -129,11 +129,17 @@ class Console:
             self._descriptor = -1
         self._record.close()
 
+    def open(self) -> bool:
+        """Open the file in which the position is, unless it is open; returns whether there is one."""
+        if self._descriptor < 0 and not self._find():
+            self.adrift = not self._over
+            return False
+        return True
+
     def step(self, send: Send) -> Outcome:
         """Pass on what stands in the file, up to ``CHUNK`` bytes. Raises OSError if it can't be read."""
         send = send if self._limits.wanted else _drop
-        if self._descriptor < 0 and not self._open():
-            self.adrift = not self._over
+        if not self.open():
             return Outcome.REST
         position = self._position
         assert position is not None
@@ -223,7 +229,7 @@ class Console:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _open(self) -> bool:
+    def _find(self) -> bool:
         """Open the file in which the position is; returns whether there is one."""
         position = self._position = self._position or self._load() or self._first()
         if position is None:

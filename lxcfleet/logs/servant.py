@@ -27,7 +27,7 @@ from lxcfleet.logs.entries import Form, Head
 LONGEST = 1 << 18
 """Bytes of an order."""
 GATHER_SECONDS = 0.005
-"""A pause after each round, so that lines which come one by one are dealt with some at a time."""
+"""From one round to the next, so that lines which come one by one are dealt with some at a time."""
 ADRIFT_SECONDS = 0.2
 """Seconds between two looks for a console's file that is not there yet."""
 ROUND_SECONDS = 0.2
@@ -170,7 +170,11 @@ class Follower:
     def _step(self, name: str) -> Outcome:
         console = self._consoles[name]
         try:
-            outcome = console.step(self._send)
+            outcome = Outcome.REST
+            if console.open():
+                if not console.over:
+                    self._watch(name, console)
+                outcome = console.step(self._send)
         except OSError as error:
             self._unread[name] = f"the console of {name} can't be read: {error.strerror}"
             return Outcome.REST
@@ -183,19 +187,18 @@ class Follower:
                 self._due.pop(name, None)
         if outcome is Outcome.REST and console.over and not console.untold:
             self._forget(name)
-        elif self._watch_of.get(name, (-1, -1))[1] != console.file:
-            self._watch(name, console)
         return outcome
 
     def _watch(self, name: str, console: Console) -> None:
-        """Watch the file that the console is read from now, and no other one."""
+        """Watch the file that the console is about to be read from, and no other one: what comes after that is told."""
+        if self._watch_of.get(name, (-1, -1))[1] == console.file:
+            return
         self._unwatch(name)
         if console.descriptor is not None:
             with contextlib.suppress(OSError):
                 watch = self._watches.add(console.descriptor)
                 self._watched[watch] = name
                 self._watch_of[name] = watch, console.file
-                self._dirty[name] = None  # what came before that is not told
 
     def _unwatch(self, name: str) -> None:
         if name in self._watch_of:
@@ -214,7 +217,7 @@ class Follower:
 def serve(requests: socket.socket, follower: Follower) -> None:
     """Until the daemon has ended."""
     requests.setblocking(False)
-    told = ""
+    told, earliest = "", 0.0
     while True:
         poller = select.poll()
         poller.register(requests, select.POLLIN)
@@ -223,6 +226,8 @@ def serve(requests: socket.socket, follower: Follower) -> None:
             poller.register(room, select.POLLOUT)
         pause = follower.pause()
         poller.poll(None if pause is None else pause * 1000)
+        if (early := earliest - time.monotonic()) > 0:
+            time.sleep(early)
         for order in _orders(requests):
             if order is None:
                 follower.tell()
@@ -235,8 +240,8 @@ def serve(requests: socket.socket, follower: Follower) -> None:
             told = follower.trouble
             with contextlib.suppress(OSError):  # it hears of the next one
                 requests.send(json.dumps({"trouble": told}).encode())
-        if follower.pause() != 0.0 and follower.waiting is None:
-            time.sleep(GATHER_SECONDS)
+        rests = follower.pause() != 0.0 and follower.waiting is None
+        earliest = time.monotonic() + GATHER_SECONDS if rests else 0.0
 
 
 def _orders(requests: socket.socket) -> Iterator[Mapping[str, Any] | None]:

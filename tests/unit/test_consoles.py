@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.host.process.log_socket import RETRY_SECONDS
 from lxcfleet.logs import keeper
-from lxcfleet.logs.console import Console, Limits, Outcome, Run
+from lxcfleet.logs.console import Console, Limits, Outcome, Run, Send
 from lxcfleet.logs.entries import LOST, Form, Head
 from lxcfleet.logs.lines import clean, cut
 from lxcfleet.logs.position import Position, Record
@@ -423,13 +423,13 @@ def _order(directory: Path, name: str) -> dict[str, Any]:
 def test_those_without_a_file_are_not_looked_at_for_each_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, each container that began had all of them looked at once more: with a thousand, 600 times each."""
     looked: list[str] = []
-    step = Console.step
+    find = Console.open
 
-    def counted(console: Console, send: Any) -> Outcome:
+    def counted(console: Console) -> bool:
         looked.append(console._path)
-        return step(console, send)
+        return find(console)
 
-    monkeypatch.setattr(Console, "step", counted)
+    monkeypatch.setattr(Console, "open", counted)
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     follower = Follower("host")
     for number in range(20):
@@ -475,3 +475,31 @@ def test_a_console_that_cannot_be_opened_is_told_and_tried_again(tmp_path: Path,
         with pytest.raises(BlockingIOError):
             log.recv(4096)  # nothing is said to be missing
     assert follower.trouble == ""
+
+
+def test_a_console_is_watched_before_it_is_read_so_one_look_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, step = tmp_path / "console.log", Console.step
+    looks: list[Outcome] = []
+
+    def looked(console: Console, send: Send) -> Outcome:
+        outcome = step(console, send)
+        if not looks:
+            file.write_text("printed meanwhile\n")
+        looks.append(outcome)
+        return outcome
+
+    monkeypatch.setattr(Console, "step", looked)
+    file.touch()
+    follower = Follower("host")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.setblocking(False)
+        follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "log")})
+        follower.obey(_order(tmp_path, "a"))
+        follower.round()
+        assert looks == [Outcome.REST]
+        follower.note_changes()
+        follower.round()
+        assert parsed(log.recv(4096))["MESSAGE"] == b"printed meanwhile"
