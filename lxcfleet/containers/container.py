@@ -69,7 +69,7 @@ class Container:
     resting: bool = False
     """It was stopped only until the host boots again."""
     owed: bool = False
-    """It is to run, and that could not be noted on disk, as that is full: only this daemon knows."""
+    """It is to run, and that could not be noted on disk, as that is full; see owed."""
     lack: Lack | None = None
     """It is to run, and this keeps it from starting; None: nothing does, or it is not to run."""
     freed: bool = False

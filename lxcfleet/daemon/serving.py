@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lxcfleet import __version__
+from lxcfleet.containers import owed
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.reconciling.steps import Observer
@@ -109,6 +110,7 @@ class Daemon:
         parts.monitor_guard.begin()
         parts.supervision.load()
         await parts.registry.observe()
+        owed.recall(parts.paths, parts.registry)
         parts.fallen.rest(parts.registry)
         await parts.network.settle()
         try:

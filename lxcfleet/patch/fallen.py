@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lxcfleet.containers import store
+from lxcfleet.containers import owed, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.host.kernel import small, tree
@@ -68,6 +68,7 @@ class Fallen:
         """Note that a patch took it down. Raises OSError."""
         if self._noted is not None:
             self._noted.add(container.name)
+        owed.note(self._paths, container.name, owed=False)  # that it was to run before this says nothing any more
         fall = Fall(moment, why, void=self._wish(container.name))
         tree.write(self._file(container.name), json.dumps(asdict(fall)) + "\n", sync=True)
         _rest(container)
@@ -118,11 +119,21 @@ class Fallen:
             return ""
         return f"{found.st_ino} {found.st_mtime_ns}"
 
+    def _former_wish(self, name: str) -> str:
+        """The note that it is to run which an earlier version found when it noted the fall, without a word of that: the one
+        that is older, as far as the host's clock tells."""
+        try:
+            younger = self._paths.container(name).pending.stat().st_mtime_ns >= self._file(name).stat().st_mtime_ns
+        except OSError:
+            return ""
+        return "" if younger else self._wish(name)
+
     def _read(self, name: str) -> Fall | None:
         file = self._file(name)
         try:
             data = json.loads(small.content(file))
-            return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")), str(data.get("void", "")))
+            void = str(data["void"]) if "void" in data else self._former_wish(name)
+            return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")), void)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):

@@ -28,6 +28,15 @@ class RunPaths(Roots):
         """Held by the daemon, its launcher and the launcher's children; see daemon."""
         return self.run / "daemon.lock"
 
+    @cached_property
+    def owed_starts(self) -> Path:
+        """A file for each container that is to run, where the disk took no note of that; see containers.owed."""
+        return self.run / "owed"
+
+    def owed_start(self, name: str) -> Path:
+        """The file of one of these."""
+        return self.owed_starts / name
+
     def lock_of(self, what: str) -> Path:
         """A lock of the mask's, in a directory that only root can enter; see host.kernel.locks."""
         return self.run / "locks" / what

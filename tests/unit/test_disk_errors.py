@@ -15,15 +15,10 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers import store
-from lxcfleet.containers.container import Container
+from lxcfleet.containers import owed, store
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciling import plan
-from lxcfleet.containers.reconciling.lifecycle import Lifecycle
-from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs
-from lxcfleet.containers.registry import Registry
 from lxcfleet.data import volumes
 from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import HostError
@@ -35,14 +30,10 @@ from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import Action, State
 
-from .network_parts import context_of, own_paths, registry_of
-
-SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
-NOBODY: Any = None
+from .network_parts import context_of
+from .one_container import NOBODY, SPEC, OneContainer
 
 
 @contextmanager
@@ -57,23 +48,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, where: object, call: str, number: i
         yield
 
 
-class Fleet:
-    """A stopped container, ``web``, on disk, and the parts that change it."""
+class Fleet(OneContainer):
+    """A stopped container, ``web``, that can be destroyed."""
 
     def __init__(self, directory: Path) -> None:
-        self.paths = own_paths(directory)
-        self.own = self.paths.container("web")
-        self.own.directory.mkdir()
-        self.own.spec.write_text(store.render(SPEC))
-        self.container = Container("web", SPEC)
-        self.registry: Registry = registry_of(self.paths, self.container)
-        secrets: Any = SimpleNamespace(forget=self._forget)
-        self.lifecycle = Lifecycle(
-            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), secrets, Bus(),
-            NOBODY,
-        )  # fmt: skip
-        room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
-        self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, room, 10.0)
+        self.secrets = SimpleNamespace(forget=self._forget)
+        self.room = SimpleNamespace(forget=lambda _: self.registry.forget("web"), release_unused=self._nothing)
+        super().__init__(directory)
 
     async def _nothing(self) -> None:
         pass
@@ -117,10 +98,43 @@ def test_an_owed_start_that_can_not_be_noted_again_is_owed_as_before(fleet: Flee
             assert fleet.registry.noted(fleet.container) is Intent.RUN
     fleet.reconciler.settle_again()
     assert store.noted(fleet.paths, "web") is Intent.RUN
-    fleet.container.owed = True
+    assert not fleet.paths.owed_start("web").exists()
+    with failing(monkeypatch, tree, "write_first", errno.ENOSPC):
+        fleet.lifecycle.note("web", Intent.RUN, must=False)
     with failing(monkeypatch, tree, "write", errno.ENOSPC):
         fleet.lifecycle.note("web", Intent.GONE, must=True)  # a full disk keeps nobody from that
     assert not fleet.container.owed
+    assert not fleet.paths.owed_start("web").exists()
+
+
+def test_an_owed_start_that_the_disk_takes_no_note_of_outlives_the_daemon(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it was known to that daemon alone."""
+    with failing(monkeypatch, tree, "write_first", errno.ENOSPC):
+        fleet.lifecycle.note("web", Intent.RUN, must=False)
+        fleet.paths.owed_start("gone").touch()
+        for _ in range(2):
+            fleet.begin()
+            owed.recall(fleet.paths, fleet.registry)
+            assert fleet.registry.noted(fleet.container) is Intent.RUN
+            fleet.reconciler.settle_again()
+    assert not fleet.paths.owed_start("gone").exists()
+    fleet.reconciler.settle_again()
+    assert store.noted(fleet.paths, "web") is Intent.RUN
+    fleet.lifecycle.note("web", None, must=True)
+    fleet.begin()
+    owed.recall(fleet.paths, fleet.registry)
+    assert fleet.registry.noted(fleet.container) is None
+
+
+def test_an_owed_start_that_can_be_noted_nowhere_is_known_to_this_daemon(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owed.recall(fleet.paths, fleet.registry)  # there is no such directory yet
+    with failing(monkeypatch, tree, "write_first", errno.ENOSPC), failing(monkeypatch, Path, "mkdir", errno.ENOSPC):
+        fleet.lifecycle.note("web", Intent.RUN, must=False)
+    assert fleet.registry.noted(fleet.container) is Intent.RUN
 
 
 def test_a_start_that_failed_on_a_disk_that_takes_no_note_is_not_owed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

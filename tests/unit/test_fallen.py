@@ -10,46 +10,27 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import store
-from lxcfleet.containers.container import Container
+from lxcfleet.containers import owed
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciling import plan
-from lxcfleet.containers.reconciling.lifecycle import Lifecycle
-from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.restarts import Course
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.runtime.bus import Bus
-from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.states import Action
 
-from .network_parts import own_paths, registry_of
+from .one_container import OneContainer
 
-SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 MOMENT = "2026-01-01T00:00:00Z"
-NOBODY: Any = None
+DUE = Course(1, due=1.0)
 
 
-class World:
-    """A container, ``web``, that does not run."""
+class World(OneContainer):
+    """A container, ``web``, that does not run, and that a patch may take down."""
 
-    def __init__(self, directory: Path) -> None:
-        self.paths = own_paths(directory)
-        self.own = self.paths.container("web")
-        self.own.directory.mkdir()
-        self.own.spec.write_text(store.render(SPEC))
-        self.begin()
-
-    def begin(self) -> None:
+    def begin(self, course: Course = DUE) -> None:
         """A daemon begins: it knows what is on disk."""
-        self.container = Container("web", SPEC, course=Course(1, due=1.0))
-        self.registry = registry_of(self.paths, self.container)
-        self.lifecycle = Lifecycle(
-            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), NOBODY, Bus(), NOBODY
-        )
-        self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, NOBODY, 10.0)
+        super().begin(course)
+        owed.recall(self.paths, self.registry)
         self.fallen = Fallen(self.paths)
         self.fallen.rest(self.registry)
 
@@ -166,6 +147,40 @@ def test_a_note_of_an_earlier_version_keeps_no_start_from_being_finished(world: 
     world.want()
     world.begin()
     assert not world.rests
+
+
+def test_what_was_to_run_before_a_note_of_an_earlier_version_rests(world: World) -> None:
+    """Such a note does not say which wish it found. Before, that was taken for a later one, and what a patch took down was
+    started."""
+    world.want()
+    os.utime(world.own.pending, (1, 1))
+    world.own.fallen.write_text('{"since": "", "why": "x"}')
+    world.begin()
+    assert world.rests
+    world.fallen.mark(world.container, MOMENT)
+    world.fallen.mark(world.container, "")
+    world.begin()
+    assert world.rests
+    world.want()
+    world.begin()
+    assert not world.rests
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_a_wish_that_the_disk_took_no_note_of_is_told_apart_by_the_next_daemon(
+    world: World, monkeypatch: pytest.MonkeyPatch, since: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tree, "write_first", full)
+    world.reconciler.want(world.container, Intent.RUN, must=False)
+    world.fall()
+    if since:
+        world.reconciler.want(world.container, Intent.RUN, must=False)
+    for _ in range(2):
+        world.begin()
+        assert world.rests is not since
 
 
 def test_what_is_to_run_since_is_not_put_to_rest_while_it_waits_for_its_turn(world: World) -> None:

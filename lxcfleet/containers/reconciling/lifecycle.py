@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
+from lxcfleet.containers import owed as owed_starts
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent, Lack
 from lxcfleet.containers.events import ConflictNoted, Held, Killed
@@ -99,9 +100,9 @@ class Lifecycle:
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         """Write down what is to become of a container; None: it stays as it is.
 
-        Raises HostError if that can't be written and ``must`` is set. If it is not, what is to run is known to this daemon
-        alone, until ``note_owed`` can write it. What it knew alone before, it still knows if this raises; but None, after
-        what was done or failed, is so whether it can be written or not.
+        Raises HostError if that can't be written and ``must`` is set. If it is not, what is to run is known until the host
+        goes down, and ``note_owed`` writes it once there is room. What was known so before, still is if this raises; but
+        None, after what was done or failed, is so whether it can be written or not.
         """
         pending = self._paths.container(name).pending
         if intent is None:
@@ -129,14 +130,15 @@ class Lifecycle:
             self.unsettled.discard(name)
 
     def _owe(self, name: str, *, owed: bool) -> None:
-        if name in self._registry:
+        if name in self._registry and (owed or self._registry[name].owed):
             self._registry[name].owed = owed
+            owed_starts.note(self._paths, name, owed=owed)
 
     def note_owed(self, container: Container) -> None:
         """Write down that it is to run, where that could not be written before. If it still can't, nothing changes."""
         with contextlib.suppress(OSError):
             tree.write_first(self._paths.container(container.name).pending, Intent.RUN.value + "\n")
-            container.owed = False
+            self._owe(container.name, owed=False)
 
     def hold(self, container: Container, lack: Lack) -> None:
         """Have it wait until nothing is lacking."""
