@@ -10,6 +10,7 @@ from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.facts.limits import Limits, Table
 from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
+from lxcfleet.units import words_of_size
 
 Level = Literal["ok", "warning", "fail"]
 
@@ -306,16 +307,9 @@ def _compare(
 ) -> Finding:
     show: Callable[[int], str] = str
     if need in (MEMORY, DISK):
-        show = _size
+        show = words_of_size
     message = f"{need.words}: {show(wanted)} needed, {about}{show(have)} left{detail}"
     if wanted <= have:
         return Finding(need.check, "ok", message, have, wanted)
     level: Level = "warning" if need.check in _ONLY_WARN else "fail"
     return Finding(need.check, level, message, have, wanted, hint, settings)
-
-
-def _size(number: int) -> str:
-    """Bytes for people."""
-    if number >= 1 << 30:
-        return f"{number / (1 << 30):.1f} GiB"
-    return f"{number / _MIB:.1f} MiB" if number < 10 * _MIB else f"{number // _MIB} MiB"

@@ -97,7 +97,7 @@ def test_memory_keeps_a_rest_for_the_host() -> None:
     found = find(needs.assess(100, Init.SYSTEM, tight, GOOD, 4000), "memory")
     assert found.level == "fail"
     assert found.have == GIB // 4 - GIB // 20
-    assert found.message == "memory: 1.4 GiB needed, 204 MiB left"
+    assert found.message == "memory: 1.4 GiB needed, 205 MiB left"
     assert not found.fixable
 
 
@@ -105,7 +105,7 @@ def test_disk_and_inodes_are_those_under_the_deltas() -> None:
     full = replace(ROOMY, disk_free=65 << 20, inodes_free=1100)
     found = needs.assess(10, Init.SYSTEM, full, GOOD, 4000)
     assert failures(found) == ["disk", "inodes"]
-    assert find(found, "disk").message == "disk space: 10 MiB needed, 1.0 MiB left"
+    assert find(found, "disk").message == "disk space: 10.0 MiB needed, 1.0 MiB left"
     assert "/var/lib/lxc" in find(found, "disk").hint
 
 
