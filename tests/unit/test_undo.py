@@ -371,6 +371,19 @@ def test_a_create_that_was_taken_back_tells_whom_that_left_out(
     assert "a does not get its former spec back" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_create_hears_of_a_way_back_that_began_before_it_asked(undone: Any, ended: bool) -> None:
+    """Before, it said nothing at all of the halt, and succeeded."""
+    now = undone if ended else {**undone, "status": "running", "ended": None}
+    client: Any = SimpleNamespace(rollout=lambda: now, rollout_follow=lambda: iter([now, undone]))
+    record = follow._restarts(client, undone["undoes"], wait=True, quiet=True)
+    assert record == undone
+    found = results()
+    assert follow._settle(found, record, undone["undoes"])
+    assert [each["status"] for each in found] == ["failed", "taken back"]
+    assert follow._restarts(client, "another", wait=True, quiet=True) is None
+
+
 def test_a_switch_of_an_app_that_was_taken_back_tells_whom_that_left_out(
     undone: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

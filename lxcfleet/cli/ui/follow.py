@@ -187,10 +187,10 @@ class _Following:
 
 
 def _restarts(client: Client, rollout: str | None, *, wait: bool, quiet: bool) -> RolloutRecord | None:
-    """The rollout that restarts containers for their changes, with ``wait`` at its end. None: there is none, or another
-    one has taken its place."""
+    """The rollout that restarts containers for their changes, or the one that takes it back; with ``wait`` at its end. None:
+    there is none, or another one has taken its place."""
     record = client.rollout() if rollout is not None else None
-    if record is None or record["id"] != rollout:
+    if record is None or rollout not in (record["id"], record["undoes"]):
         return None
     if wait and record["ended"] is None:
         from lxcfleet.cli.ui import rolling
