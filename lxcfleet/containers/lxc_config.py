@@ -75,7 +75,7 @@ def render(
         *_limits(spec, platform),
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
         *(_uplink(spec, paths, platform) if spec.on_uplink else _network(spec, platform)),
-        *(_NESTING if spec.nesting else ()),
+        *(_NESTING if spec.nesting and not platform.apparmor else ()),
         *_asked_for(spec, platform),
         *(_devices(spec, paths, platform) if spec.devices else ()),
         "lxc.pty.max = 1024",
@@ -141,11 +141,9 @@ def _confinement(spec: Spec, platform: Platform) -> list[str]:
     if platform.seccomp:
         lines.append(f"lxc.seccomp.profile = {DENIED_CALLS}")
     if platform.apparmor:
-        lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
-        # A further devpts mount could use all terminals that the kernel does not keep for the host: lxc.pty.max limits
-        # only the one that liblxc makes. Containers inside have one each: bwrap --dev and crun mount it.
-        if not spec.nesting:
-            lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
+        lines.append("lxc.apparmor.profile = generated")
+        rules = [f"lxc.apparmor.raw = {rule}," for rule in _APPARMOR]
+        lines += ["lxc.apparmor.allow_nesting = 1"] if spec.nesting else rules
     if spec.no_new_privs:
         lines.append("lxc.no_new_privs = 1")
     return lines
@@ -156,13 +154,19 @@ def _dropped(spec: Spec) -> str:
     return _DROPPED if spec.init is Init.SYSTEM else f"{_DROPPED} sys_boot"
 
 
+_APPARMOR = ("mount", "pivot_root", "ptrace", "signal", "deny mount fstype=devpts")
+"""AppArmor's rules besides those that liblxc generates for each container. systemd and its units mount more than these allow.
+allow_nesting would let them, too, and would have liblxc mount a whole /proc and /sys besides, as for containers inside.
+A further devpts mount could use all terminals that the kernel does not keep for the host: lxc.pty.max limits only the one
+that liblxc makes. Containers inside have one each: bwrap --dev and crun mount it."""
+
 _NESTING = (
     "# The kernel lets a user namespace inside mount a new proc or sysfs only beside one that is whole; LXC's nesting.conf.",
     "lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0",
     "lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0",
 )
-"""In an unprivileged container, root may write only to those files in them that are about its own namespaces. AppArmor's
-profile keeps programs from the rest of these two, as liblxc generates it with allow_nesting."""
+"""In an unprivileged container, root may write only to those files in them that are about its own namespaces. Where the host
+has AppArmor, liblxc mounts the same two with allow_nesting, and has the profile keep programs from them."""
 
 _OOM_SCORE = 500
 """If the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can raise

@@ -12,7 +12,7 @@ import pytest
 
 from .guest import Guest
 from .image import PRODUCT_PACKAGES
-from .product import DEB, HERE, INSTALL, LONG, data, fleet, states
+from .product import DEB, HERE, INSTALL, LONG, fleet, states, until
 from .recipes import Recipe, recipes
 
 SERVICES = (
@@ -53,7 +53,8 @@ def test_a_patch_of_the_host_reaches_them_all_and_is_proven(guest: Guest) -> Non
     guest.run(f"file=$(realpath {library}); cp $file $file.new && echo patched >>$file.new && mv $file.new $file")
     assert guest.run("lxcfleet verify", check=False, timeout=LONG).returncode == 4
     fleet(guest, "restart", "--all", "--rolling", timeout=2 * LONG)
-    proof = data(guest, "verify")
-    assert [each["name"] for each in proof["containers"] if not each["proven"]] == []
+    # lxcfleet's own processes have read the old file, too. It is told as apt's hook tells of a package.
+    guest.run("lxcfleet patch notify -q")
+    until(lambda: guest.run("lxcfleet verify", check=False, timeout=LONG).returncode == 0, LONG, "all is proven")
     assert guest.run("lxcfleet exec web1 -- curl -sS http://localhost/").stdout == "this is web1\n"
     assert "goods" in guest.run("lxcfleet exec db -- su - postgres -c 'psql -c \"\\\\d\" shop'").stdout
