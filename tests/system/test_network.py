@@ -246,6 +246,9 @@ def test_a_container_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fl
         port_of_two = Path("/sys/class/net") / lxc_port(addresses(fleet)[two][0]) / "brport"
         for switch in (port_of_two / "isolated", port_of_two / "hairpin_mode"):
             until(lambda switch=switch: switch.read_text() == "1\n", what=str(switch))  # type: ignore[misc]
+        switch_of_ipv6 = Path("/proc/sys/net/ipv6/conf") / port_of_two.parent.name / "disable_ipv6"
+        if switch_of_ipv6.exists():  # a kernel without IPv6 has none
+            until(lambda file=switch_of_ipv6: file.read_text() == "1\n", what="no address at it")  # type: ignore[misc]
         plain(fleet, "lxc-stop", two, "-k")
         until(lambda: lookup(fleet, one, group) == set(before), 15, "the container is taken out of its group")
         assert _read("127.0.0.1", port) == ""

@@ -36,12 +36,12 @@ GONE = HostError("nft failed", why="Error: No such file or directory")
 
 
 class World:
-    """A fleet of web1 and web2 on a bridge that is up, whose ports are files below ``ports``."""
+    """A fleet of web1 and web2 on a bridge that is up. ``ports``: what is set of each of them."""
 
     def __init__(self, directory: Path) -> None:
         self.launcher = FakeLauncher(lambda operation, _: {"networks": [], "ipv6": False} if operation == "routes" else {})
         self.paths = own_paths(directory)
-        self.ports = directory / "ports"
+        self.ports: dict[str, list[str]] = {}
         self.web1, self.web2 = (self._container(number) for number in (1, 2))
         registry = registry_of(self.paths, self.web1, self.web2)
         settings = NetworkSettings(dns=False)
@@ -57,17 +57,16 @@ class World:
             publish=(parse_publication("80:8080"),),
             isolated=True,
         )
-        switches = self.ports / spec.port / "brport"
-        switches.mkdir(parents=True)
-        for switch in ("hairpin_mode", "isolated"):
-            (switches / switch).write_text("0\n")
         return Container(spec.name, spec)
 
     def switches(self, container: Container) -> list[str]:
         """The switches of its port that are set."""
         assert container.spec is not None
-        directory = self.ports / container.spec.port / "brport"
-        return sorted(file.name for file in directory.iterdir() if file.read_text() == "1\n")
+        return self.ports.get(container.spec.port, [])
+
+    def set_up(self, interface: str, *, hairpin: bool, isolated: bool, **_: object) -> None:
+        """In the place of bridge_port.set_up."""
+        self.ports[interface] = [word for word, wanted in (("hairpin", hairpin), ("isolated", isolated)) if wanted]
 
     def rules(self) -> str:
         """All rules that the packet filter was given."""
@@ -81,7 +80,6 @@ async def turns() -> None:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
-    monkeypatch.setattr(bridge_port, "_NET", tmp_path / "ports")
     monkeypatch.setattr(Context, "bridge_there", True)
     monkeypatch.setattr(addressing, "Claim", lambda _: contextlib.ExitStack())
     monkeypatch.setattr(inspection, "faults", lambda *_: [])
@@ -92,6 +90,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
     def run_it(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
         async def whole() -> None:
             world = World(tmp_path)
+            monkeypatch.setattr(bridge_port, "set_up", world.set_up)
             await world.network.settle()
             await story(world)
 
@@ -108,7 +107,7 @@ def test_a_container_is_admitted_and_published_as_soon_as_the_daemon_sees_it(pla
         run(world.web1)
         world.network.began(world.web1)
         await turns()
-        assert world.switches(world.web1) == ["hairpin_mode", "isolated"]
+        assert world.switches(world.web1) == ["hairpin", "isolated"]
         assert world.switches(world.web2) == []
         assert "10.201.0.2" in world.rules()
         world.launcher.asked.clear()
@@ -286,7 +285,7 @@ def test_a_failed_arrival_is_repeated_at_the_next_check(play: Play) -> None:
         assert world.switches(world.web1) == []
         world.launcher.failure = None
         await world.network.check()
-        assert world.switches(world.web1) == ["hairpin_mode", "isolated"]
+        assert world.switches(world.web1) == ["hairpin", "isolated"]
 
     play(story)
 

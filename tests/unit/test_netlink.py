@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
-from pathlib import Path
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ from pyroute2 import NetlinkError
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from lxcfleet.errors import HostError
-from lxcfleet.host.net import bridge_port, interfaces, netlink
+from lxcfleet.host.net import bridge_port, interfaces, netlink, rtnetlink, sysctl
 from lxcfleet.spec.container.addresses import OUR_HARDWARE, cable
 
 
@@ -140,17 +142,62 @@ def test_other_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         netlink.join_bridge("br", ["one"])
 
 
-def test_a_port_that_goes_has_no_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel answers ENODEV if the port goes after its file was opened."""
-    monkeypatch.setattr(bridge_port, "_NET", tmp_path)
-    bridge_port.set_up("gone", hairpin=True, isolated=True)
+class Ports:
+    """What the kernel is asked to do with the ports ``numbers``, in words; it answers ``code`` to all of that."""
 
-    def write(*_: Any, **__: Any) -> None:
-        raise OSError(code, "as the kernel says it")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, numbers: dict[str, int], code: int = 0) -> None:
+        self.numbers, self.code = numbers, code
+        self.asked: list[tuple[int, str]] = []
+        monkeypatch.setattr(socket, "if_nametoindex", self._number)
+        monkeypatch.setattr(rtnetlink, "ask", self._ask)
+        monkeypatch.setattr(sysctl, "refuse_ipv6", lambda name: self.asked.append((numbers[name], "no IPv6")))
 
-    monkeypatch.setattr(Path, "write_text", write)
-    code = errno.ENODEV
-    bridge_port.set_up("going", hairpin=True, isolated=True)
-    code = errno.EPERM
-    with pytest.raises(HostError):
-        bridge_port.set_up("there", hairpin=True, isolated=True)
+    def _number(self, name: str) -> int:
+        if name not in self.numbers:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return self.numbers[name]
+
+    def _ask(self, requests: Sequence[rtnetlink.Request]) -> list[int]:
+        for kind, body, _ in requests:
+            number = struct.unpack_from("=i", body, 4)[0]
+            if kind == 28:  # RTM_NEWNEIGH: a header of 12 bytes, then the MAC address
+                self.asked.append((number, body[16:22].hex(":")))
+            else:  # RTM_SETLINK: a header of 16 bytes, then IFLA_PROTINFO with switches of 8 bytes each
+                found = [struct.unpack_from("=HHB", body, at)[1:] for at in range(20, len(body), 8)]
+                names = {4: "hairpin", 5: "guard", 9: "flood", 33: "isolated"}
+                self.asked.append((number, " ".join(f"{names[which]}={on}" for which, on in sorted(found))))
+        return [self.code] * len(requests)
+
+
+def test_a_port_gets_all_its_switches_in_one_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, each switch was a file of its own, which a busy kernel had to be asked for again and again."""
+    ports = Ports(monkeypatch, {"lf1": 7, "lf2": 8})
+    bridge_port.set_up("lf1", hairpin=False, isolated=True, only="02:4c:0a:c9:00:03")
+    bridge_port.set_up("lf2", hairpin=True, isolated=False, leaf=False)
+    assert ports.asked == [
+        (7, "02:4c:0a:c9:00:03"), (7, "flood=0 isolated=1"), (7, "no IPv6"), (8, "hairpin=1 guard=0 flood=1"), (8, "no IPv6")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP])
+def test_a_port_that_goes_has_no_switches(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The kernel answers so if the port goes after its number was asked for, or if it is on no bridge."""
+    ports = Ports(monkeypatch, {"going": 7}, code)
+    for name in ("gone", "going"):
+        bridge_port.set_up(name, hairpin=True, isolated=True, only="02:4c:0a:c9:00:03")
+    assert (7, "no IPv6") not in ports.asked
+    ports.code = errno.EPERM
+    with pytest.raises(HostError, match="going: the bridge's port can't be set up"):
+        bridge_port.set_up("going", hairpin=True, isolated=True)
+
+
+def test_a_port_whose_ipv6_cannot_be_switched_off_is_set_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs time alone."""
+    ports = Ports(monkeypatch, {"lf1": 7})
+
+    def refuse(_: str) -> None:
+        raise HostError("read-only")
+
+    monkeypatch.setattr(sysctl, "refuse_ipv6", refuse)
+    bridge_port.set_up("lf1", hairpin=True, isolated=False)
+    assert ports.asked == [(7, "hairpin=1 flood=1")]

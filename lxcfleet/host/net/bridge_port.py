@@ -1,14 +1,31 @@
-"""The settings of a bridge and its ports, in sysfs; Documentation/ABI/testing/sysfs-class-net, brport."""
+"""The settings of a bridge's ports, and its table that says which MAC address is at which port; linux/if_link.h,
+linux/if_bridge.h, linux/neighbour.h."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import socket
+import struct
 from pathlib import Path
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.net import neighbours
+from lxcfleet.host.net import rtnetlink, sysctl
+from lxcfleet.host.net.rtnetlink import Request, attribute
 
 _NET = Path("/sys/class/net")
+_NO_PORT = (errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP)
+"""No such interface, or it is on no bridge."""
+_SET_LINK, _NEW_NEIGHBOUR = 19, 28
+_REPLACE, _CREATE = 0x100, 0x400
+_AF_BRIDGE = 7
+_STATIC, _AT_MASTER = 0x40, 0x04
+"""NUD_NOARP: it neither ages nor is learned anew at another port. NTF_MASTER."""
+_HARDWARE_ADDRESS = 2
+_PORT_SETTINGS = 12 | rtnetlink.NESTED
+_HAIRPIN, _BPDU_GUARD, _UNICAST_FLOOD, _ISOLATED = 4, 5, 9, 33
+_LINK, _NEIGHBOUR = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
 
 
 def check_bridge(name: str) -> None:
@@ -33,30 +50,34 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, only: str | None = 
     as those of a container that has just died. None: there may be others.
     ``leaf``: no bridge is behind this port. If it sends bridge frames, it is shut: on a bridge with spanning tree, it could
     rearrange the network. The packet filter does not see these frames. None: this setting stays as it is.
+
+    The host itself has no address at a port. Without this, the kernel gives each port an IPv6 address and three routes, and
+    each change of those is told to all who listen, and has dnsmasq look at all addresses of the host.
     """
-    if hairpin:
-        _set(interface, "hairpin_mode")
-    if isolated:
-        _set(interface, "isolated")
-    if only is None or _pin(interface, only):
-        _set(interface, "unicast_flood", on=only is None)
-    if leaf is not None:
-        _set(interface, "bpdu_guard", on=leaf)
-
-
-def _pin(interface: str, hardware: str) -> bool:
+    switches = {_UNICAST_FLOOD: only is None}
+    switches |= {kind: True for kind, wanted in ((_HAIRPIN, hairpin), (_ISOLATED, isolated)) if wanted}
+    switches |= {} if leaf is None else {_BPDU_GUARD: leaf}
     try:
-        index = int((_NET / interface / "ifindex").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return False
-    return neighbours.pin(index, hardware)
-
-
-def _set(interface: str, switch: str, *, on: bool = True) -> None:
-    file = _NET / interface / "brport" / switch
-    try:
-        file.write_text("1\n" if on else "0\n", encoding="ascii")
+        index = socket.if_nametoindex(interface)
+        codes = rtnetlink.ask([*([] if only is None else [_pin(index, only)]), _switch(index, switches)])
+        for code in codes:
+            if code:
+                raise OSError(code, os.strerror(code))
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):  # not there, or gone since the file was opened
+        if error.errno in _NO_PORT:  # not there, or gone since its number was asked for
             return
-        raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error, path=file) from error
+        raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error) from error
+    with contextlib.suppress(HostError):  # it costs time alone if that can't be done, as where /proc/sys is read-only
+        sysctl.refuse_ipv6(interface)
+
+
+def _pin(index: int, hardware: str) -> Request:
+    """The bridge always sends frames for this MAC address to this port, also before anything came from there."""
+    address = bytes(int(part, 16) for part in hardware.split(":"))
+    body = _NEIGHBOUR.pack(_AF_BRIDGE, index, _STATIC, _AT_MASTER, 0) + attribute(_HARDWARE_ADDRESS, address)
+    return Request(_NEW_NEIGHBOUR, body, _CREATE | _REPLACE)
+
+
+def _switch(index: int, switches: dict[int, bool]) -> Request:
+    settings = b"".join(attribute(kind, bytes([on])) for kind, on in switches.items())
+    return Request(_SET_LINK, _LINK.pack(_AF_BRIDGE, 0, index, 0, 0) + attribute(_PORT_SETTINGS, settings))

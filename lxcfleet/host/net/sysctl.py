@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,11 +64,16 @@ def _switch_on(interface: str, switch: str, complaint: str) -> None:
 
 
 def refuse_ipv6(interface: str) -> None:
-    """Have the host itself neither speak nor listen by IPv6 there. Raises HostError."""
+    """Have the host itself neither speak nor listen by IPv6 there, where the interface and IPv6 are. Raises HostError."""
     file = _SYSCTL / "ipv6" / "conf" / interface / "disable_ipv6"
     try:
-        if file.exists():  # a kernel without IPv6 has no such switch
-            file.write_text("1\n", encoding="ascii")
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"1\n")
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:  # nor is there such a switch in a kernel without IPv6
+        pass
     except OSError as error:
         raise HostError.from_os_error("IPv6 can't be switched off", error, path=file) from error
 
