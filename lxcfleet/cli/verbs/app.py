@@ -34,7 +34,6 @@ from lxcfleet.units import parse_size, some
 
 _SHOWN = 10
 """So many containers are named."""
-"""A rollout that has halted is undone by itself after the operator's command for halts, which may take so long."""
 _FIELDS = (
     "name", "version", "size_bytes", "files", "containers", "created", "source", "base", "packages", "older", "digest",
     "form", "covers", "no_erofs", "path", "problem",
