@@ -168,16 +168,21 @@ def test_what_ended_before_is_not_known_to_a_daemon_that_starts(tmp_path: Path) 
     asyncio.run(run())
 
 
-def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All processes of the host are looked at for lxc-stop once for what is read at once, and not for each end."""
-    looks: list[int] = []
+@pytest.fixture
+def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An lxc-stop of a waits. Has an item for each look at all processes of the host."""
+    found: list[int] = []
 
     def asking() -> list[list[str]]:
-        looks.append(1)
+        found.append(1)
         return [["-P", str(tmp_path / "containers"), "a"]]
 
     monkeypatch.setattr(stopping, "asking", asking)
+    return found
 
+
+def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Path, looks: list[int]) -> None:
+    """All processes of the host are looked at for lxc-stop once for what is read at once, and not for each end."""
     async def run() -> None:
         monitors = Monitors(tmp_path)
         monitors.endings.check()
@@ -194,16 +199,8 @@ def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Pat
 
 @pytest.mark.reaches("abstract sockets", reason="a monitor listens on one")
 def test_processes_are_looked_at_for_lxc_stop_only_if_somebody_has_called_the_monitor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, looks: list[int]
 ) -> None:
-    looks: list[int] = []
-
-    def asking() -> list[list[str]]:
-        looks.append(1)
-        return [["-P", str(tmp_path / "containers"), "a"]]
-
-    monkeypatch.setattr(stopping, "asking", asking)
-
     async def run() -> None:
         monitors = Monitors(tmp_path)
         ends: list[bool] = []
