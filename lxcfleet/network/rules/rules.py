@@ -138,11 +138,16 @@ def render(
     return "\n".join(lines)
 
 
-def _to_name_server(subnet: Subnet) -> Iterator[str]:
-    """What packets to the fleet's name server have, for each of its addresses."""
+def _name_servers(subnet: Subnet) -> Iterator[tuple[str, str]]:
+    """The addresses of the fleet's name server, each after nft's word for its family."""
     for gateway in (subnet.gateway, subnet.gateway6):
         if gateway is not None:
-            yield f"{'ip' if gateway.version == 4 else 'ip6'} daddr {gateway.ip}"
+            yield "ip" if gateway.version == 4 else "ip6", str(gateway.ip)
+
+
+def _to_name_server(subnet: Subnet) -> Iterator[str]:
+    """What packets to the fleet's name server have, for each of its addresses."""
+    return (f"{family} daddr {address}" for family, address in _name_servers(subnet))
 
 
 def _kept_for_name_server(subnet: Subnet) -> Iterator[str]:
@@ -151,14 +156,11 @@ def _kept_for_name_server(subnet: Subnet) -> Iterator[str]:
     They come before those that publish ports, of any fleet: the kernel translates a connection once, and that to the address
     that it has counts. A mere accept ends one chain, and the next fleet's would lead the question away.
     """
-    for name, hook, priority in (("asking_here", "prerouting", -101), ("asked_here", "output", -101)):
+    for name, hook in (("asking_here", "prerouting"), ("asked_here", "output")):
         yield f"  chain {name} {{"
-        yield f"    type nat hook {hook} priority {priority}; policy accept;"
-        for gateway in (subnet.gateway, subnet.gateway6):
-            if gateway is not None:
-                family = "ip" if gateway.version == 4 else "ip6"
-                there = f"{family} daddr {gateway.ip} meta l4proto {{ tcp, udp }} th dport 53"
-                yield f"    {there} dnat {family} to {gateway.ip}"
+        yield f"    type nat hook {hook} priority -101; policy accept;"
+        for family, address in _name_servers(subnet):
+            yield f"    {family} daddr {address} meta l4proto {{ tcp, udp }} th dport 53 dnat {family} to {address}"
         yield "  }"
 
 
