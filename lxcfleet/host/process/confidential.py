@@ -11,10 +11,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from lxcfleet.errors import FleetError, HostError, from_body
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.process import proc
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 _PIECE = 65536
@@ -68,7 +68,7 @@ def in_time(work: Callable[[], bytes], what: str, *, seconds: float) -> bytes:
     here, there = os.pipe()
     child = os.fork()
     if child == 0:
-        _give(work, there)
+        proc.finish(lambda: _give(work, there))
     os.close(there)
     try:
         text = _received(here, time.monotonic() + seconds)
@@ -87,18 +87,15 @@ def in_time(work: Callable[[], bytes], what: str, *, seconds: float) -> bytes:
 _DONE, _FAILED = b"+", b"-"
 
 
-def _give(work: Callable[[], bytes], to: int) -> NoReturn:
+def _give(work: Callable[[], bytes], to: int) -> None:
     """In a child: write what it gives, or why it fails."""
+    syscalls.die_with_parent()
     try:
-        syscalls.die_with_parent()
-        try:
-            text = _DONE + work()
-        except FleetError as error:
-            text = _FAILED + json.dumps(error.body()).encode()
-        with open(to, "wb") as pipe:
-            pipe.write(text)
-    finally:
-        os._exit(0)
+        text = _DONE + work()
+    except FleetError as error:
+        text = _FAILED + json.dumps(error.body()).encode()
+    with open(to, "wb") as pipe:
+        pipe.write(text)
 
 
 def _received(descriptor: int, deadline: float) -> bytes:
