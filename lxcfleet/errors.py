@@ -166,6 +166,11 @@ class HostError(FleetError):
         return cls.from_os_error(message, error, hint=hint)
 
 
+class NotStarted(HostError):
+    """liblxc did not start a container, and the container's logs have more, for as long as it has them. Its code is
+    HostError's."""
+
+
 BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (

@@ -35,7 +35,7 @@ from lxcfleet.containers.reconciling.steps import (
     Write,
     describe,
 )
-from lxcfleet.errors import FleetError, HostError
+from lxcfleet.errors import FleetError, HostError, NotStarted
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import Action
@@ -311,7 +311,7 @@ def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, l
 def test_a_hint_to_the_logs_of_a_container_is_given_while_it_has_them(made: bool) -> None:
     class Refused(ModelHands):
         async def boot(self, container: Container, namespace: int) -> None:
-            raise HostError("web did not start", hint="see /var/lib/lxc/web/lxc.log")
+            raise NotStarted("web did not start", hint="see /var/lib/lxc/web/lxc.log")
 
     begin = NOTHING if made else STOPPED
     hands = Refused(begin, 0)

@@ -25,7 +25,7 @@ from lxcfleet.containers.reconciling.preparer import Preparer
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.secrets.keeper import Secrets
-from lxcfleet.errors import Broken, FleetError, HostError, WrongState, from_body
+from lxcfleet.errors import Broken, FleetError, HostError, NotStarted, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
@@ -356,7 +356,7 @@ class Lifecycle:
         if gave_up and container.running is not None:
             await _gone(container.running, TIDY_SECONDS)
         if gave_up or (pid is None and not await self._started_by_others(container)):
-            raise HostError(
+            raise NotStarted(
                 f"{container.name} did not start",
                 why=liblxc.stop_reason(log_file, before) or "liblxc gives no reason",
                 hint=f"see {log_file} and `lxcfleet logs {container.name}`",

@@ -18,7 +18,7 @@ from typing import Protocol
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Intent, Lack, Observed
 from lxcfleet.containers.reconciling.changes import different
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import FleetError, NotStarted
 from lxcfleet.spec.container.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Work:
         except BaseException as error:
             fresh = any(isinstance(each, Make) for each in self.done)
             await self.undo()
-            if fresh and isinstance(error, FleetError) and error.hint.startswith("see "):  # its logs went with it
+            if fresh and isinstance(error, NotStarted):  # its logs went with it
                 name = self.container.name
                 error.hint = f"make it with --no-start: a `lxcfleet start {name}` that fails leaves its logs"
             raise
