@@ -470,5 +470,3 @@ def _notes(head: Head) -> list[str]:
     if head.spec.get("generation"):
         notes.append("it stood on a generation of that host, and stands on this host's root now")
     return notes
-
-

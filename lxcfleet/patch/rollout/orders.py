@@ -32,11 +32,8 @@ from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
 
-_NAMED = 5
-"""How many containers are named in one message."""
 NOT_BAKED: Mapping[str, Any] = {"bake": "0"}
 """The policy of what goes back: the others don't wait for minutes to have back what they had before."""
-
 
 
 class Orders:

@@ -39,7 +39,6 @@ Behind = Callable[[Container, Mapping[str, str]], Awaitable[str]]
 """Tells why the base of a container does not have all that the host has; takes the host's packages."""
 
 
-
 @dataclass(frozen=True)
 class Sight:
     """All that is known about containers and the host at one moment."""
