@@ -11,10 +11,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container.depends import Condition, Graph
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.states import Action, Health, State
-
-_COMES = ("create", Action.START, Action.RESTART)
-"""Words for actions that bring a container up."""
+from lxcfleet.spec.states import Health, State
 
 
 class Dependencies:
@@ -68,7 +65,7 @@ class Dependencies:
 
     def _comes(self, other: Container) -> bool:
         """Whether a container that does not run does so in a moment, as far as anybody can tell."""
-        return other.freed or other.busy in _COMES or (other.lack is not None and other.lack.passing)
+        return other.state is State.STARTING or (other.lack is not None and other.lack.passing)
 
     # -- all of them together --------------------------------------------------------------------------------
 

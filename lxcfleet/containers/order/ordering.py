@@ -18,7 +18,7 @@ from lxcfleet.errors import Blocked
 from lxcfleet.runtime.operations import Job
 from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.states import Action
+from lxcfleet.spec.states import Action, State
 
 Turn = Callable[[], Awaitable[Lack | None]]
 """Waits until it is a container's turn to start; gives what it lacks then."""
@@ -120,7 +120,7 @@ class Ordering:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while container.running is None and (left := deadline - time.monotonic()) > 0:
             passing = container.lack is not None and container.lack.passing
-            comes = passing or container.freed
+            comes = passing or container.state is State.STARTING
             if not comes or self._prerequisites.ending or not self._registry.knows(container):
                 break
             await self._prerequisites.changed(left)
