@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lxcfleet.containers import foreground, weights
 from lxcfleet.containers.foreground import Foreground
+from lxcfleet.containers.lxc_hooks import reboot_hook, stop_hook
 from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container import raw_lxc, secrets
@@ -102,29 +103,6 @@ def _pipes(directory: Path) -> list[str]:
 
 def _mount_hook(paths: Paths, platform: Platform) -> str:
     return shlex.join([str(platform.hook), str(paths.run), str(paths.etc)])
-
-
-def reboot_hook(pending: Path) -> str:
-    """A shell line that notes a reboot in ``pending`` and turns it into a stop: liblxc stops if the post-stop hook fails.
-
-    LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES". liblxc
-    puts ``exec`` before the line (conf.c, run_buffer), hence the second shell.
-    """
-    script = f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
-    return f"/bin/sh -c {shlex.quote(script)}"
-
-
-def stop_hook(stopping: Path) -> str:
-    """A shell line that copies the command line of each lxc-stop of root's to the end of ``stopping``.
-
-    liblxc runs this hook before it tells anybody that the container has stopped (start.c, lxc_end), so who waits for that is
-    still there, also if no daemon is. The shell's own means do it, as each stop waits for it. liblxc puts ``exec`` before the
-    line (conf.c, run_buffer): with nothing but a redirection that starts no program, and what follows is done by the same
-    shell. The errors are those of processes that end meanwhile.
-    """
-    look = 'read -r c <"$p/comm" && [ "$c" = lxc-stop ] && [ -O "$p" ]'
-    keep = f'{{ /bin/cat "$p/cmdline"; echo; }} >>{shlex.quote(str(stopping))}'
-    return f"2>/dev/null; for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0"
 
 
 def _identity(spec: Spec, paths: Paths) -> list[str]:

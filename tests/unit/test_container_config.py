@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.containers.foreground import Foreground
-from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render, stop_hook
+from lxcfleet.containers.lxc_config import Platform, arguments, init_command, render
+from lxcfleet.containers.lxc_hooks import reboot_hook, stop_hook
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.lxc import stopping
 from lxcfleet.paths import Paths
@@ -252,15 +254,27 @@ def test_who_waits_for_the_end_of_one_that_would_be_started_again_is_written_dow
         assert config(replace(app("true"), restart=Restart(policy)))["lxc.hook.stop"] == [stop_hook(own.stopping)]
 
 
+MONITOR = """
+import subprocess, socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[1]))]
+subprocess.run(["/bin/sh", "-c", f"exec {sys.argv[2]}"], env={"PATH": "/nowhere"}, check=True)
+"""
+"""Runs the line as liblxc does, as the child of a process with so many sockets."""
+
+
 @pytest.mark.reaches("processes", reason="the shell is to understand the line")
-def test_the_hook_finds_lxc_stop(tmp_path: Path) -> None:
+def test_the_hook_finds_lxc_stop_and_looks_for_it_only_if_the_monitor_may_have_been_called(tmp_path: Path) -> None:
     file = tmp_path / "it's a file"
     program = tmp_path / "lxc-stop"
     shutil.copy("/bin/sleep", program)
+    found = []
     with subprocess.Popen([program, "1000"]) as process:
-        subprocess.run(["/bin/sh", "-c", f"exec {stop_hook(file)}"], env={"PATH": "/nowhere"}, check=True)
+        for sockets in (1, 0, 2, 3):  # none: the monitor can't be looked at
+            monitor = [sys.executable, "-c", MONITOR, str(sockets), stop_hook(file)]
+            subprocess.run(monitor, stdin=subprocess.DEVNULL, check=True)
+            found.append(file.read_text().count(f"{program}\0" + "1000\0") if file.exists() else 0)
         process.kill()
-    assert f"{program}\0" + "1000\0" in file.read_text()
+    assert found == [0, 1, 2, 3]
     assert stopping.noted(b"lxc-stop\0-n\0other\0\nlxc-stop\0-n\0web\0\n", "web", "/var/lib/lxc")
     assert stopping.noted(file.read_bytes(), "1000", "/var/lib/lxc")
     assert not stopping.noted(file.read_bytes(), "web", "/var/lib/lxc")
