@@ -133,6 +133,14 @@ class Watcher:
                 await self.tick()
             except (FleetError, OSError) as error:
                 log.error("can't watch for patches: %s", str(error).replace("\n", "; "))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Sleep until the next look, or until the quiet time is over, if that is sooner."""
+        left = self._settings().quiet - (time.monotonic() - self._changed)
+        if self._answer.phase is NoticePhase.QUIET and left < TICK_SECONDS:
+            await asyncio.sleep(max(left, 0.0))
+        else:
             await sleep_in_step(TICK_SECONDS)
 
     async def look(self) -> None:

@@ -142,6 +142,30 @@ def test_many_calls_of_the_hook_are_one_patch(world: World) -> None:
     assert world.applied == [["web"]]
 
 
+def test_it_acts_as_soon_as_the_quiet_time_is_over_and_not_at_the_next_look_after_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(seconds: float) -> None:
+        """Let the clock stand for the time, until the watcher has acted."""
+        if world.applied:
+            raise asyncio.CancelledError
+        world.clock += seconds
+
+    async def note() -> None:
+        """Do nothing."""
+
+    monkeypatch.setattr(watcher.asyncio, "sleep", sleep)
+    monkeypatch.setattr(watcher, "sleep_in_step", lambda seconds: sleep(seconds - world.clock % seconds))
+    monkeypatch.setattr(world.watcher, "_finder", SimpleNamespace(note_lists=note, scan=world.watcher._finder.scan))
+    world.settings = replace(world.settings, quiet=2.25)
+    world.clock = 1000.5
+    world.watcher.notify()
+    asyncio.run(world.watcher.look())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.watcher.run())
+    assert world.clock == 1002.75
+
+
 def test_a_clock_that_jumps_changes_nothing(world: World) -> None:
     world.watcher.notify()
     assert world.pass_time(0) == "quiet"
