@@ -154,7 +154,7 @@ def test_it_acts_as_soon_as_the_quiet_time_is_over_and_not_at_the_next_look_afte
     async def note() -> None:
         """Do nothing."""
 
-    monkeypatch.setattr(watcher.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(watcher, "sleep_in_step", lambda seconds: sleep(seconds - world.clock % seconds))
     monkeypatch.setattr(world.watcher, "_finder", SimpleNamespace(note_lists=note, scan=world.watcher._finder.scan))
     world.settings = replace(world.settings, quiet=2.25)
