@@ -147,6 +147,12 @@ class Unreachable(FleetError):
     code = "unreachable"
 
 
+class Outdated(FleetError):
+    """The daemon's answer lacks what the client reads, as the two are of different versions."""
+
+    code = "outdated"
+
+
 class HostError(FleetError):
     """A system call, liblxc or a program failed; ``why`` has the path and the errno."""
 
@@ -175,7 +181,7 @@ BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (
         FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Unconfirmed, Blocked, Broken,
-        NoCapacity, Unsupported, Denied, Cancelled, Unreachable, HostError,
+        NoCapacity, Unsupported, Denied, Cancelled, Unreachable, Outdated, HostError,
     )
 }  # fmt: skip
 

@@ -71,3 +71,12 @@ def some(items: Sequence[str], most: int, between: str = ", ") -> str:
     """The first ``most`` items, and how many more there are: ``a, b and 3 more``."""
     more = len(items) - most
     return between.join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """``number`` and ``noun``, in the plural unless ``number`` is 1."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from lxcfleet.api import calls
 from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.shape import AnyCall, Call, StreamCall, TextCall
-from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
+from lxcfleet.errors import Denied, FleetError, InvalidInput, Outdated, Unreachable, from_body
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ _PIECE = 65536
 
 class BrokenOff(Unreachable):
     """The daemon went away after it was asked, before it had answered to the end."""
+
+
+class _Record(dict[str, Any]):
+    """A JSON object of a reply. Whoever reads a key that the daemon does not know is told so: a guess in its place, such as
+    that nothing is wrong, could be untrue."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Outdated(
+            f"the daemon's answer has no {key!r}", why="lxcfleetd is older or newer than this lxcfleet",
+            hint="restart it: `systemctl restart lxcfleet`; no container is stopped by that",
+        )  # fmt: skip
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -181,7 +192,7 @@ class Client:
     def call(self, call: Call[Q, R], request: Q) -> R:
         """The reply to a call that has one JSON value."""
         with self._asked(call, request) as response:
-            return cast(R, json.load(response))
+            return cast(R, json.load(response, object_hook=_Record))
 
     def lines(self, call: StreamCall[Q, R], request: Q) -> Iterator[R]:
         """The JSON values of a reply, as they come."""
@@ -189,7 +200,7 @@ class Client:
         for piece in self.pieces(call, request):
             *whole, rest = (rest + piece).split(b"\n")
             for line in whole:
-                yield cast(R, json.loads(line))
+                yield cast(R, json.loads(line, object_hook=_Record))
 
     def pieces(self, call: AnyCall[Q], request: Q) -> Iterator[bytes]:
         """The reply as it comes."""

@@ -10,7 +10,7 @@ from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.facts.limits import Limits, Table
 from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
-from lxcfleet.units import words_of_size
+from lxcfleet.units import counted, words_of_size
 
 Level = Literal["ok", "warning", "fail"]
 
@@ -174,7 +174,7 @@ def fixes(findings: Sequence[Finding]) -> dict[str, int]:
 
 
 def _containers(count: int, init: Init) -> str:
-    return f"{count} more {init} container{'s' if count != 1 else ''}"
+    return counted(count, f"more {init} container")
 
 
 def _next_step(failures: Sequence[Finding], count: int, init: Init) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.runtime.bus import Event, Told
 from lxcfleet.spec.states import Action
+from lxcfleet.units import counted
 
 
 @dataclass(frozen=True)
@@ -232,10 +233,10 @@ class GaveUp(Event):
     def told(self) -> Told:
         hint = "it stays down until somebody starts it"
         if self.cause:
-            times = f"its start was tried {self.attempts} times again in vain"
+            times = f"its start was tried {counted(self.attempts, 'time')} again in vain"
             anew = ", or lxcfleetd begins anew" if self.owed else ""
             return Told("failed", self.name, f"{self.cause}: {times}: {hint}{anew}")
-        return Told("failed", self.name, f"started {self.attempts} times by its restart policy in vain: {hint}")
+        return Told("failed", self.name, f"started {counted(self.attempts, 'time')} by its restart policy in vain: {hint}")
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ class SecretChanged(Event):
     """How many containers run with it."""
 
     def told(self) -> Told:
-        return Told("secret", None, f"{self.key} has another value: {self.count} running containers have it")
+        return Told("secret", None, f"{self.key} has another value, in {counted(self.count, 'running container')}")
 
 
 @dataclass(frozen=True)
@@ -298,4 +299,4 @@ class SecretHalted(Event):
     left: int
 
     def told(self) -> Told:
-        return Told("secret", None, f"{self.why}: {self.left} more are not told; `lxcfleet secret refresh` goes on")
+        return Told("secret", None, f"{self.why}: and {self.left} more; `lxcfleet secret refresh` goes on")

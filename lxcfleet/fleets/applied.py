@@ -69,6 +69,8 @@ class Applied:
     """What the file said of each app."""
     tried: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """By container, the values that applies gave it, or were about to, which did not come to their end: nobody else's."""
+    had: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By container, the values that these took the place of."""
 
     def same(self, other: Applied | None) -> bool:
         """Whether both say the same, whenever and from wherever they were applied."""
@@ -81,13 +83,25 @@ _TRIED = 8
 """So many tries are remembered of each container."""
 
 
-def while_tried(applied: Applied, values: Mapping[str, Mapping[str, Any]]) -> Applied:
-    """A fleet while an apply gives its containers these values, by name and key."""
+def is_tried(tried: Sequence[Mapping[str, Any]], key: str, value: Any) -> bool:
+    """Whether a container has a value from one of these tries."""
+    return any(key in each and each[key] == value for each in tried)
+
+
+def while_tried(
+    applied: Applied, values: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> Applied:
+    """A fleet while an apply gives its containers these values, by name and key, in place of those that they have ``now``."""
     tried = {name: list(each) for name, each in applied.tried.items()}
+    had = {name: dict(each) for name, each in applied.had.items()}
     for name, each in values.items():
-        if each and each not in tried.get(name, ()):
-            tried[name] = [*tried.get(name, ()), each][-_TRIED:]
-    return replace(applied, tried=tried)
+        before = tried.get(name, [])
+        for key in each:
+            if key not in had.get(name, {}) or not is_tried(before, key, now[name][key]):
+                had.setdefault(name, {})[key] = now[name][key]
+        if each and each not in before:
+            tried[name] = [*before, each][-_TRIED:]
+    return replace(applied, tried=tried, had=had)
 
 
 def of_group(group: Group, before: AppliedGroup | None) -> AppliedGroup:
@@ -134,6 +148,8 @@ def to_json(applied: Applied) -> str:
         data["apps"] = {name: render_said(APP_ROWS, said) for name, said in applied.apps.items()}
     if applied.tried:
         data["tried"] = {name: [render_said(rows, said) for said in each] for name, each in applied.tried.items()}
+    if applied.had:
+        data["had"] = {name: render_said(rows, said) for name, said in applied.had.items()}
     if applied.secrets:
         data["secrets"] = SOURCES.render(applied.secrets)
     return json.dumps(data, indent=1) + "\n"
@@ -152,7 +168,10 @@ def from_json(text: str) -> Applied:
         apps = {name: read_said(APP_ROWS.values(), Fields(said, "", [])) for name, said in data.get("apps", {}).items()}
         secrets = sources_from_json(data.get("secrets"))
         tried = {name: [_said(said) for said in each] for name, each in data.get("tried", {}).items()}
-        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets, apps, tried)
+        had = {name: _said(said) for name, said in data.get("had", {}).items()}
+        return Applied(
+            str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets, apps, tried, had
+        )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no record of a fleet: {error!r}") from error
 

@@ -20,7 +20,7 @@ from typing import Any
 from lxcfleet.containers.reconciling.changes import await_restart
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets import dependencies
-from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
+from lxcfleet.fleets.applied import Applied, AppliedGroup, is_tried, of_file, with_init
 from lxcfleet.fleets.apps import AppChange, plan_apps
 from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
@@ -38,6 +38,7 @@ from lxcfleet.spec.reading.rows import Change as Takes
 from lxcfleet.spec.reading.rows import Row
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.states import State
+from lxcfleet.units import counted
 
 _UNSAID = object()
 _CAN_NOT = "the file can't be applied; nothing is changed"
@@ -75,6 +76,8 @@ class Prune(StrEnum):
     """Also if these are more than half of them, or a whole group."""
 
 
+_SPECS = (Kind.LIVE, Kind.RESTART, Kind.START)
+"""What gives a container that exists another spec."""
 _OPEN = {key: row.default for key, row in askable().items() if row.secret}
 """By each key whose value not everybody may see, one that tells nothing."""
 
@@ -109,6 +112,8 @@ class Change:
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """By key, the value that it has and the one that it gets, in words."""
     why: str = ""
+    former: Spec | None = None
+    """The spec that it has, if it exists and gets another one."""
 
 
 @dataclass(frozen=True)
@@ -181,16 +186,21 @@ class Plan:
     @property
     def values(self) -> dict[str, dict[str, Any]]:
         """By name and key, what containers that exist get."""
-        rows = askable()
-        return {
-            each.name: {key: getattr(each.spec, key) for key in each.differs if key in rows}
-            for each in self.of(Kind.LIVE, Kind.RESTART, Kind.START)
-            if each.spec is not None
-        }
+        return {each.name: _of_spec(each.spec, each.differs) for each in self.of(*_SPECS)}
+
+    @property
+    def had(self) -> dict[str, dict[str, Any]]:
+        """By name and key, what these containers have now in place of that."""
+        return {each.name: _of_spec(each.former, each.differs) for each in self.of(*_SPECS)}
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
         return [each for each in self.changes if each.kind in kinds]
+
+
+def _of_spec(spec: Spec | None, keys: Collection[str]) -> dict[str, Any]:
+    rows = askable()
+    return {key: getattr(spec, key) for key in keys if key in rows}
 
 
 def _rendered(spec: Spec) -> dict[str, Any]:
@@ -266,7 +276,7 @@ def _refuse_many(planner: _Planner, destroyed: Sequence[Change], prune: Prune) -
     groups = {planner.group_of(name) for name in dead}
     whole = sorted(each for each in groups if all(name in dead for name in owned if planner.group_of(name) == each))
     if 2 * len(dead) > len(owned) or whole:
-        what = f"all of the group {whole[0]}" if whole else f"{len(dead)} of {len(owned)} containers of the fleet"
+        what = f"all of the group {whole[0]}" if whole else f"{len(dead)} of {counted(len(owned), 'container')} of the fleet"
         raise Conflict(
             f"--prune would destroy {what}", why=f"these are not in the file: {', '.join(natural_order(dead))}",
             hint="if that is meant, say --prune=all",
@@ -284,6 +294,7 @@ class _Planner:
         self._passed_over = {"profile", *(_OPEN if blind else ())}
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
         self._tried = applied.tried if applied is not None else {}
+        self._had = applied.had if applied is not None else {}
         self._news: dict[int, Spec] = {}
         self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
         self.kept: list[Kept] = []
@@ -353,7 +364,8 @@ class _Planner:
                 self.resting.add(name)
             else:
                 count = self._count(group, self._before.get(group.name), tell=False)
-                yield Change(name, group.name, Kind.STOP, why=f"the group has {count} containers now; its data stays")
+                now = counted(count or 0, "container")
+                yield Change(name, group.name, Kind.STOP, why=f"the group has {now} now; its data stays")
 
     def _count(self, group: Group, before: AppliedGroup | None, *, tell: bool = True) -> int | None:
         if before is None or before.count != group.count or before.now is None or group.count is None:
@@ -405,11 +417,11 @@ class _Planner:
         differs = self._differs(now, wanted, [*values], owed)
         starts = starts and now.in_force is None
         if owed:
-            yield Change(name, group.name, Kind.RESTART, wanted, differs)
+            yield Change(name, group.name, Kind.RESTART, wanted, differs, former=spec)
         elif starts:
-            yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now")
+            yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now", spec)
         elif wanted != spec:
-            yield Change(name, group.name, Kind.LIVE, wanted, differs)
+            yield Change(name, group.name, Kind.LIVE, wanted, differs, former=spec)
         if now.in_force is None and not starts and now.state in _DOWN:
             self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
 
@@ -430,12 +442,14 @@ class _Planner:
             has, wants = getattr(now.spec, key), getattr(like, key)
             if key in self._passed_over or (last is None and key not in said and (row.setting or row.stays)):
                 continue  # what the settings say now holds for new containers alone, and what stays was not the file's
-            tried = has != wants and any(key in each and each[key] == has for each in self._tried.get(name, ()))
-            if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID) and not tried:
-                if key in said and has != wants:
-                    is_now, in_file = _words(row, has, wants)
-                    self.kept.append(Kept(name, key, in_file, is_now, "rollout undo" if key in now.put_back else "set"))
-                continue
+            if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
+                if has == wants or not is_tried(self._tried.get(name, ()), key, has):
+                    if key in said and has != wants:
+                        is_now, in_file = _words(row, has, wants)
+                        by = "rollout undo" if key in now.put_back else "set"
+                        self.kept.append(Kept(name, key, in_file, is_now, by))
+                    continue
+                wants = self._had.get(name, {}).get(key, wants)  # the file never moved, so what others gave it comes back
             moved.add(key)
             if has != wants:
                 values[key] = wants

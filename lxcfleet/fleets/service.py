@@ -38,6 +38,7 @@ from lxcfleet.spec.files.fleet_file import FleetFile, parse
 from lxcfleet.spec.files.fleet_groups import Group
 from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.units import counted
 
 
 class Fleets:
@@ -180,7 +181,7 @@ class Fleets:
         record = await self._record(made)
         if made.changed:
             if made.before is not None and (values := made.values):
-                during = while_tried(self._store.find(made.fleet) or made.before, values)
+                during = while_tried(self._store.find(made.fleet) or made.before, values, made.had)
                 self._store.keep(during)
                 made = replace(made, before=during)
             work = Work(self._core, self._orders, self._store, made, live, policy, self._apps)
@@ -225,7 +226,7 @@ class Fleets:
             owned = self._owned(ask.fleet)
             if owned and not ask.orphan:
                 raise Conflict(
-                    f"the fleet {ask.fleet} has {len(owned)} containers",
+                    f"the fleet {ask.fleet} has {counted(len(owned), 'container')}",
                     hint="destroy them by a file without groups and `apply --prune=all`, or leave them to nobody: --orphan",
                 )  # fmt: skip
             known = next((each for each in self._store if each.fleet == ask.fleet), None)

@@ -23,6 +23,7 @@ from lxcfleet.logs.position import Position, Record
 from lxcfleet.logs.rate import Allowance
 from lxcfleet.logs.times import Times
 from lxcfleet.paths import ContainerPaths
+from lxcfleet.units import counted
 
 CHUNK, LITTLE = 1 << 18, 1 << 15
 """Bytes that are read at once: others have their turn after that. Little is read while the host's log takes little."""
@@ -217,7 +218,7 @@ class Console:
         why = []
         if position.lost:
             limits = f"more than {self._limits.rate} lines a second, and {self._limits.burst} at once"
-            why.append(f"{position.lost} lines of its console were left out here, as it printed {limits}")
+            why.append(f"left out here: {counted(position.lost, 'line')} of its console, as it printed {limits}")
         if position.jumps:
             why.append("some lines of its console are missing here: they were overwritten before they could be passed on")
         if not send(self._run.head.lost(position.lost, "; ".join(why))):

@@ -20,6 +20,7 @@ from lxcfleet.network.context import Context, seed
 from lxcfleet.network.rules import lan
 from lxcfleet.spec.container.addresses import AUTO, OFF
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.units import counted
 
 
 class Addressing:
@@ -132,8 +133,8 @@ class Addressing:
         free = self._pool.free if self._pool is not None else 0
         if count > free:
             raise NoCapacity(
-                f"no room for {count} more containers in {subnet.ipv4}",
-                why=f"{count} addresses needed, {free} left",
+                f"no room for {counted(count, 'more container')} in {subnet.ipv4}",
+                why=f"{counted(count, 'address')} needed, {free} left",
                 hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
             )
 

@@ -10,6 +10,7 @@ from lxcfleet.errors import FleetError, NoCapacity
 from lxcfleet.host.net import bridge_port, dhcp, dnsmasq, interfaces, resolved
 from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.reading.terms import Network
+from lxcfleet.units import counted
 
 
 def _checks(settings: NetworkSettings) -> list[Callable[[], None]]:
@@ -32,7 +33,7 @@ def check_ports(bridge: str, count: int) -> None:
     left = ports_left(bridge)
     if count > left:
         raise NoCapacity(
-            f"no room for {count} more container{'s' if count != 1 else ''} on {bridge}",
+            f"no room for {counted(count, 'more container')} on {bridge}",
             why=f"a bridge has at most {interfaces.MOST_PORTS} ports, and {left} are left",
             hint="stop some of those that run, or use --network none; a bridge of the fleet's own (network.addresses: own) "
             "has room for more",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 _NAMED = 5
 _CVES = 2
@@ -21,7 +21,7 @@ def words(generation: int, held: str, names: Sequence[str], closed: Closed = _NO
     """
     if not names:
         return ""
-    many = f"{len(names)} package{'' if len(names) == 1 else 's'} behind"
+    many = f"{counted(len(names), 'package')} behind"
     parts = [f"on generation {generation}", *([held] if held else []), f"{many} ({listed(names, closed)})"]
     return ", ".join(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lxcfleet.runtime.bus import Event, Told
+from lxcfleet.units import counted
 
 _NAMED = 20
 """A message names at most so many containers."""
@@ -30,8 +31,9 @@ class Patched(Event):
     def told(self) -> Told:
         if not self.stale:
             return Told("patched", None, "the host was patched; no container runs old code")
+        many = counted(len(self.stale), "container")
         names = ", ".join(self.stale[:_NAMED]) + (", …" if len(self.stale) > _NAMED else "")
-        return Told("patched", None, f"the host was patched; {len(self.stale)} containers run old code: {names}")
+        return Told("patched", None, f"the host was patched; old code runs in {many}: {names}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lxcfleet.units import counted
+
 AT_FIRST = 10
 """How often a line is written in each period; after that it is counted."""
 PERIOD = 60.0
@@ -39,7 +41,7 @@ class Repeats(logging.Filter):
         if line is not None and moment - line.began >= PERIOD:
             self._lines.pop(key)
             if line.seen > AT_FIRST:
-                more = f"{line.seen - AT_FIRST} times more, in {moment - line.began:.0f} s, before this"
+                more = f"{counted(line.seen - AT_FIRST, 'time')} more, in {moment - line.began:.0f} s, before this"
                 record.msg, record.args = f"{key[2]} ({more})", ()
             line = None
         if line is None:

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.spec.reading.names import LONGEST_GLOB
 from lxcfleet.units import some
 
 MAX_GLOBS = 128
 """So many globs may choose together: each is held against each name, and everybody waits for that."""
-LONGEST_GLOB = 255
-"""Characters of a glob. Longer ones take long to read, and names have at most 63."""
 _TOLD = 10
 
 

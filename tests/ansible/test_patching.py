@@ -105,7 +105,7 @@ def test_verify(ansible: Ansible, program: Path) -> None:
     install(program)
     proof = ansible.task("verify")
     assert (proof["failed"], proof["proven"], [*proof["not_proven"]]) == (True, False, [fleet.name("a")])
-    assert proof["msg"].startswith("1 of 1 containers are not proven: ")
+    assert proof["msg"].startswith("not proven: 1 of 1: ")
 
 
 def test_the_playbook_patches_host_after_host_and_stops_at_one_that_fails(ansible: Ansible, program: Path) -> None:

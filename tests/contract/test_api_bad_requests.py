@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import socket
+import tempfile
+import threading
+from pathlib import Path
 from typing import Any
 
+import leftovers
 import pytest
 
 from lxcfleet.api.calls import MAX_BODY
 from lxcfleet.api.client import Client
+from lxcfleet.cli import main
+from lxcfleet.cli.session import Session
 from lxcfleet.errors import Unreachable
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
@@ -162,3 +169,36 @@ def test_a_client_that_breaks_off_does_no_harm(client: Client, data: bytes) -> N
 def test_without_a_daemon_the_client_raises_unreachable(tmp_path: Any) -> None:
     with pytest.raises(Unreachable):
         Client(Paths(run=tmp_path)).server()
+
+
+@pytest.mark.parametrize("verb", ["list", "volume list", "rollout status"])
+def test_a_client_that_misses_a_field_in_an_older_daemons_record_says_to_restart_that_daemon(
+    verb: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="lxcfleet-", dir="/tmp"))
+    leftovers.note("directory", str(directory))
+    body = b'{"id": "r1"}' if verb.startswith("rollout") else b'[{"name": "web1"}]'
+
+    def answer(listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if connection.recv(65536):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    paths = Paths(run=directory)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(paths.socket))
+        listener.listen()
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        assert main.run(verb.split(), Session(paths)) == 1
+    said = capfd.readouterr().err
+    assert "the daemon's answer has no" in said
+    assert "systemctl restart lxcfleet" in said
+    shutil.rmtree(directory)
+
+
+def test_a_call_that_the_daemon_does_not_know_is_refused_with_what_to_do_after_an_upgrade(client: Client) -> None:
+    status, body = raw(client, "GET", "/1.0/of-tomorrow")
+    assert (status, body["error"]["code"]) == (404, "not-found")
+    assert "systemctl restart lxcfleet" in body["error"]["hint"]

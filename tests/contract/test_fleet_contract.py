@@ -838,7 +838,7 @@ def test_sources_of_secrets_come_first_and_are_told_as_references(
         {"name": "db-pw", "change": "live", "differs": {"source": [f"file {one}", f"file {other}"]}},
     ]  # fmt: skip
     shop.apply()
-    assert "shop/db-pw has another value: 2 running containers have it" in cli("events").out
+    assert "shop/db-pw has another value, in 2 running containers" in cli("events").out
     other.unlink()
     assert cli("secret", "refresh", "db-pw").status == 1
     assert "the former value stays" in cli("events").out

@@ -76,7 +76,7 @@ def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, 
     ran = cli("verify")
     assert ran.status == 4
     assert "lxcfleet's own responder runs old code (libssl3:amd64)" in ran.out
-    assert "1 of 1 containers are proven" in ran.out
+    assert "proven: 1 of 1 container" in ran.out
     assert cli("verify", "web1").status == 0
     proof = daemon.client.verify(VerifyRequest(Selection(), ("libssl3",)))
     assert not proof["proven"]

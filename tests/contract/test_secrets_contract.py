@@ -45,7 +45,7 @@ def test_a_refresh_says_what_changed(cli: Cli, source: Path) -> None:
     assert (same.status, json.loads(same.out)["changed"]) == (0, False)
     source.write_text("other")
     planned = cli("secret", "refresh", "db-pw", "--dry-run")
-    assert (planned.status, "1 containers have it" in planned.out + planned.err) == (0, True)
+    assert (planned.status, "of 1 container" in planned.out + planned.err) == (0, True)
     other = cli("secret", "refresh", "--all", "-f", "json")
     results = {each["name"]: each["status"] for each in json.loads(other.out)["results"]}
     assert (results["db-pw"], results["tls"]) == ("changed", "failed")

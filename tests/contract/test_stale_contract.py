@@ -104,7 +104,7 @@ def test_stale_as_a_monitoring_plugin(cli: Cli, daemon: Daemon, web: Callable[[s
     web("web2")
     ran = cli("stale", "--nagios")
     assert ran.status == 2
-    assert ran.out.startswith("LXCFLEET CRITICAL - 1 of 3 containers run old code: web2 | stale=1;;0;0;3 unread=1")
+    assert ran.out.startswith("LXCFLEET CRITICAL - old code runs in 1 of 3 containers: web2 | stale=1;;0;0;3 unread=1")
     ran = cli("stale", "--nagios", "none")
     assert ran.status == 3
     assert ran.out.startswith("LXCFLEET UNKNOWN - no container named none")

@@ -72,7 +72,7 @@ def test_if_all_are_proven_the_status_is_0(cli: Cli, daemon: Daemon) -> None:
     assert re.search(r", packages [0-9a-f]{16}: libssl3:amd64 3\.0\.22-1$", lines[0])
     assert lines[1].split() == ["NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS", "WHY", "NOT"]
     assert lines[2].split()[:2] == ["web1", "yes"]
-    assert lines[3] == "1 of 1 containers are proven"
+    assert lines[3] == "proven: 1 of 1 container"
 
 
 def test_a_package_is_found_by_the_name_that_it_had_before_a_release_upgrade(cli: Cli, daemon: Daemon) -> None:
@@ -126,7 +126,7 @@ def test_if_one_is_not_proven_the_status_is_4(cli: Cli, daemon: Daemon) -> None:
     ran = cli("verify")
     assert ran.status == 4
     assert "6 of its processes run old code" in ran.out
-    assert ran.out.endswith("1 of 3 containers are proven\n")
+    assert ran.out.endswith("proven: 1 of 3 containers\n")
     assert (cli("verify", "-q").out, cli("verify", "-q").status) == ("web2\nweb3\n", 4)
     proof = json.loads(cli("verify", "-f", "json").out)
     assert [record["proven"] for record in proof["containers"]] == [True, False, False]

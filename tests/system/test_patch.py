@@ -152,7 +152,7 @@ def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
     one.dpkg("--install", one.deb("2"))
     fleet.ok("patch", "notify")
     (event,) = until(lambda: fleet.events("patched"), 20, "an event tells the patch")
-    assert event["message"] == f"the host was patched; 1 containers run old code: {fleet.name('map1')}"
+    assert event["message"] == f"the host was patched; old code runs in 1 container: {fleet.name('map1')}"
     policy(fleet, "policy: manual, quiet: 0")
     fleet.ok("patch", "notify")
     until(lambda: is_dealt_with(fleet), 20, "the daemon has dealt with the notice")

@@ -42,7 +42,7 @@ BELOW_DAEMON = {
 
 BELOW: dict[str, set[str]] = {
     "values": set(),
-    "spec": {"values"},
+    "spec": {"spec.reading", "values"},
     "spec.reading": {"values"},
     "spec.container": {"spec.reading", "values"},
     "spec.policies": {"spec.reading", "values"},

@@ -18,12 +18,24 @@ from lxcfleet.cli.ui.output import columns, printable, say_error, size
 from lxcfleet.cli.verbs import show
 from lxcfleet.cli.verbs.logs import plain_line_ends
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
+from lxcfleet.units import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_columns_are_aligned_and_nothing_is_a_dash() -> None:
     assert columns([("NAME", "X"), ("a", ""), ("longer", "yy")]) == ["NAME    X", "a       -", "longer  yy"]
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [
+        (1, "change", "1 change"), (0, "change", "0 changes"), (2, "process", "2 processes"), (3, "entry", "3 entries"),
+        (2, "key", "2 keys"), (1, "entry", "1 entry"), (2, "address", "2 addresses"),
+    ],
+)  # fmt: skip
+def test_numbers_stand_before_the_plural_unless_they_are_one(number: int, noun: str, said: str) -> None:
+    assert counted(number, noun) == said
 
 
 def test_columns_are_cut() -> None:

@@ -258,7 +258,7 @@ def test_long_lines_count_for_as_many_as_they_take_room(world: World) -> None:
     world.print("x" * 10_000 + "\n" + "\a" * 2000 + "\n" + "short\n" + "y" * 3000 + "\nlost\n")
     world.work()
     assert [len(text) for text in world.log.texts[:3]] == [10_000, 8000, 5]  # they count for 10, 8 and 1 of 20
-    assert world.log.texts[3].startswith("2 lines of its console were left out")
+    assert world.log.texts[3].startswith("left out here: 2 lines of its console")
     world.limits = Limits(1, 2)
     world.anew()
     world.print("z" * 9000 + "\n")

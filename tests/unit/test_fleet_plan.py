@@ -87,7 +87,7 @@ def test_the_former_file_takes_back_what_a_broken_off_apply_gave_and_leaves_what
     made = planned(former, {})
     fleet = carry_out(made, {})
     broken_off = planned(bad, fleet, made.after)
-    during = records.from_json(records.to_json(records.while_tried(made.after, broken_off.values)))
+    during = records.from_json(records.to_json(records.while_tried(made.after, broken_off.values, broken_off.had)))
     half = carry_out(broken_off, fleet, done)
     back = planned(former, half, during)
     assert [(each.name, each.kind) for each in back.changes] == [("web1", Kind.RESTART), ("web2", Kind.RESTART)][:done]
@@ -97,6 +97,29 @@ def test_the_former_file_takes_back_what_a_broken_off_apply_gave_and_leaves_what
     set_by_hand = replace(cast(Spec, fleet["web2"].spec), command=("other",))
     left = planned(former, {**half, "web2": Current(set_by_hand, set_by_hand)}, during)
     assert [(each.name, each.key, each.why) for each in left.kept] == [("web2", "command", "set")]
+
+
+@pytest.mark.parametrize("said", ["", ", memory: 64M"])
+def test_the_former_file_gives_back_what_others_had_changed_before_an_apply_that_was_broken_off(said: str) -> None:
+    former, second, third = (f"  web: {{command: [a]{more}}}\n" for more in (said, ", memory: 128M", ", memory: 256M"))
+    made = planned(former, {})
+    by_hand = replace(cast(Spec, carry_out(made, {})["web"].spec), memory=1 << 30)
+    fleet, during = {"web": Current(by_hand, by_hand)}, made.after
+    for bad in (second, third):
+        broken_off = planned(bad, fleet, during)
+        during = records.from_json(records.to_json(records.while_tried(during, broken_off.values, broken_off.had)))
+        fleet = carry_out(broken_off, fleet)
+    back = planned(former, fleet, during)
+    assert carry_out(back, fleet)["web"].spec == by_hand
+    assert (back.after.tried, back.after.had) == ({}, {})
+    assert not planned(former, carry_out(back, fleet), back.after).changed
+
+
+def test_a_key_that_the_file_does_not_say_any_more_gets_its_default_and_one_that_it_never_said_stays() -> None:
+    made = planned("  web: {command: [a], memory: 64M}\n", {})
+    by_hand = replace(cast(Spec, carry_out(made, {})["web"].spec), memory=1 << 30, pids=7)
+    left = planned("  web: {command: [a]}\n", {"web": Current(by_hand, by_hand)}, made.after)
+    assert [dict(each.differs) for each in left.changes] == [{"memory": ("1G", "0")}]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(Check))

@@ -95,7 +95,7 @@ def test_an_address_is_tentative_until_its_kernel_says_otherwise() -> None:
 
 
 def test_a_range_that_leaves_containers_outside_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="1 containers have addresses outside"):
+    with pytest.raises(InvalidInput, match="addresses of 1 container are outside"):
         choose_subnet("10.5.0.0/24", "none", [IPv4Address("10.201.0.2")], [], "x")
 
 

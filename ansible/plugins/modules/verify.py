@@ -95,7 +95,7 @@ def main():
     if status == 0 and proof["proven"]:
         module.exit_json(**said)
     first = "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in list(left.items())[:3])
-    module.fail_json(msg=f"{len(left)} of {len(proof['containers'])} containers are not proven: {first}", **said)
+    module.fail_json(msg=f"not proven: {len(left)} of {len(proof['containers'])}: {first}", **said)
 
 
 if __name__ == "__main__":

@@ -191,11 +191,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def counted(number: int, what: str) -> str:
-    """``number`` and ``what``, in the plural unless ``number`` is 1."""
-    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
-
-
 def duration(seconds: float) -> str:
     """A time span in a form for people."""
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):

@@ -20,6 +20,7 @@ from lxcfleet.errors import FleetError, InvalidInput, Unreachable
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.reading.rows import Row, rows_of
 from lxcfleet.spec.selection import Selection
+from lxcfleet.units import counted
 
 if TYPE_CHECKING:
     from lxcfleet.api.records import HaltRecord, ResultRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
@@ -138,7 +139,7 @@ def settle(results: Sequence[ResultRecord], rollout: RolloutRecord | None, *, ta
 def _lost(record: RolloutRecord, why: str) -> Unreachable:
     return Unreachable(
         f"the daemon went away before rollout {record['id']} had ended",
-        why=f"{why}; {record['done']} of {record['total']} containers were told to be done",
+        why=f"{why}; {record['done']} of {counted(record['total'], 'container')} were told to be done",
         hint="it goes on once the daemon is there again: `lxcfleet rollout status --follow`",
     )  # fmt: skip
 

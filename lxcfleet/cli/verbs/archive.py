@@ -41,7 +41,7 @@ from lxcfleet.errors import ErrorBody, FleetError, HostError, InvalidInput, Unre
 from lxcfleet.spec.container.volumes import check_volume
 from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import natural_order
-from lxcfleet.units import parse_size
+from lxcfleet.units import counted, parse_size
 
 _AT_ONCE = 4
 """So many containers are exported at the same time, or as many as there are processors."""
@@ -343,7 +343,7 @@ def _imported(outcome: Outcome) -> str:
         return "would be made of it"
     started = "runs" if outcome.more.get("started") else "is stopped"
     made = f"; volumes: {', '.join(outcome.more['volumes'])}" if outcome.more.get("volumes") else ""
-    return f"{output.counted(outcome.more.get('entries', 0), 'entry').replace('entrys', 'entries')}, " + (
+    return f"{counted(outcome.more.get('entries', 0), 'entry')}, " + (
         f"{output.size(outcome.more.get('bytes'))}; it {started}{made}"
     )
 
@@ -391,7 +391,8 @@ def restore_check(
 
 
 def _checked(outcome: Outcome) -> str:
-    return f"{output.size(outcome.more.get('bytes'))} in {outcome.more.get('entries', 0)} entries, all as in the archive"
+    entries = counted(outcome.more.get("entries", 0), "entry")
+    return f"{output.size(outcome.more.get('bytes'))} in {entries}, all as in the archive"
 
 
 def _take_all(client: Client, files: Sequence[str], request: ImportContainer, word: str) -> list[Outcome]:

@@ -10,6 +10,7 @@ from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.verbs.shadow import shadow
 from lxcfleet.errors import FleetError
+from lxcfleet.units import counted
 
 
 @click.group(cls=options.Suggesting)
@@ -73,7 +74,7 @@ def exposure(
         if not records and chosen.narrow:
             output.say(output.NOT_CHOSEN)
         elif not found:
-            output.say(f"lxcfleet: nothing exposed: {output.counted(looked, 'running container')} looked at")
+            output.say(f"lxcfleet: nothing exposed: {counted(looked, 'running container')} looked at")
         else:
             output.say("lxcfleet: a restart hides it: lxcfleet restart " + " ".join(record["name"] for record in found))
     return FOUND if found else SOME_FAILED if failed else 0

@@ -12,6 +12,7 @@ from lxcfleet.cli.options import Suggesting, refuse
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui.output import printable, say, write
 from lxcfleet.errors import InvalidInput, Unreachable
+from lxcfleet.units import counted
 
 if TYPE_CHECKING:
     from lxcfleet.spec.files.mask_rules import Rules
@@ -61,7 +62,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
     if wanted := _services(load(path), None if file else mask_rules.load(paths.mask_rules)):
         _check_services(ctx, wanted)
     if file is None and (found := len(mask_rules.operator_files(paths.mask_rules))):
-        write(f"{paths.mask_rules}: ok, {found} {'file' if found == 1 else 'files'}\n")
+        write(f"{paths.mask_rules}: ok, {counted(found, 'file')}\n")
 
 
 def _services(settings: Config, rules: Rules | None) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.states import CveState
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 OLD_DAYS = 7.0
 """Days from which on debsecan's data is called old."""
@@ -129,7 +129,7 @@ def _notes(found: CvesRecord, *, chosen: bool, filtered: bool) -> None:
         return
     if not found["cves"]:
         what = "no such CVE" if filtered else "no CVE"
-        output.say(f"lxcfleet: {what} was found for {output.counted(len(found['containers']), 'container')}")
+        output.say(f"lxcfleet: {what} was found for {counted(len(found['containers']), 'container')}")
     for line in _unknown(found):
         output.say(f"lxcfleet: {output.printable(line)}")
 

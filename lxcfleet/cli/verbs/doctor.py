@@ -12,6 +12,7 @@ from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.reading.names import check_count
 from lxcfleet.spec.reading.terms import Init
+from lxcfleet.units import counted
 
 _FIELDS = ("check", "level", "message", "have", "need", "hint", "fixable")
 
@@ -60,7 +61,7 @@ def _lines(record: DoctorRecord, count: int, init: str) -> list[str]:
             lines += [indent + output.printable(hint)] if hint else []
     fits = record["fits"]
     room = "no limit met" if fits is None else f"room for {fits} more"
-    return [*lines, f"asked: {count} more {init} container{'s' if count > 1 else ''}; {room}"]
+    return [*lines, f"asked: {counted(count, f'more {init} container')}; {room}"]
 
 
 def _word(finding: FindingRecord) -> str:

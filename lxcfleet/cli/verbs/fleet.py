@@ -28,7 +28,7 @@ from lxcfleet.errors import HostError, InvalidInput, from_body
 from lxcfleet.spec.files.fleet_sources import Sources, env_files
 from lxcfleet.spec.reading.marked_yaml import MAX_BYTES
 from lxcfleet.spec.reading.names import MAX_COUNT, check_name
-from lxcfleet.units import as_size, some
+from lxcfleet.units import as_size, counted, some
 
 MAX_ENV_FILE = 64 * 1024
 _FORMS = "`diff -f FILE` compares a fleet file, `diff NAME` a container's files"
@@ -249,7 +249,7 @@ def remove(ctx: click.Context, *, name: str, orphan: bool) -> None:
     """
     record = connect(ctx).fleet_remove(RemoveFleetRequest(check_name(name), orphan))
     count = sum(len(group["containers"]) for group in record["groups"])
-    more = f"; {count} containers belong to nobody now" if count else ""
+    more = f"; no fleet owns its {counted(count, 'container')} now" if count else ""
     output.say(f"lxcfleet: the fleet {name} is forgotten{more}")
 
 
@@ -362,7 +362,7 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
         yield f"{change} {some(names, _NAMED)}" + (f": {what}" if what else "")
     if plan["changed"]:
         title = f"plan {plan['id']}" if plan["id"] else "what you may see of the plan"
-        yield f"{title}: {sum(len(cast(Any, plan)[each]) for each in _CHANGED)} changes"
+        yield f"{title}: {counted(sum(len(cast(Any, plan)[each]) for each in _CHANGED), 'change')}"
     else:
         yield "nothing to do: all is as the file has it"
 

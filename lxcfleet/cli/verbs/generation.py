@@ -26,7 +26,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reading.moments import parse_until
 from lxcfleet.spec.reading.terms import MAX_GENERATION
 from lxcfleet.spec.selection import Selection
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 HOST = "host"
 _FIELDS = ("number", "created", "bytes", "files", "containers", "held", "packages", "why", "rejected", "problem")
@@ -76,7 +76,7 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
     for record in records:
         problem = record["problem"]
         many = len(record["packages"])
-        differs = f"{many} package{'' if many == 1 else 's'}" if many else "nothing"
+        differs = counted(many, "package") if many else "nothing"
         rejected = [f"rejected: {record['rejected']}"] if record["rejected"] else []
         why = "; ".join([record["why"], *rejected, *_held(record["held"])])
         rows.append((
@@ -123,7 +123,7 @@ def freeze(ctx: click.Context, *, why: str, style: str, quiet: bool) -> None:
     if quiet:
         output.write(f"{made['number']}\n")
         return
-    said = f"froze generation {made['number']}: {made['files']} files, {output.size(made['bytes'])}"
+    said = f"froze generation {made['number']}: {counted(made['files'], 'file')}, {output.size(made['bytes'])}"
     same = f"generation {made['number']} is the same as the host is now"
     output.show(
         style, record, lines=lambda: [said if record["changed"] else same],
@@ -152,7 +152,7 @@ def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
     found += [("missing", path) for path in record["missing"]] + [("not frozen", path) for path in record["strange"]]
     if not quiet:
         lines = [output.printable(f"{what}: {path}") for what, path in found]
-        lines.append(f"generation {number}: {record['files']} files looked at, {len(found)} differ")
+        lines.append(f"generation {number}: {counted(record['files'], 'file')} looked at, of which {len(found)} changed")
         output.show(style, record, lines=lambda: lines, rows=lambda: [("what", "path"), *found])
     return FOUND if found else 0
 
@@ -405,7 +405,7 @@ def _tell_move(record: RollbackRecord, goal: str) -> None:
         now, then = packages[name]
         output.say(f"  {name}: {now or 'not installed'} -> {then or 'not installed'}")
     if len(packages) > _SHOWN:
-        output.say(f"  and {len(packages) - _SHOWN} more packages")
+        output.say(f"  and {counted(len(packages) - _SHOWN, 'more package')}")
     if record["to"]:
         output.say("  with their programs, libraries and defaults in /etc; deltas, volumes and the host stay as they are")
 

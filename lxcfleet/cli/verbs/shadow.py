@@ -15,7 +15,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FAILED, FOUND, SOME_FAILED
 from lxcfleet.cli.ui import follow, output
 from lxcfleet.errors import FleetError, InvalidInput
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 _NAMED = 5
 """How many packages are named in a line."""
@@ -85,7 +85,7 @@ def shadow(
     for record in failed:
         output.say_error(FleetError("its delta could not be read", why=record["problem"] or ""), record["name"])
     if style == "table" and not quiet and not found:
-        looked = output.counted(len(records) - len(failed), "delta")
+        looked = counted(len(records) - len(failed), "delta")
         output.say(f"lxcfleet: no shadows: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
     return FOUND if found else SOME_FAILED if failed else 0
 
@@ -100,7 +100,7 @@ def _fix(ctx: click.Context, request: FixShadowsRequest, *, yes: bool, style: st
         if named and not yes:
             if not sys.stdin.isatty():
                 raise InvalidInput("nobody is there to confirm", hint="look at what goes with --dry-run, then add --yes")
-            if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
+            if not click.confirm(f"Remove {counted(len(named), 'file')} from deltas?", err=True):
                 output.say("lxcfleet: nothing was removed")
                 return FAILED
         results = connect(ctx).fix_shadows(request)

@@ -13,7 +13,7 @@ from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output, parts
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.selection import Selection
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 """Exit statuses of a monitoring plugin, by the Monitoring Plugins Development Guidelines."""
@@ -74,7 +74,7 @@ def stale(
     complain(records)
     if style == "table" and not quiet and not found and not parts.lines(own):
         processes = sum(record["processes"] for record in records)
-        looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
+        looked = f"{counted(processes, 'process')} in {counted(len(records), 'container')}"
         output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
     return status_of(records, own)
 
@@ -137,13 +137,14 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     unread = [record["name"] for record in records if record["problem"]]
     numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
     if found:
-        said = f"{len(found)} of {len(records)} containers run old code: {some(found, _SHOWN, ' ')}"
+        said = f"old code runs in {len(found)} of {counted(len(records), 'container')}: {some(found, _SHOWN, ' ')}"
         return _plugin_line(CRITICAL, said, numbers)
     if old := [parts.title(part) for part in own if part["stale"] and not part["renewing"]]:
         return _plugin_line(WARNING, f"lxcfleet's own {', '.join(old)} run old code", numbers)
     if unread:
-        return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {some(unread, _SHOWN, ' ')}", numbers)
-    return _plugin_line(OK, f"no old code in {len(records)} containers", numbers)
+        said = f"{counted(len(unread), 'container')} could not be looked at: {some(unread, _SHOWN, ' ')}"
+        return _plugin_line(WARNING, said, numbers)
+    return _plugin_line(OK, f"no old code in {counted(len(records), 'container')}", numbers)
 
 
 def _plugin_line(status: int, text: str, numbers: str = "") -> int:

@@ -16,6 +16,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, parts
 from lxcfleet.spec.policies.cves import parse_cve
+from lxcfleet.units import counted
 
 RENEWAL_SECONDS = 30.0
 """The longest wait, in seconds, for parts of lxcfleet's own that the daemon is about to renew."""
@@ -108,7 +109,7 @@ def _lines(proof: ProofRecord) -> list[str]:
         subject = ", ".join(f"{each['cve']} ({', '.join(each['packages']) or 'in no package'})" for each in proof["cves"])
     good = sum(record["proven"] for record in records)
     head = f"{proof['time']}  {proof['host']}, {proof['system']}, packages {proof['base']}: {subject}"
-    foot = f"{good} of {len(records)} containers are proven"
+    foot = f"proven: {good} of {counted(len(records), 'container')}"
     table = _table(records, output.terminal_width()) if records else []
     said = [f"{each['cve']}: {output.printable(each['line'])}" for each in proof["cves"] if each["line"]]
     notes = [output.printable(f"{record['name']}: {record['note']}") for record in records if record["note"]]

@@ -32,7 +32,7 @@ from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.rows import Change
 from lxcfleet.spec.reading.terms import LIMITS
 from lxcfleet.spec.results import Result
-from lxcfleet.units import some
+from lxcfleet.units import counted, some
 
 SHOWN = 5
 """A complaint lists at most so many names, and says how many more there are."""
@@ -342,7 +342,7 @@ class _Complaints:
         for name, error in self._found:
             by_text.setdefault(": ".join(part for part in (error.message, error.why) if part), []).append(name)
         raise type(first)(
-            f"nothing was changed: {len(self._found)} of {self._total} containers can't have that",
+            f"nothing was changed: {len(self._found)} of {counted(self._total, 'container')} can't have that",
             why="\n".join(f"{some(names, SHOWN)}: {text}" for text, names in by_text.items()), hint=first.hint,
         )  # fmt: skip
 

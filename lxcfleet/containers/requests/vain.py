@@ -13,7 +13,7 @@ from lxcfleet.host.facts import memory
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
-from lxcfleet.units import as_size, some
+from lxcfleet.units import as_size, counted, some
 
 _GIB = 1 << 30
 _KEYS = ("memory", "cpus", "disk")
@@ -49,7 +49,7 @@ def notes(spec: Spec, host: HostSize, former: Spec | None = None) -> tuple[str, 
 
 
 def _sizes(host: HostSize) -> Mapping[str, tuple[int, str]]:
-    many = "1 processor" if host.cpus == 1 else f"{host.cpus} processors"
+    many = counted(host.cpus, "processor")
     return {
         "memory": (host.memory, f"the host has {host.memory / _GIB:.1f} GiB of memory"),
         "cpus": (host.cpus, f"the host has {many}"),

@@ -18,6 +18,8 @@ from lxcfleet.runtime import unforeseen
 
 log = logging.getLogger(__name__)
 
+_UNKNOWN_CALL = "an lxcfleet of another version may know this call: `systemctl restart lxcfleet` after an upgrade"
+
 
 class Server:
     """Answers all calls of the API on the Unix socket."""
@@ -73,7 +75,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return as_json({"error": error.body()}, error.http_status)
     except web.HTTPException as error:
         kind = {404: NotFound, 413: InvalidInput}.get(error.status, FleetError)
-        return as_json({"error": kind(f"{request.method} {request.path}: {error.reason}").body()}, error.status)
+        hint = _UNKNOWN_CALL if error.status in (404, 405) else ""
+        return as_json({"error": kind(f"{request.method} {request.path}: {error.reason}", hint=hint).body()}, error.status)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.units import counted
 
 _HINT = "`lxcfleet secret list` shows those that are declared"
 
@@ -48,7 +49,7 @@ class SecretCalls:
         if ask.dry_run:
             users = self._secrets.users([each.key for each in chosen])
             lines = [
-                f"{each.key}: ask {each.source}; {len(users.get(each.key, ()))} containers have it" for each in chosen
+                f"{each.key}: ask {each.source}; of {counted(len(users.get(each.key, ())), 'container')}" for each in chosen
             ]
             return self._operations.dry("refresh", [Result(each.key, "planned", True) for each in chosen], lines)
 

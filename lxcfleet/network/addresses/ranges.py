@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.container.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.units import counted
 
 _CANDIDATES = tuple(IPv4Network(f"10.{number}.0.0/16") for number in (*range(201, 256), *range(100, 201)))
 """The ranges that "auto" tries in turn: little used ones of 10.0.0.0/8, /16 for a thousand containers and more."""
@@ -86,7 +87,7 @@ def _fixed4(text: str, present: Iterable[IPv4Address], busy: list[IPv4Network | 
     outside = [str(address) for address in present if address not in network]
     if outside:
         raise InvalidInput(
-            f"network.ipv4: {len(outside)} containers have addresses outside {text}", why=", ".join(outside[:5]),
+            f"network.ipv4: addresses of {counted(len(outside), 'container')} are outside {text}", why=", ".join(outside[:5]),
             hint="destroy them first, or keep the range that they are in",
         )  # fmt: skip
     return network

@@ -29,6 +29,7 @@ from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.policies import rollout as policies
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
+from lxcfleet.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +234,7 @@ class Orders:
             return record_of(ended)
         self.ledger.keep(rollout)
         stale = "stale " if rollout.kind is RolloutKind.PATCH else ""
-        noun = "container" if len(rollout.members) == 1 else "containers"
-        self.ledger.say(f"begins: {len(rollout.members)} {stale}{noun}{_more(rollout)}")
+        self.ledger.say(f"begins: {counted(len(rollout.members), f'{stale}container')}{_more(rollout)}")
         return record_of(rollout)
 
     def pause(self) -> RolloutRecord:

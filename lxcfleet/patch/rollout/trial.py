@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.spec.policies.rollout_tests import RolloutTest
+from lxcfleet.units import counted
 
 _LONGEST = 200
 """Characters of a reason."""
@@ -98,7 +99,7 @@ def words(each: Trial) -> str:
     if each.verdict is None:
         return f"its test {each.name}"
     if each.verdict is Verdict.GOOD:
-        return f"its test {each.name}, which was good {each.passed} of {each.passes} times"
+        return f"its test {each.name}, which was good {each.passed} of {counted(each.passes, 'time')}"
     return f"its test {each.name}, which is {each.verdict}: {each.reason}"
 
 

@@ -10,13 +10,10 @@ from lxcfleet.spec.files import env_file
 from lxcfleet.spec.files.fleet_sources import ENV_FILES as ENV_FILES_KEY
 from lxcfleet.spec.files.fleet_sources import Sources, in_order
 from lxcfleet.spec.files.profiles import rows as rows_of_profiles
-from lxcfleet.spec.reading.names import MAX_COUNT
+from lxcfleet.spec.reading.names import LONGEST_GLOB, MAX_COUNT
 from lxcfleet.spec.reading.reader import Fields, Marked, did_you_mean
 from lxcfleet.spec.reading.rows import Row, read_said
 from lxcfleet.spec.reading.types import Texts, Whole
-
-_LONGEST_GLOB = 255
-"""Characters of a glob. Longer ones take long to read."""
 
 
 class _Globs(Texts):
@@ -26,8 +23,8 @@ class _Globs(Texts):
         """See ValueType."""
         globs = super().read(fields, key)
         for each in globs:
-            if len(each) > _LONGEST_GLOB:
-                fields.complain(key, f"the glob {each[:40]}… is too long: it may have {_LONGEST_GLOB} characters")
+            if len(each) > LONGEST_GLOB:
+                fields.complain(key, f"the glob {each[:40]}… is too long: it may have {LONGEST_GLOB} characters")
         return globs
 
 

@@ -18,6 +18,9 @@ MAX_NAME = 63
 MAX_COUNT = 4096
 """The most containers that one request may create: the uid range that the installer adds has room for so many."""
 
+LONGEST_GLOB = 255
+"""Characters of a glob. Longer ones take long to read, and names have at most 63."""
+
 MAX_DRAIN = 3600.0
 """The longest drain time, in seconds."""
 
