@@ -128,6 +128,44 @@ def overlaps(subuid: str, subgid: str, passwd: str, group: str) -> tuple[str, ..
     return tuple(problems)
 
 
+class _Taken:
+    """How many containers have each range. It finds those that a range overlaps with without a look at all of them."""
+
+    def __init__(self, firsts: Iterable[int]) -> None:
+        self._counts = Counter(firsts)
+        self._stretches: dict[int, set[int]] = {}
+        """The first ids of ranges by the stretch of RANGE_SIZE ids that they lie in."""
+        for first in self._counts:
+            self._stretches.setdefault(first // RANGE_SIZE, set()).add(first)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __contains__(self, first: int) -> bool:
+        return first in self._counts
+
+    def add(self, first: int) -> None:
+        self._counts[first] += 1
+        self._stretches.setdefault(first // RANGE_SIZE, set()).add(first)
+
+    def remove(self, first: int) -> None:
+        self._counts[first] -= 1
+        if not self._counts[first]:
+            del self._counts[first]
+            self._stretches[first // RANGE_SIZE].discard(first)
+
+    def meeting(self, first: int) -> Iterator[Ids]:
+        """The ranges that have an id of that from ``first`` on."""
+        here = first // RANGE_SIZE
+        for stretch in (here - 1, here, here + 1):
+            for other in self._stretches.get(stretch, ()):
+                if _range(other).overlaps(_range(first)):
+                    yield _range(other)
+
+
 class IdPool:
     """The ranges that are still free. Not safe for threads; one pool per daemon.
 
@@ -149,7 +187,7 @@ class IdPool:
         self._barred = [*_foreign_ids(subuid, subgid, passwd, group), *_RESERVED]
         for config in foreign:
             self._barred += parse_idmaps(config)
-        self._taken = Counter(own)
+        self._taken = _Taken(own)
         # Ranges are counted, as a copied spec may give one range to two containers: it is free when both are gone.
         taken = [_range(first) for first in self._taken]
         self._free = list(_cut(self._allowed, [*self._barred, *taken]))
@@ -165,7 +203,7 @@ class IdPool:
         if not self._free:
             raise self._exhausted()
         first = heapq.heappop(self._free)
-        self._taken[first] = 1
+        self._taken.add(first)
         return first
 
     def give_back(self, first_id: int) -> None:
@@ -176,10 +214,10 @@ class IdPool:
         """
         if first_id not in self._taken:
             raise InvalidInput(f"the uid range from {first_id} is not taken", why="it was given back before")
-        self._taken -= Counter([first_id])
+        self._taken.remove(first_id)
         ids = _range(first_id)
         blocked = any(ids.overlaps(other) for other in self._barred)
-        shared = any(ids.overlaps(_range(other)) for other in self._taken)
+        shared = next(self._taken.meeting(first_id), None) is not None
         held = any(a.first <= ids.first and ids.end <= a.end for a in self._allowed)
         if held and not blocked and not shared:
             heapq.heappush(self._free, first_id)
@@ -192,11 +230,11 @@ class IdPool:
         ids = _range(first_id)
         if not any(a.first <= ids.first and ids.end <= a.end for a in self._allowed):
             raise InvalidInput(f"the ids {ids} are not root's in /etc/subuid and /etc/subgid", hint=_HINT)
-        others = [*self._barred, *map(_range, self._taken)]
+        others = (*self._barred, *self._taken.meeting(first_id))
         clash = next((other for other in others if ids.overlaps(other)), None)
         if clash is not None:
             raise InvalidInput(f"the ids {ids} overlap with {clash}, which are taken")
-        self._taken[first_id] = 1
+        self._taken.add(first_id)
         self._free = [free for free in self._free if not _range(free).overlaps(ids)]
         heapq.heapify(self._free)
 

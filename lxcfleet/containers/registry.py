@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from lxcfleet.launcher.operations import INSPECT
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.spec.selection import Selection, natural_key
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
     return {frozenset(names) for names in holders.values() if len(names) > 1}
 
 
+def _place(container: Container) -> tuple[str, int, str]:
+    return natural_key(container.name)
+
+
 class Registry:
     """All containers of this fleet by name."""
 
@@ -53,8 +58,8 @@ class Registry:
         self._launcher = launcher
         self._bus = bus
         self._containers: dict[str, Container] = {}
-        self._order: list[Container] | None = None
-        """All in natural order; None after a change: to sort a thousand for each of them would be slow."""
+        self._order: list[Container] = []
+        """All in natural order. A change replaces the list, which others may be reading through."""
         self._impostors: set[str] = set()
         self.tidying = Tidying(self._containers)
         """Removes what ended containers left."""
@@ -66,8 +71,6 @@ class Registry:
         return len(self._containers)
 
     def __iter__(self) -> Iterator[Container]:
-        if self._order is None:
-            self._order = [self._containers[name] for name in natural_order(self._containers)]
         return iter(self._order)
 
     def __getitem__(self, name: str) -> Container:
@@ -88,13 +91,22 @@ class Registry:
 
     def add(self, container: Container) -> None:
         """Register a container."""
-        self._containers[container.name], self._order = container, None
+        self._leave_order(container.name)
+        self._containers[container.name] = container
+        place = bisect_left(self._order, natural_key(container.name), key=_place)
+        self._order = [*self._order[:place], container, *self._order[place:]]
 
     def forget(self, name: str) -> None:
         """Remove a container from the registry."""
-        gone, self._order = self._containers.pop(name, None), None
+        self._leave_order(name)
+        gone = self._containers.pop(name, None)
         if gone is not None:
             self._bus.publish(Gone(gone))
+
+    def _leave_order(self, name: str) -> None:
+        if name in self._containers:
+            place = bisect_left(self._order, natural_key(name), key=_place)
+            self._order = [*self._order[:place], *self._order[place + 1 :]]
 
     def choose(self, selection: Selection) -> list[Container]:
         """The selected ones in natural order; raises InvalidInput or NotFound."""

@@ -85,6 +85,11 @@ class Bridge:
     def _whole(self) -> bool:
         return self._context.up and self._context.bridge_there and not self._flushed
 
+    @property
+    def _made(self) -> bool:
+        """Whether there may be something to take away."""
+        return self._addressing.settled or self._context.bridge_there
+
     # -- made and taken away ---------------------------------------------------------------------------------
 
     async def ensure(self, spec: Spec | None = None) -> None:
@@ -162,8 +167,11 @@ class Bridge:
             bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, only=only, leaf=leaf)
 
     async def release(self) -> None:
-        """Take everything away if no container is left that has an address."""
-        if self._context.specs() or self._addressing.present():
+        """Take everything away if no container is left that has an address. Quick where nothing was made: it is asked after
+        each container that is destroyed."""
+        if not self._made and not self._leases.watched:
+            return
+        if self._context.has_connected or self._addressing.present():
             return
         if not self._leases.used:
             self._leases.close()
@@ -178,7 +186,7 @@ class Bridge:
 
     async def take_away(self) -> None:
         """Take bridge, rules and name server away: nobody is on it. The caller holds the context's lock."""
-        if not self._addressing.settled and not self._context.bridge_there:
+        if not self._made:
             return
         self._context.up, self._names, self._nameless = False, None, False
         self._ports = {None: []}

@@ -58,6 +58,11 @@ class Context:
         """The specs of all connected containers, whether they run or not."""
         return [c.spec for c in self.registry if c.spec is not None and c.spec.connected]
 
+    @property
+    def has_connected(self) -> bool:
+        """Whether there is any connected container: asked after each one that is destroyed."""
+        return any(c.spec is not None and c.spec.connected for c in self.registry)
+
     def running(self) -> list[Container]:
         """All connected containers that run."""
         return [c for c in self.registry if c.running is not None and c.spec is not None and c.spec.connected]

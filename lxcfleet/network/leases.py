@@ -55,6 +55,11 @@ class Leases:
         """Whether a container runs that has its address from a DHCP server."""
         return bool(self._running())
 
+    @property
+    def watched(self) -> bool:
+        """Whether this daemon hears what clients say."""
+        return self._watch is not None
+
     async def keep(self) -> None:
         """Have a client for each container that runs, and take over what they say. Raises FleetError, OSError."""
         async with self._lock:

@@ -69,11 +69,12 @@ def is_glob(pattern: str) -> bool:
     return any(c in pattern for c in "*?[")
 
 
+def natural_key(name: str) -> tuple[str, int, str]:
+    """What to sort names by so that c2 stands before c10."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0), name
+
+
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """``names`` sorted so that c2 stands before c10."""
-
-    def key(name: str) -> tuple[str, int, str]:
-        stem = name.rstrip("0123456789")
-        return stem, int(name[len(stem) :] or 0), name
-
-    return tuple(sorted(names, key=key))
+    return tuple(sorted(names, key=natural_key))

@@ -162,9 +162,10 @@ class Net:
             (own / file).write_text(f"{text}\n")
         return own
 
-    def vlan(self, name: str, number: int, parent: str) -> None:
+    def vlan(self, name: str, number: int, parent: str, *, also: bool = False) -> None:
         head = "VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n"
-        self.vlans.write_text(f"{head}{name:15}| {number}  | {parent}\n")
+        former = self.vlans.read_text() if also else head
+        self.vlans.write_text(f"{former}{name:15}| {number}  | {parent}\n")
 
 
 def paths_below(directory: Path) -> Paths:
@@ -297,6 +298,7 @@ def test_a_vlan_stays_while_a_container_is_on_it_whose_spec_cannot_be_read(net: 
     paths = paths_below(tmp_path)
     own = vlan_device("eth0", 30)
     net.add(own, alias=f"{uplink.MARK}{paths.run}")
+    net.vlan(own, 30, "eth0")
     launcher = FakeLauncher()
     context = context_of(paths, Container("web1", None), launcher=launcher)
     uplinks = Uplinks(context)
@@ -340,6 +342,7 @@ def test_a_vlan_that_a_new_container_needs_is_not_removed(net: Net, tmp_path: Pa
     paths = paths_below(tmp_path)
     for vlan in (29, 30):
         net.add(vlan_device("eth0", vlan), alias=f"{uplink.MARK}{paths.run}")
+        net.vlan(vlan_device("eth0", vlan), vlan, "eth0", also=vlan > 29)
     removed = []
 
     def answers(operation: str, argument: Any) -> dict[str, Any]:

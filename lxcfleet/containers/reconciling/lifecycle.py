@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
@@ -47,7 +48,8 @@ NUDGE_SECONDS = 1.0
 """An init that has just begun may not listen yet, so the signal is sent again."""
 TIDY_SECONDS = 2.0
 """The longest time, in seconds, that a monitor may take to tidy up after a container that ended before anybody looked."""
-_TRIES = 1000
+_LEFTOVERS = 8
+"""So many directories of former containers of one name can be there, none of which could be removed."""
 _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 """Errors that must not keep a container from being destroyed: its directory is gone, or the disk is full."""
 
@@ -198,7 +200,11 @@ class Lifecycle:
         await self._secrets.forget(name)
 
     def _leftovers(self, name: str) -> list[str]:
-        return [directory.name for directory in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")]
+        # Each is looked for by its name: a list of the directory has all other containers.
+        return [each.name for each in self._retired_names(name) if os.path.lexists(each)]
+
+    def _retired_names(self, name: str) -> list[Path]:
+        return [self._paths.gone(f"{name}.{number}").directory for number in range(_LEFTOVERS)]
 
     def retire(self, name: str) -> None:
         """Take its name away, by one rename. Raises HostError."""
@@ -208,8 +214,7 @@ class Lifecycle:
                 hint=f"stop it: lxcfleet stop {name}",
             )  # fmt: skip
         cgroup.remove(cgroup.usual(name))
-        for number in range(_TRIES):
-            gone = self._paths.gone(f"{name}.{number}").directory
+        for gone in self._retired_names(name):
             try:
                 os.rename(self._paths.container(name).directory, gone)
             except FileNotFoundError:
@@ -219,6 +224,11 @@ class Lifecycle:
                     continue
                 raise HostError.from_os_error(f"{name} can't be removed", error) from error
             return
+        raise HostError(
+            f"{name} can't be removed",
+            why=f"{_LEFTOVERS} directories of former containers of that name could not be, either",
+            hint=f"`lsattr -d {self._paths.gone(name).directory}.*` and `dmesg | tail` tell what keeps them",
+        )  # fmt: skip
 
     async def remove(self, directories: Sequence[str]) -> None:
         """Remove leftovers of containers; raises the first failure after all were tried.

@@ -343,9 +343,11 @@ class Secrets:
         async with self._tidying:  # of many that go at once one has all of them removed, and the last sees that none is left
             names = sorted(self._leaving)
             self._leaving.clear()
+            if not self._paths.secrets.exists():  # in a fleet without secrets nobody's are looked for
+                return
             others = any(_has(each) for each in self._registry if each.name not in self._gone)
             there = any((self._paths.secrets / each).exists() for each in names)
-            if not there and (others or not self._paths.secrets.exists()):
+            if not there and others:
                 return
             await self._tidy({"gone": names, "only": None, "last": not others})
             if not others:

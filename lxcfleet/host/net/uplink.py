@@ -66,11 +66,16 @@ def _link(file: Path) -> str:
 
 def other_vlan(uplink: Uplink) -> str | None:
     """The interface that the VLAN has already, if lxcfleet did not make it: the kernel lets a VLAN have one."""
-    for line in _text(_VLANS).splitlines()[2:]:
-        name, number, parent = ([part.strip() for part in line.split("|")] + ["", "", ""])[:3]
+    for name, (number, parent) in _vlans().items():
         if number == str(uplink.vlan) and parent == uplink.parent and not (name == uplink.device and _is_ours(name)):
             return name
     return None
+
+
+def _vlans() -> dict[str, tuple[str, str]]:
+    """The numbers and the parents of all interfaces for VLANs. The host has a thousand other interfaces, and few of these."""
+    rows = [[part.strip() for part in line.split("|")] for line in _text(_VLANS).splitlines()[2:]]
+    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
 
 
 def _is_ours(device: str) -> bool:
@@ -93,7 +98,7 @@ def names(prefix: str) -> list[str]:
 
 def made(user: str) -> list[str]:
     """The interfaces for VLANs that this fleet uses."""
-    return [each for each in names(VLAN_PREFIX) if user in users(each)]
+    return [each for each in _vlans() if each.startswith(VLAN_PREFIX) and user in users(each)]
 
 
 def joining(pid: int, began: float) -> str:
