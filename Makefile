@@ -10,7 +10,8 @@ RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
-TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev openssh-client python3-pytest-xdist udhcpc
+CHECK_PACKAGES += python3-pytest-xdist
+TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev openssh-client udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := libwrap0 openssh-server prometheus rsyslog libestr0 libfastjson4 ufw iptables libip4tc2 libip6tc2 libxtables12 \
     libnfnetlink0 libnetfilter-conntrack3
@@ -34,7 +35,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
+.PHONY: help demo clean-demo check test test-system prepared test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
 .PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
@@ -42,6 +43,7 @@ help:
 	echo 'make clean-demo  remove what the demo made'
 	echo 'make check       types, style, and the tests that need neither root nor containers: a minute'
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
+	echo 'make test-system  of these the tests on real containers alone'
 	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
 	echo 'make clean-tests remove what runs of the tests that were broken off left'
 	echo 'make test-faults every call of the C library that can fail, fails: hours (ARGS="--some 50 create stop" for some)'
@@ -66,16 +68,23 @@ clean-demo: root
 # -- checks -------------------------------------------------------------------------------------------------
 
 # What can run side by side does. Nothing is installed: as any user, with Debian's packages, and ruff if it is there.
+# The tests in contract/ wait for most of their time, so four processes share them.
 check: check-packages ruff
 	tools/side-by-side \
 	    'types: $(PYTHON) -m mypy' \
 	    'style: $(RUFF) check .' \
 	    'unit: $(PYTHON) -m pytest -q tests/unit' \
-	    'contract: $(PYTHON) -m pytest -q tests/contract'
+	    'contract: $(PYTHON) -m pytest -q -n 4 tests/contract'
 
-test: root test-packages
-	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
+test: root test-packages prepared
 	PYTHON=$(PYTHON) tools/test-all $(ARGS)
+
+# Those on real containers alone.
+test-system: root test-packages prepared
+	PYTHON=$(PYTHON) tools/system-tests
+
+prepared:
+	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
 
 # What runs that were broken off left on this machine, which the next run would remove as well.
 clean-tests:

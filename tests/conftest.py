@@ -71,7 +71,7 @@ def _limit(item: pytest.Item) -> float:
 
 
 def _usual_surroundings() -> None:
-    """Programs that tests start find no signal ignored or blocked, and an open stdin.
+    """Programs that tests start find no signal ignored or blocked, and an open stdin; Python keeps what it has compiled.
 
     nohup ignores SIGHUP, a shell ignores SIGINT for what it runs in the background, and both are inherited. A signal
     that has a handler here has its default action in a program that is started.
@@ -83,6 +83,9 @@ def _usual_surroundings() -> None:
     for number in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
+    # A daemon that has to compile itself takes twice as long to start, and tests start hundreds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     try:
         os.fstat(0)
     except OSError:

@@ -39,6 +39,15 @@ BOTH: list[Any] = ["over-fakes", *([pytest.param("real", marks=pytest.mark.syste
 FOREVER = ("sleep", "infinity")
 
 
+LONGEST = {"test_kills", "test_moves_contract"}
+"""Modules whose tests take the longest. Where several processes share the tests, no process has them left at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They come first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test here may start a daemon, or reach another daemon through variables of the caller's environment."""

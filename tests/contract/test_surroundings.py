@@ -43,6 +43,21 @@ def test_tests_pass_with_ignored_signals_and_no_stdin() -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
+IMPORTS = """
+import subprocess, sys
+def test_a(tmp_path):
+    (tmp_path / "once.py").touch()
+    subprocess.run([sys.executable, "-c", "import once"], cwd=tmp_path, check=True)
+    assert (tmp_path / "__pycache__").is_dir()
+"""
+
+
+def test_programs_of_tests_are_compiled_once(tmp_path: Path) -> None:
+    """Also where images have Python write nothing, as is usual."""
+    status, said = run(tmp_path, IMPORTS, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert status == 0, said
+
+
 WAITING = {
     "in a wait for a process": "import subprocess\ndef test_a(): subprocess.run(['sleep', '60'])\n",
     "in select": "import select\ndef test_a(): select.select([], [], [], 60)\n",

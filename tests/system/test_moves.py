@@ -65,7 +65,7 @@ def test_whatever_is_killed_exactly_one_runs(fleet: Fleet, other: Fleet, server:
     web = fleet.name("web")
     way = ("--ssh-config", str(server.config))
     fleet.create(web)
-    fleet.inside(web, "head -c 100M /dev/urandom >/srv/large")
+    fleet.inside(web, "head -c 40M /dev/urandom >/srv/large")
 
     def moving() -> bool:
         return bool(fleet.client().moves()) and there(fleet).get(web) == "stopped"
@@ -89,15 +89,16 @@ def test_whatever_is_killed_exactly_one_runs(fleet: Fleet, other: Fleet, server:
 
     client = copying()
     fleet.stop_daemon(signal.SIGKILL)
-    client.communicate(timeout=120)
     fleet.start_daemon()
+    client.communicate(timeout=120)
+    assert client.returncode == 1
     until(lambda: one_that_runs(fleet, other, web), 60, "the next daemon starts it")
     until(quiet, what="what was copied there is removed there")
 
     moved = fleet.run("move", web, "other", *way, timeout=200)
     assert moved.status == 0, moved.err
     assert (there(fleet), there(other)[web]) == ({}, "running")
-    assert other.inside(web, "stat -c %s /srv/large").strip() == str(100 << 20)
+    assert other.inside(web, "stat -c %s /srv/large").strip() == str(40 << 20)
 
     server.end()
     fleet.create(web)

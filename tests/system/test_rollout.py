@@ -172,7 +172,8 @@ def test_a_container_that_never_becomes_healthy_halts_the_rollout(quick: Fleet) 
 def test_a_container_that_does_not_come_up_halts_the_rollout_and_can_be_left_behind(quick: Fleet) -> None:
     names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good; exit 37"))
     quick.inside(names[0], "touch /bad")
-    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", *LONG)
+    wait = ("--healthy-deadline", "6")  # so long the rest waits below for what is down
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", *LONG, *wait)
     assert ran.status == 1, ran
     assert "| no good" in ran.err
     assert "its process 1: exit status 37\n" in ran.err

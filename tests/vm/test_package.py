@@ -144,7 +144,7 @@ def test_a_daemon_that_hangs_is_replaced(guest: Guest) -> None:
     before = pids(guest)
     guest.run(
         "mkdir -p /run/systemd/system/lxcfleet.service.d && cd /run/systemd/system/lxcfleet.service.d &&"
-        "printf '[Service]\\nWatchdogSec=15\\nTimeoutAbortSec=10\\n' >quick.conf && systemctl daemon-reload &&"
+        "printf '[Service]\\nWatchdogSec=15\\nTimeoutAbortSec=2\\n' >quick.conf && systemctl daemon-reload &&"
         "systemctl restart lxcfleet.service"
     )
     main = "systemctl show -p MainPID --value lxcfleet.service"
