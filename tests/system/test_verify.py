@@ -260,7 +260,9 @@ def test_a_package_that_was_installed_again_inside_is_given_back_as_a_whole(flee
     name, deb = fleet.name("a"), one.deb("1").read_bytes()
     fleet.create(name)
     fleet.inside(name, f"cat >/root/one.deb && dpkg --install /root/one.deb && echo mine >{one.home}/own", input=deb)
+    assert "which later patches do not reach" in fleet.ok("verify", name, "--package", one.name)
     one.dpkg("--install", one.deb("2"))
+    assert fleet.run("verify", name, "--package", one.name).status == 4
     fleet.ok("stop", name, "--timeout", "0")
     (dry,) = fleet.json_any("audit", "shadow", name, "--fix-package", one.name, "--dry-run")["results"]
     assert {str(one.library), str(one.script), f"/var/lib/dpkg/info/{one.name}.list"} <= set(dry["removed"])

@@ -54,6 +54,14 @@ def test_a_container_with_a_defect_is_not_proven(seen: Evidence, host: str, reas
     assert judge(seen, host, {}, ()).reasons == (reason,)
 
 
+def test_a_file_of_its_own_that_is_as_the_hosts_does_not_count_and_is_told() -> None:
+    alike = Owned(replace(SHADOW, same=True), "libssl3", "3")
+    seen = replace(CLEAN, shadows=(alike, Owned(replace(SHADOW, path="/etc/conf", same=True), "libssl3", "3")))
+    assert judge(seen, "", {}, ("libssl3",)).proven
+    assert note(seen) == "it has 1 file of its own like the host's so far, which later patches do not reach"
+    assert not judge(replace(seen, shadows=(alike, Owned(SHADOW, "libssl3", "3"))), "", {}, ("libssl3",)).proven
+
+
 def test_a_delta_that_shadows_half_of_a_package_does_not_prove_the_other_half() -> None:
     """Neither half may hide behind the other, and each is told."""
     other = OldFile("/usr/lib/libcrypto.so.3", Why.SERVED, "base", (), "libssl3")

@@ -81,6 +81,14 @@ def test_lines_of_env_files() -> None:
     assert [each.partition(": ")[0] for each in wrong] == ["e:4", "e:7", "e:8"]
 
 
+def test_the_mistyped_kind_of_a_secrets_source_is_told_with_the_one_that_was_meant() -> None:
+    text = "lxcfleet: 1\nfleet: shop\nsecrets:\n  s: {comand: [x], refresh: 1h}\n"
+    assert complaints(text) == [
+        "f:4: secrets: s: comand: unknown key: did you mean command?",
+        "f:4: secrets: s: takes exactly one of credential, file and command",
+    ]
+
+
 def test_all_complaints_at_once_in_the_order_of_lines() -> None:
     text = """\
 lxcfleet: 1

@@ -14,6 +14,7 @@ from lxcfleet.patch.shadow.files import Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.verify.apps import Brought
+from lxcfleet.units import counted
 
 _NAMED = 10
 """The most packages that a reason names."""
@@ -113,8 +114,12 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     for word, why in (("may run old modules of", Why.MODULES), ("serves old files of", Why.SERVED)):
         if whose := sorted({file.package for file in old if file.why is why}):
             reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
-    reasons += _keeping([each.shadow.layer for each in shadows if not each.shadow.path.startswith(CONFIGURATION)])
+    reasons += _keeping([each.shadow.layer for each in shadows if _counts(each.shadow) and not each.shadow.same])
     return Proof(old, shadows, tuple(reasons))
+
+
+def _counts(shadow: Shadow) -> bool:
+    return not shadow.path.startswith(CONFIGURATION)
 
 
 def _keeping(layers: Sequence[str]) -> Iterator[str]:
@@ -148,6 +153,8 @@ def note(seen: Evidence) -> str | None:
         facts.append(f"it can't start again: {seen.lost}")
     if seen.app is not None:
         facts += seen.app.words
+    if alike := sum(_counts(each.shadow) and each.shadow.same for each in seen.shadows):
+        facts.append(f"it has {counted(alike, 'file')} of its own like the host's so far, which later patches do not reach")
     return "; ".join(facts) or None
 
 

@@ -84,7 +84,8 @@ def read_source(fields: Fields) -> SecretSource:
     """The source that ``fields`` have; complaints go there. Raises InvalidInput if it can't be told at all."""
     kinds = [kind for kind in SourceKind if fields.has(kind)]
     if len(kinds) != 1:
-        fields.skip(*fields.keys())
+        fields.skip(*SourceKind, "refresh", "timeout")
+        fields.close()  # the name of the one that was meant may be mistyped
         raise InvalidInput("takes exactly one of credential, file and command")
     kind = kinds[0]
     what, command = "", tuple[str, ...]()
