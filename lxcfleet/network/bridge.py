@@ -28,6 +28,7 @@ from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules import rules
 from lxcfleet.network.rules.rules import Behind
 from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.container.addresses import hardware_address
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
 
@@ -293,7 +294,8 @@ class Bridge:
             return [f"the bridge {settings.bridge} was gone", *found]
         subnet = None if settings.dhcp else await self._addressing.subnet()
         own = [each.ip for each in (subnet.gateway, subnet.gateway6) if each is not None] if subnet is not None else []
-        return found + inspection.faults(settings.bridge, own, self._context.running())
+        hardware = "" if subnet is None else hardware_address(subnet.gateway.ip)
+        return found + inspection.faults(settings.bridge, own, self._context.running(), hardware)
 
     def _switch_on(self) -> list[str]:
         """What was switched off. Interfaces may also have come, or got addresses, since the bridge was set up."""

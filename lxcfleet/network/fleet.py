@@ -192,8 +192,10 @@ class FleetNetwork:
     def check_names(self, like: Spec, names: Collection[str]) -> None:
         """Refuse new containers with these names, each like ``like``, that clash with what others are found by. Raises
         InvalidInput."""
-        registry = self._context.registry
-        aliases.check(names, like.aliases, {each.name for each in registry}, self._context.specs())
+        context = self._context
+        aliases.check(
+            names, like.aliases, {each.name for each in context.registry}, context.specs(), context.settings.domain
+        )
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
         """Refuse names, addresses and ports of the host that containers can't have by their new specs; pairs of former and
@@ -209,7 +211,8 @@ class FleetNetwork:
         )
         for former, spec in changed:
             if spec.aliases != former.aliases:
-                aliases.check((), spec.aliases, {each.name for each in self._context.registry}, ())
+                present = {each.name for each in self._context.registry}
+                aliases.check((), spec.aliases, present, (), self._context.settings.domain)
         await self._publishing.check_changed(changed)
 
     def respecified(self, container: Container, keys: Collection[str]) -> None:

@@ -11,14 +11,19 @@ from lxcfleet.host.net import interfaces, sysctl
 _FORWARDING = "forwarding"
 
 
-def faults(bridge: str, addresses: Iterable[IPv4Address | IPv6Address], running: Iterable[Container]) -> list[str]:
+def faults(
+    bridge: str, addresses: Iterable[IPv4Address | IPv6Address], running: Iterable[Container], hardware: str = ""
+) -> list[str]:
     """What is wrong with a bridge that is there, each as a sentence without a full stop.
 
-    ``addresses``: the host's own there, if lxcfleet made the bridge; ``running``: the containers that are to be on it.
+    ``addresses``: the host's own there, if lxcfleet made the bridge, and ``hardware``: its MAC address; ``running``: the
+    containers that are to be on it.
     """
     own = [each for each in addresses if each.version == 4 or sysctl.takes_ipv6(bridge)]
     found = [f"the bridge {bridge} was down"] if own and not interfaces.is_up(bridge) else []
     found += [f"{bridge} had lost {each}" for each in own if not interfaces.has_address(bridge, each)]
+    if own and hardware and interfaces.hardware(bridge) != hardware:
+        found.append(f"{bridge} had another MAC address")
     ports: dict[str | None, dict[str, str]] = {None: {}}
     for container in running:
         if container.spec is not None and container.busy is None:
@@ -28,6 +33,7 @@ def faults(bridge: str, addresses: Iterable[IPv4Address | IPv6Address], running:
         if further is not None and not interfaces.extends(bridge, further):
             found.append(f"the bridge {further} was cut off from {bridge}")
         found += [f"{names[port]} was not on {where}" for port in sorted(interfaces.loose(where, set(names)))]
+        found += [f"the port of {names[port]} was down" for port in sorted(interfaces.down(names))]
     return found
 
 

@@ -13,7 +13,7 @@ from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import tree
-from lxcfleet.host.net import dhcp, resolved, sysctl, uplink
+from lxcfleet.host.net import dhcp, interfaces, resolved, sysctl, uplink
 from lxcfleet.host.net.dhcp import Client
 from lxcfleet.launcher.items.network import RejoinItem, UplinkItem
 from lxcfleet.launcher.operations import LEAVE_UPLINK, REJOIN, UPLINK
@@ -76,6 +76,12 @@ class Uplinks:
 
     def _check_free(self, spec: Spec, others: Iterable[Spec]) -> None:
         wanted = {address.ip for address in spec.uplink.addresses}
+        for taken in wanted:
+            if interfaces.has_address(spec.uplink.device, taken):
+                raise InvalidInput(
+                    f"{spec.name} can't have {taken} on {spec.uplink.words}", why="the host itself has it there",
+                    hint="choose another address, or none for one of the DHCP server's",
+                )  # fmt: skip
         for other in others if wanted else ():
             if other.uplink.device != spec.uplink.device:
                 continue

@@ -527,6 +527,25 @@ def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None
     until(lambda: lookup(fleet, one, two) == set(where), 15, "names are looked up again")
 
 
+def test_a_port_set_down_another_mac_address_and_lost_rules_are_repaired(fleet: Fleet) -> None:
+    one, two, bridge = fleet.name(1), fleet.name(2), fleet.bridge
+    fleet.create(one, two)
+    where = addresses(fleet)[two]
+    until(lambda: lookup(fleet, one, two) == set(where), what="names are looked up")
+
+    def told(part: str) -> None:
+        until(lambda: any(part in each["message"] for each in fleet.events("repaired")), what=part)
+
+    ip("link", "set", bridge, "address", "02:00:00:11:22:33")  # by which it is not known as lxcfleet's any more
+    told(f"{bridge} had another MAC address")
+    ip("link", "set", interface_name(IPv4Address(addresses(fleet)[one][0])), "down")
+    told(f"the port of {one} was down")
+    subprocess.run(["nft", "flush", "chain", "bridge", f"lxcfleet_{bridge}", "guard"], check=True)
+    told("rules were gone")
+    assert "hardware" in subprocess.check_output(["nft", "list", "chain", "bridge", f"lxcfleet_{bridge}", "guard"], text=True)
+    until(lambda: lookup(fleet, one, two) == set(where), what="names are looked up again")
+
+
 def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fleet) -> None:
     fleet.stop_daemon()
     own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24, drain: 0}}\n"

@@ -12,14 +12,17 @@ import pytest
 from lxcfleet.host.net import nft_watch
 
 NEW_TABLE, DELETED_TABLE, NEW_GENERATION = 0xA00, 0xA02, 0xA0F
+NEW_RULE, DELETED_RULE = 0xA06, 0xA08
 INET = 1
 
 
-def message(kind: int, name: str = "") -> bytes:
-    """A message of nfnetlink's, with the name of a table."""
-    text = name.encode() + b"\0"
-    attribute = struct.pack("=HH", 4 + len(text), 1) + text
-    body = struct.pack("=BBH", INET, 0, 0) + (attribute if name else b"")
+def message(kind: int, name: str = "", chain: str = "") -> bytes:
+    """A message of nfnetlink's, with the name of a table, and that of a chain."""
+    body = struct.pack("=BBH", INET, 0, 0)
+    for number, text in ((1, name), (2, chain)):
+        if text:
+            attribute = struct.pack("=HH", 5 + len(text), number) + text.encode() + b"\0"
+            body += attribute + bytes(-len(attribute) % 4)
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
 
 

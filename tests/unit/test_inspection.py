@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import struct
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 
@@ -23,6 +25,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(interfaces, "_NET", tmp_path / "net")
     monkeypatch.setattr(interfaces, "_ROUTES", tmp_path / "route")
     monkeypatch.setattr(interfaces, "has_address", lambda name, address: address.version == 4)
+    monkeypatch.setattr(interfaces, "_flags", lambda asks, name: 0x1003)
     monkeypatch.setattr(sysctl, "_SYSCTL", tmp_path / "sys")
     port = web().spec.port  # type: ignore[union-attr]
     (tmp_path / "net/br/brif" / port).mkdir(parents=True)
@@ -59,6 +62,24 @@ def test_what_somebody_took_away_is_found(host: Path) -> None:
     (next((host / "net/br/brif").iterdir())).rmdir()
     assert faults("br", OWN, [web()]) == ["the bridge br was down", "web1 was not on br"]
     assert faults("br", [], []) == []  # an operator's bridge is not ours to set up
+
+
+def test_a_port_that_is_down_and_another_mac_address_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faults("br", OWN[:1], [web()], "02:4c:0a:00:00:01") == []
+    assert faults("br", OWN[:1], [web()], "02:4c:0a:00:00:02") == ["br had another MAC address"]
+    assert faults("br", [], [web()], "") == []
+    monkeypatch.setattr(interfaces, "_flags", lambda asks, name: 0x1002)
+    assert faults("br", OWN[:1], [web()]) == ["the port of web1 was down"]
+
+
+def test_addresses_are_read_with_their_interfaces() -> None:
+    """Also those under a label of their own, as ifconfig(8) has them."""
+    table = b"".join(
+        label.ljust(16, b"\0") + struct.pack("=HH", socket.AF_INET, 0) + bytes(map(int, address.split("."))) + bytes(16)
+        for label, address in ((b"br", "10.0.0.1"), (b"eth0:1", "192.0.2.1"))
+    )
+    assert interfaces.addresses4(table) == {("br", "10.0.0.1"), ("eth0", "192.0.2.1")}
+    assert interfaces.addresses4(b"") == set()
 
 
 def test_switches_of_new_interfaces_are_set_without_a_word(host: Path) -> None:

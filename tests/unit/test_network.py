@@ -297,17 +297,18 @@ def test_aliases_are_names_below_the_domain() -> None:
 
 def test_a_name_leads_to_one_thing() -> None:
     has = [Spec("web1", aliases=("cache",), network=Network.BRIDGE)]
-    aliases.check((), ["db"], {"web1"}, has)
-    aliases.check(["web2", "web3"], ["cache"], {"web1"}, has)  # they share it
-    aliases.check(["web1"], [], {"web1"}, has)
+    aliases.check((), ["db", "db.shop", "fleet", "myfleet"], {"web1"}, has, "fleet")
+    aliases.check(["web2", "web3"], ["cache"], {"web1"}, has, "fleet")  # they share it
+    aliases.check(["web1"], [], {"web1"}, has, "fleet")
     clashes: list[tuple[list[str], list[str], str]] = [
         ([], ["web1"], "web1 can't be an alias"),
         (["db"], ["db"], "db can't be an alias"),
         (["cache"], [], "cache can't be a container's name, as it is an alias of web1"),
+        (["web2"], ["db.fleet"], "db.fleet can't be an alias\n.*db.fleet.fleet\n.*write it as db$"),
     ]
     for own, wanted, why in clashes:
         with pytest.raises(InvalidInput, match=why):
-            aliases.check(own, wanted, {"web1"}, has)
+            aliases.check(own, wanted, {"web1"}, has, "fleet")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,16 @@ import pytest
 from lxcfleet.host.net import nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
 
-from .nft_messages import DELETED_TABLE, NEW_GENERATION, NEW_TABLE, Netlink, message, watched_netlink
+from .nft_messages import (
+    DELETED_RULE,
+    DELETED_TABLE,
+    NEW_GENERATION,
+    NEW_RULE,
+    NEW_TABLE,
+    Netlink,
+    message,
+    watched_netlink,
+)
 
 INET, BRIDGE = 1, 7
 
@@ -51,6 +60,27 @@ def test_a_table_that_is_replaced_is_not_told(netlink: Netlink) -> None:
         netlink.say(message(DELETED_TABLE, "own") + message(NEW_TABLE, "own") + message(NEW_GENERATION))
 
     assert told(netlink, replace) == ["changed"]
+
+
+def test_rules_that_go_while_the_table_stays_are_told(netlink: Netlink) -> None:
+    """`nft flush table`, `nft flush chain` and `nft delete rule` of another tool."""
+
+    def flush() -> None:
+        netlink.say(message(DELETED_RULE, "own", "guard") + message(NEW_GENERATION))
+        netlink.say(message(DELETED_RULE, "other", "guard") + message(NEW_GENERATION))
+
+    assert told(netlink, flush) == ["changed", "gone", "changed"]
+
+
+def test_rules_in_the_place_of_others_are_not_told(netlink: Netlink) -> None:
+    def replace() -> None:
+        netlink.say(message(DELETED_RULE, "own", "published") + message(NEW_RULE, "own", "published"))
+        netlink.say(message(NEW_GENERATION))
+        for kind, chain in ((DELETED_RULE, "guard"), (DELETED_TABLE, ""), (NEW_TABLE, ""), (NEW_RULE, "guard")):
+            netlink.say(message(kind, "own", chain))
+        netlink.say(message(NEW_GENERATION))
+
+    assert told(netlink, replace) == ["changed", "changed"]
 
 
 @pytest.mark.parametrize(("there", "heard"), [(True, ["changed"]), (False, ["changed", "gone"])])

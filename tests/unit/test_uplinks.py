@@ -151,6 +151,8 @@ class Net:
 
     def __init__(self, directory: Path) -> None:
         self.net, self.vlans = directory / "net", directory / "vlans"
+        self.own: set[tuple[str, str]] = set()
+        """The host's interfaces and addresses."""
         self._index = 1
         self.net.mkdir()
 
@@ -178,6 +180,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
     made = Net(tmp_path)
     monkeypatch.setattr(uplink, "_NET", made.net)
     monkeypatch.setattr("lxcfleet.host.net.interfaces._NET", made.net)
+    monkeypatch.setattr("lxcfleet.host.net.interfaces.has_address", lambda name, address: (name, str(address)) in made.own)
     monkeypatch.setattr(uplink, "_VLANS", made.vlans)
     return made
 
@@ -233,6 +236,11 @@ def test_an_address_belongs_to_one_container(net: Net, tmp_path: Path, monkeypat
     other = replace(fixed.uplink, address=IPv4Interface("192.0.2.9/24"))
     with pytest.raises(InvalidInput, match="web2 has it"):
         uplinks.check([replace(fixed, name=name, uplink=other) for name in ("web2", "web3")])
+    net.own.update((("eth1", "192.0.2.9"), ("eth0", "192.0.2.10")))
+    uplinks.check([replace(fixed, name="web2", uplink=other)])  # another network may have the same addresses
+    hosts = replace(fixed.uplink, address=IPv4Interface("192.0.2.10/24"))
+    with pytest.raises(InvalidInput, match="the host itself has it"):
+        uplinks.check([replace(fixed, name="web2", uplink=hosts)])
     monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
     with pytest.raises(Unsupported, match="apt install udhcpc"):
         uplinks.check([replace(SPEC, name="web4")])

@@ -19,6 +19,10 @@ from lxcfleet.host.net import bridge_port, interfaces, sysctl
 from lxcfleet.spec.container.addresses import OUR_HARDWARE, bridge_behind, cable
 
 _MTU_DEFAULT = 1500
+_MADE_BY = "lxcfleet"
+"""The alias of our bridges, by which one is known whose MAC address somebody has changed."""
+_UP = 0x1
+"""IFF_UP, linux/if.h."""
 _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
 _LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
@@ -126,7 +130,7 @@ def ensure_bridge(
         for address in addresses:
             if address.version == 4 or sysctl.takes_ipv6(name):
                 _have_address(netlink, index, address)
-        netlink.link("set", index=index, state="up")
+        netlink.link("set", index=index, address=hardware, ifalias=_MADE_BY, state="up")
         _attach(netlink, index, ports)
 
 
@@ -150,7 +154,7 @@ def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
         index = index_of(netlink, port)
         if index is not None and bridge is not None:
             with unless_gone():
-                netlink.link("set", index=index, master=bridge)
+                netlink.link("set", index=index, master=bridge, state="up")
 
 
 def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
@@ -182,8 +186,8 @@ def join_bridge(name: str, ports: Iterable[str]) -> None:
         for port in ports:
             with unless_gone():
                 for link in netlink.get_links(ifname=port) if index_of(netlink, port) else ():
-                    if link.get_attr("IFLA_MASTER") != index:
-                        netlink.link("set", index=link["index"], master=index)
+                    if link.get_attr("IFLA_MASTER") != index or not link["flags"] & _UP:
+                        netlink.link("set", index=link["index"], master=index, state="up")
 
 
 def bridge_address(name: str) -> IPv4Address | None:
@@ -216,8 +220,11 @@ def _uplink_mtu(netlink: Any) -> int:
 
 
 def _ours(netlink: Any, index: int) -> bool:
-    """Whether lxcfleet made the interface, by the beginning of its MAC address."""
-    return all(str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) for link in netlink.get_links(index))
+    """Whether lxcfleet made the interface, by the beginning of its MAC address, or its alias."""
+    return all(
+        str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) or link.get_attr("IFLA_IFALIAS") == _MADE_BY
+        for link in netlink.get_links(index)
+    )
 
 
 def remove_bridge(name: str) -> None:

@@ -1,5 +1,5 @@
-"""Tells when tables are removed from the packet filter, as by `nft flush ruleset` or each
-start of Debian's nftables.service. linux/netfilter/nf_tables.h, nfnetlink.h."""
+"""Tells when tables are removed from the packet filter, or rules from them, as by `nft flush ruleset`, `nft flush table` or
+each start of Debian's nftables.service. linux/netfilter/nf_tables.h, nfnetlink.h."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from lxcfleet.errors import HostError
 
@@ -21,7 +22,9 @@ _GROUP = 7
 """NFNLGRP_NFTABLES."""
 _NFTABLES = 10 << 8
 _NEW_TABLE, _GET_TABLE, _DELETED_TABLE, _NEW_GENERATION = _NFTABLES, _NFTABLES | 1, _NFTABLES | 2, _NFTABLES | 15
-_TABLE_NAME = 1
+_NEW_RULE, _DELETED_RULE = _NFTABLES | 6, _NFTABLES | 8
+_TABLE_NAME, _CHAIN_NAME = 1, 2
+"""In messages about tables, and about rules; the second one in those about rules only."""
 _ERROR, _REQUEST = 2, 1
 """NLMSG_ERROR, NLM_F_REQUEST; linux/netlink.h."""
 _INET, _BRIDGE = 1, 7
@@ -34,8 +37,19 @@ _PAUSE_SECONDS = 1.0
 """After which the kernel is asked again that could not say whether the tables are there."""
 
 
+class Message(NamedTuple):
+    """What the kernel tells of a table or a rule, or that a transaction is over."""
+
+    kind: int
+    family: int = 0
+    table: str = ""
+    chain: str = ""
+    """Of the rule; empty: it is about a table."""
+
+
 class TableWatch:
-    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name.
+    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name, or
+    rules from one of its chains without others in their place: what is loaded by us always leaves some.
 
     Messages may be lost. Then the kernel is asked whether the table is there: a load of many rules of our own may overflow
     the buffer, and would be repeated for ever if each loss counted as a removal.
@@ -46,7 +60,8 @@ class TableWatch:
         self._table = table
         self._gone = gone
         self._changed = changed
-        self._missing: set[int] = set()
+        self._missing: set[tuple[int, str]] = set()
+        """Family and chain of what this transaction has removed so far; no chain: the whole table."""
         self._lost = False
         """Whether messages were lost since the kernel was last asked for the table."""
         self._again: asyncio.Handle | None = None
@@ -69,8 +84,8 @@ class TableWatch:
     def _read(self) -> None:
         try:
             while True:
-                for kind, family, name in messages(self._socket.recv(1 << 16)):
-                    self._note(kind, family, name)
+                for message in messages(self._socket.recv(1 << 16)):
+                    self._note(message)
         except BlockingIOError:
             # Not earlier: until the buffer is empty, the kernel drops messages without another word.
             if self._lost:
@@ -100,14 +115,19 @@ class TableWatch:
         if not there:
             self._gone()
 
-    def _note(self, kind: int, family: int, name: str) -> None:
+    def _note(self, message: Message) -> None:
+        kind, family, table, chain = message
         if kind == _NEW_GENERATION:
             self._changed()
             if self._missing:
                 self._missing.clear()
                 self._gone()
-        elif name == self._table:
-            (self._missing.add if kind == _DELETED_TABLE else self._missing.discard)(family)
+        elif table != self._table:
+            pass
+        elif kind == _NEW_TABLE:
+            self._missing = {each for each in self._missing if each[0] != family}
+        else:
+            (self._missing.discard if kind == _NEW_RULE else self._missing.add)((family, chain))
 
 
 def is_there(table: str) -> bool:
@@ -137,26 +157,29 @@ def _enlarge(watching: socket.socket) -> None:
         watching.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, str]]:
-    """Type, family and name of each message about tables; a generation, which ends a transaction, has no name."""
+def messages(data: bytes) -> Iterator[Message]:
+    """Those about tables, rules and generations, which end a transaction."""
     at = 0
     while at + 20 <= len(data):
         size, kind = struct.unpack_from("=IH", data, at)
         if size < 16:
             return
         if kind in (_NEW_TABLE, _DELETED_TABLE):
-            yield kind, data[at + 16], _name(data[at + 20 : at + size])
+            yield Message(kind, data[at + 16], _name(data[at + 20 : at + size], _TABLE_NAME))
+        elif kind in (_NEW_RULE, _DELETED_RULE):
+            attributes = data[at + 20 : at + size]
+            yield Message(kind, data[at + 16], _name(attributes, _TABLE_NAME), _name(attributes, _CHAIN_NAME))
         elif kind == _NEW_GENERATION:
-            yield kind, 0, ""
+            yield Message(kind)
         at += (size + 3) & ~3
 
 
-def _name(attributes: bytes) -> str:
+def _name(attributes: bytes, wanted: int) -> str:
     at = 0
     with contextlib.suppress(struct.error):
         while at + 4 <= len(attributes):
             size, kind = struct.unpack_from("=HH", attributes, at)
-            if kind & 0x3FFF == _TABLE_NAME:
+            if kind & 0x3FFF == wanted:
                 return attributes[at + 4 : at + size].rstrip(b"\0").decode("ascii", "replace")
             at += max(4, (size + 3) & ~3)
     return ""

@@ -274,8 +274,9 @@ def _published(published: Sequence[Published], version: int) -> list[str]:
             rules.append(match + target)
         else:
             rules.append(match + "continue")  # so that other fleets see that it is taken
-    # Only what is meant for this host, not what passes through it to a port of the same number elsewhere.
-    return ["    fib daddr type != local return", *rules] if rules else []
+    # Only what is meant for this host, not what passes through it to a port of the same number elsewhere. It is there also if
+    # nothing is published: a chain of ours without any rule is one that somebody else has flushed (host.net.nft_watch).
+    return ["    fib daddr type != local return", *rules]
 
 
 def _where(publication: Publication) -> str:
