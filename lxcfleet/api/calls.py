@@ -80,10 +80,11 @@ DU: Call[disk.DiskRequest, list[disk.DiskRecord]] = Call(
     "what the deltas of the chosen containers take on the disk, by path",
     disk.DISK,
     many(disk.DiskRecord),
+    waits=True,
 )
 DIFF: Call[disk.DiffRequest, disk.DiffRecord] = Call(
     "diff", "GET", "/1.0/containers/{name}/diff", "what a container changed against mask and base", disk.DIFFERENCES,
-    one(disk.DiffRecord),
+    one(disk.DiffRecord), waits=True,
 )  # fmt: skip
 LOGS: TextCall[queries.LogsRequest] = TextCall(
     "logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", queries.LOGS_OF

@@ -159,7 +159,7 @@ class ChangeRecord(TypedDict):
     """By key, the value that the container has and the one that it gets, in words."""
     why: str
     delta_bytes: NotRequired[int]
-    """Of a container that is destroyed: the size of its own data, which goes."""
+    """Of a container that is destroyed: the size of its own data, which goes. Left out where that is not known within 5 s."""
 
 
 class VolumeChangeRecord(TypedDict):

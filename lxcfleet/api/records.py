@@ -89,8 +89,8 @@ class ContainerDetails(ContainerRecord):
     """A container as ``info`` shows it."""
 
     directory: str
-    delta_bytes: int
-    """The space that its delta takes on disk."""
+    delta_bytes: int | None
+    """The space that its delta takes on disk; null: it has more files than are looked at in 5 s, or others are looked at."""
     first_id: int | None
     hardware: str | None
     """Its MAC address on the bridge; null: the container is on no bridge."""
@@ -157,7 +157,7 @@ class VolumeRecord(TypedDict):
     size_bytes: int | None
     """The most bytes that may be on it; null: no limit."""
     used_bytes: int | None
-    """Null: they are not counted. Only the call about one volume counts them itself."""
+    """Null: they are not counted. Only the call about one volume counts them itself, for at most 5 s."""
     containers: list[str]
     """The containers whose specs name it."""
     labels: dict[str, str]

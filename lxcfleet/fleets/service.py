@@ -101,7 +101,9 @@ class Fleets:
                 "name": each.name, "group": each.group, "change": each.kind, "differs": dict(each.differs), "why": each.why,
             }  # fmt: skip
             if each.kind is Kind.DESTROY:
-                record["delta_bytes"] = await self._core.looks.size(each.name)
+                size = await self._core.looks.size(each.name)
+                if size is not None:
+                    record["delta_bytes"] = size
             changes.append(record)
         return {
             "id": made.id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.containers.measuring.delta_sizes import Looks
 from lxcfleet.daemon.uses.volumes import Volumes
 from lxcfleet.data import arrivals, volumes
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
@@ -97,7 +98,7 @@ def test_what_waits_for_its_name_is_not_cleaned_up(paths: Paths, readable: bool)
     room: Any = SimpleNamespace(reload=lambda: None)
     launcher: Any = SimpleNamespace(ask=remove)
     nobody: Any = None
-    made = Volumes(paths, registry, room, launcher, nobody, Bus())
+    made = Volumes(paths, registry, room, launcher, nobody, Bus(), Looks(paths))
     asyncio.run(made.clean_up())
     assert {*volumes.leftovers(paths)} == ({*beside} if readable else {*beside, f"{Paths.NEW_PREFIX}old"})
     note.unlink()

@@ -142,6 +142,7 @@ WAITED_FOR = {
     "runtime/tasks.py",  # the group itself
     "runtime/operations.py",  # a failure is a result of the operation
     "containers/measuring/delta_sizes.py",  # the client's question waits, and gets the failure
+    "containers/measuring/disk.py",  # likewise
     "containers/host_keeper.py",  # the question for the host's features waits, and gets the failure
     "containers/reconciling/limiting.py",  # the change waits, and gets the failure
     "containers/copies/snapshot_files.py",  # who asked for the copy waits, and gets the failure

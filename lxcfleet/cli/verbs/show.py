@@ -198,7 +198,7 @@ def info(ctx: click.Context, name: str, style: str) -> None:
 def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
     cpu = details["cpu_seconds"]
     texts = {
-        "delta_bytes": output.size(details["delta_bytes"]),
+        "delta_bytes": _size_of_delta(details),
         "memory_bytes": output.size(details["memory_bytes"]),
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
         "throttled_seconds": "" if not details["throttled_seconds"] else f"{details['throttled_seconds']:.2f} s",
@@ -217,6 +217,13 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
     if details["spec"]:
         lines += _asked(details)
     return [(f"{name}:" if name else "", text) for name, text in (*lines, *details["confinement"].items())]
+
+
+def _size_of_delta(details: ContainerDetails) -> str:
+    size = details["delta_bytes"]
+    if size is None:
+        return f"not known: it could not be added up in time; `lxcfleet du {details['name']}` takes longer"
+    return output.size(size)
 
 
 def _asked(details: ContainerDetails) -> list[tuple[str, str]]:

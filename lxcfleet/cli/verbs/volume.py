@@ -72,6 +72,13 @@ def _text(record: VolumeRecord, key: str) -> str:
     return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
+def _used(record: VolumeRecord) -> str:
+    used = record["used_bytes"]
+    if used is None and record["problem"] is None:
+        return "not known: it could not be added up in time; `lxcfleet du --volumes` takes longer"
+    return output.size(used)
+
+
 @volume.command()
 @click.argument("name", shell_complete=complete.volumes)
 @options.formatted
@@ -87,7 +94,7 @@ def info(ctx: click.Context, name: str, *, style: str) -> None:
     record = connect(ctx).volume(check_volume(name))
     texts = {
         "size_bytes": ("size", output.size(record["size_bytes"]) or "no limit"),
-        "used_bytes": ("used", output.size(record["used_bytes"])),
+        "used_bytes": ("used", _used(record)),
     }
 
     def lines() -> list[str]:

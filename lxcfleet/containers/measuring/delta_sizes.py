@@ -1,7 +1,8 @@
 """The sizes of the containers' deltas, added up in the background, a little at a time.
 
 To add up a delta, each of its files is looked at. A question for the sizes of all deltas does not wait for that: the answer
-is the last sum of each. A question for one delta is answered with its present size.
+is the last sum of each. A question for one delta is answered with its present size, or with nothing where that takes long:
+root in a container decides how many files there are, and nobody waits for those, whichever container is asked about.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ SHARE = 0.05
 KEPT_SECONDS = 60.0
 """Seconds for which one sum is good enough."""
 _SLICE_SECONDS = 0.02
+QUICK_SECONDS = 1.0
+"""A delta that takes more seconds of a processor is large. Large ones are added up beside the others, which don't wait."""
+LARGE_SECONDS = 120.0
+"""After so many seconds of a processor a delta is given up, and its size is not known. That is tens of millions of files."""
 AT_ONCE = 2
-"""At most so many deltas are added up at once for single questions: a start must not wait for a free thread."""
+"""At most so many are added up at once for single questions: a start must not wait for a free thread."""
+PATIENCE = 5.0
+"""Seconds that a single question may take."""
 
 
 class DeltaSizes:
@@ -34,6 +41,7 @@ class DeltaSizes:
         self._registry = registry
         self._sizes: dict[str, int] = {}
         self._looked: dict[str, float] = {}
+        self._large: set[str] = set()
         self._interest = Interest()
 
     def read(self) -> dict[str, int]:
@@ -43,46 +51,77 @@ class DeltaSizes:
 
     async def run(self) -> None:
         """Look at one after the other, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_looking(large=False))
+            group.create_task(self._keep_looking(large=True))
+
+    async def _keep_looking(self, large: bool) -> None:
         while True:
             await self._interest.wait()
-            for name in [container.name for container in self._registry]:
+            names = [container.name for container in self._registry]
+            for gone in self._looked.keys() - set(names):
+                del self._looked[gone]
+                self._sizes.pop(gone, None)
+            self._large.intersection_update(names)
+            for name in [each for each in names if (each in self._large) is large]:
                 if time.monotonic() - self._looked.get(name, -KEPT_SECONDS) >= KEPT_SECONDS:
-                    await self._look(name)
-            for gone in [name for name in self._looked if name not in self._registry]:
-                del self._looked[gone], self._sizes[gone]
+                    await self._look(name, LARGE_SECONDS if large else QUICK_SECONDS)
             await asyncio.sleep(1.0)
 
-    async def _look(self, name: str) -> None:
-        """Add one delta up, in slices with pauses, within the share of processor time."""
+    async def _look(self, name: str, most: float) -> None:
+        """Add one delta up, in slices with pauses, within the share of processor time and ``most`` seconds of that."""
         steps = tree.disk_usage_steps(_own_layer(self._paths, name))
-        size, more = 0, True
-        while more:
+        size, more, taken = 0, True, 0.0
+        while more and taken < most:
             began = time.monotonic()
-            so_far, more = await asyncio.to_thread(_go_on, steps)
+            so_far, more = await asyncio.to_thread(_go_on, steps, began + _SLICE_SECONDS)
             size = max(size, so_far)
-            await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
-        self._sizes[name], self._looked[name] = size, time.monotonic()
+            slice_seconds = time.monotonic() - began
+            taken += slice_seconds
+            await asyncio.sleep(slice_seconds * (2 / SHARE - 1))  # two may be looked at beside each other
+        was_large = name in self._large
+        (self._large.add if taken >= QUICK_SECONDS else self._large.discard)(name)
+        if more and not was_large:
+            return
+        self._looked[name] = time.monotonic()
+        if more:
+            self._sizes.pop(name, None)
+        else:
+            self._sizes[name] = size
 
 
 class Looks:
-    """Adds single deltas up at once. Simultaneous questions for the same delta share one answer."""
+    """Adds up single deltas, and volumes, at once. Simultaneous questions for the same one share one answer."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._going_on: dict[str, asyncio.Task[int]] = {}
+        self._going_on: dict[Path, asyncio.Task[int | None]] = {}
 
-    async def size(self, name: str) -> int:
-        """Bytes that the delta takes on disk."""
-        task = self._going_on.get(name)
+    async def size(self, name: str) -> int | None:
+        """Bytes that the delta takes on disk. None: that is not known within PATIENCE."""
+        return await self.within(_own_layer(self._paths, name))
+
+    async def within(self, directory: Path) -> int | None:
+        """The same for what is in a directory."""
+        task = self._going_on.get(directory)
         if task is None:
-            task = self._going_on[name] = asyncio.get_running_loop().create_task(self._look(name))
-            task.add_done_callback(lambda _: self._going_on.pop(name))
+            task = self._going_on[directory] = asyncio.get_running_loop().create_task(self._look(directory))
+            task.add_done_callback(lambda _: self._going_on.pop(directory))
         return await asyncio.shield(task)
 
-    async def _look(self, name: str) -> int:
-        async with self._slots:
-            return await asyncio.to_thread(tree.disk_usage, _own_layer(self._paths, name))
+    async def _look(self, directory: Path) -> int | None:
+        deadline = time.monotonic() + PATIENCE
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._slots.acquire()
+        except TimeoutError:
+            return None
+        try:
+            size, more = await asyncio.to_thread(_go_on, tree.disk_usage_steps(directory), deadline)
+        finally:
+            self._slots.release()
+        return None if more else size
 
 
 def _own_layer(paths: Paths, name: str) -> Path:
@@ -90,9 +129,9 @@ def _own_layer(paths: Paths, name: str) -> Path:
     return Path(delta(paths, name).source)
 
 
-def _go_on(steps: Iterator[int]) -> tuple[int, bool]:
-    """Take steps for one slice of time; the sum so far, and whether there are more."""
-    deadline, size = time.monotonic() + _SLICE_SECONDS, 0
+def _go_on(steps: Iterator[int], deadline: float) -> tuple[int, bool]:
+    """Take steps until then; the sum so far, and whether there are more."""
+    size = 0
     for size in steps:
         if time.monotonic() > deadline:
             return size, True

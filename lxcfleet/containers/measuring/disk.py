@@ -1,11 +1,13 @@
 """What deltas and volumes take on the disk by path, and what a container changed. Children of the launcher look, and at most
-two of them at once: somebody's large tree keeps nobody else waiting for long."""
+two of them at once: somebody's large tree keeps nobody else waiting for long. Who may only read has a place of its own, so
+that questions without end keep no administrator waiting."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 from lxcfleet.api.disk import ChangeRecord, DiffRecord, DiffRequest, DiskPathRecord, DiskRecord, DiskRequest
 from lxcfleet.base.stack import delta, stack_for
@@ -13,7 +15,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.registry import Registry
 from lxcfleet.data import volumes
-from lxcfleet.errors import NotFound
+from lxcfleet.errors import Busy, NotFound
 from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.items.looks import DiffItem, UsageItem, Used
 from lxcfleet.launcher.operations import DIFF, USED
@@ -21,12 +23,16 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.container.volumes import volumes_of
 
 AT_ONCE = 2
+READERS_AT_ONCE = 1
+READERS_ASKING = 4
+"""So many questions of those who may only read may be answered or wait."""
 SECONDS = 20.0
 """For one delta or volume when many are asked for; ten million files take about that long."""
 ALONE_SECONDS = 60.0
 """For one that is asked for alone."""
 _KILLED = "the process that looked was killed before it was done"
 
+T = TypeVar("T")
 Target = tuple[str, str]
 """The name of a container or volume, and its directory."""
 
@@ -34,12 +40,59 @@ Target = tuple[str, str]
 class Disk:
     """Looks at deltas and volumes when somebody asks."""
 
-    def __init__(self, paths: Paths, registry: Registry, launcher: Launcher, mask: MaskKeeper) -> None:
+    def __init__(
+        self, paths: Paths, registry: Registry, launcher: Launcher, mask: MaskKeeper, *, at_once: int = AT_ONCE,
+        asking: int | None = None,
+    ) -> None:  # fmt: skip
+        """``asking``: so many questions may be answered or wait; further ones are refused."""
         self._paths, self._registry, self._launcher, self._mask = paths, registry, launcher, mask
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._at_once, self._most, self._asking = at_once, asking, 0
+        self._slots = asyncio.Semaphore(at_once)
+
+    def for_readers(self) -> Disk:
+        """The same for those who may only read."""
+        return Disk(
+            self._paths, self._registry, self._launcher, self._mask, at_once=READERS_AT_ONCE, asking=READERS_ASKING
+        )
 
     async def used(self, ask: DiskRequest) -> list[DiskRecord]:
         """What the chosen containers' deltas take, or all; with ``volumes`` also theirs, or all. Raises FleetError."""
+        with self._counted():
+            return await self._used(ask)
+
+    async def diff(self, ask: DiffRequest) -> DiffRecord:
+        """What one container changed. Raises FleetError."""
+        with self._counted():
+            return await self._diff(ask)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._most is not None and self._asking >= self._most:
+            what = f"{self._most} questions about the disk are being answered for those who may only read"
+            raise Busy(what, hint="try again in a minute")
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+
+    async def _in_a_slot(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have one child look, once there is a slot for it, which it has until its end, also if whoever asked has gone."""
+        try:
+            await self._slots.acquire()
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._slots.release()
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone, and nobody else is told of it
+
+    async def _used(self, ask: DiskRequest) -> list[DiskRecord]:
         chosen = await self._registry.chosen(ask.selection)
         containers = [(each.name, delta(self._paths, each.name).source) for each in chosen]
         volumes = self._volumes(chosen, ask) if ask.volumes else []
@@ -47,8 +100,7 @@ class Disk:
         kinds = (("container", containers), ("volume", volumes))
         return [each for kind, targets in kinds for each in await self._all(kind, targets, ask, seconds)]
 
-    async def diff(self, ask: DiffRequest) -> DiffRecord:
-        """What one container changed. Raises FleetError."""
+    async def _diff(self, ask: DiffRequest) -> DiffRecord:
         await self._registry.observe()
         if ask.name not in self._registry:
             raise NotFound(f"no container named {ask.name}", hint="`lxcfleet list` shows the ones that exist")
@@ -64,8 +116,7 @@ class Disk:
             "most": ask.most,
             "seconds": ALONE_SECONDS,
         }
-        async with self._slots:
-            found = await self._launcher.ask_large(DIFF, item)
+        found = await self._in_a_slot(self._launcher.ask_large(DIFF, item))
         return {
             "name": container.name,
             "path": ask.path,
@@ -84,7 +135,7 @@ class Disk:
         return [(name, str(self._paths.volume(name).data)) for name in names]
 
     async def _all(self, kind: str, targets: Sequence[Target], ask: DiskRequest, seconds: float) -> list[DiskRecord]:
-        shares = [targets[number::AT_ONCE] for number in range(AT_ONCE)]
+        shares = [targets[number :: self._at_once] for number in range(self._at_once)]
         answers = await asyncio.gather(*(self._look(kind, share, ask, seconds) for share in shares if share))
         found = {record["name"]: record for answer in answers for record in answer}
         return [found[name] for name, _ in targets]
@@ -92,9 +143,8 @@ class Disk:
     async def _look(self, kind: str, targets: Sequence[Target], ask: DiskRequest, seconds: float) -> list[DiskRecord]:
         """The records of some. If one of them is the end of the process that looks, that one is not known."""
         try:
-            async with self._slots:
-                item: UsageItem = {"targets": [*targets], "depth": ask.depth, "top": ask.top, "seconds": seconds}
-                found = await self._launcher.ask_large(USED, item)
+            item: UsageItem = {"targets": [*targets], "depth": ask.depth, "top": ask.top, "seconds": seconds}
+            found = await self._in_a_slot(self._launcher.ask_large(USED, item))
         except Died:
             if len(targets) > 1:
                 each = [await self._look(kind, [target], ask, seconds) for target in targets]

@@ -71,11 +71,12 @@ class OfDisk:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
+        self._for_readers = disk.for_readers()
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
-        routes.json(calls.DU, self.du)
-        routes.json(calls.DIFF, self.diff)
+        routes.json(calls.DU, self.du, for_readers=self._for_readers.used)
+        routes.json(calls.DIFF, self.diff, for_readers=self._for_readers.diff)
 
     async def du(self, ask: DiskRequest) -> list[DiskRecord]:
         """See calls.DU; likewise each handler the call of its name."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
@@ -123,7 +123,7 @@ class Fleet:
         fits = partial(unfit, launcher)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies, fits)
         self.disk = Disk(paths, registry, launcher, mask)
-        self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
+        self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus, self.looks)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
             self.changing, dependencies, secrets, drain,
@@ -201,7 +201,7 @@ class Fleet:
         container = self._get(name)
         own = self.paths.container(name)
         spec, running = container.wanted, container.running
-        details = {
+        details: dict[str, Any] = {
             **self._record(container),
             "directory": str(own.directory),
             "delta_bytes": await self.looks.size(name),

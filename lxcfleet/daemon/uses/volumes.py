@@ -13,13 +13,13 @@ from lxcfleet.api.requests import CreateVolumeRequest, RemoveVolumesRequest
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.measuring.delta_sizes import Looks
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.daemon.uses.events import VolumeChanged, VolumeCreated, VolumeRemoved
 from lxcfleet.data import arrivals, volumes
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.fleets.volumes import VolumeChange
-from lxcfleet.host.kernel import tree
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.data import VolumeItem
 from lxcfleet.launcher.operations import CHANGE_VOLUME, MAKE_VOLUME, REMOVE_VOLUME
@@ -42,9 +42,11 @@ class Volumes:
     """All volumes of this host."""
 
     def __init__(
-        self, paths: Paths, registry: Registry, room: Room, launcher: Launcher, operations: Operations, bus: Bus
-    ) -> None:
+        self, paths: Paths, registry: Registry, room: Room, launcher: Launcher, operations: Operations, bus: Bus,
+        looks: Looks,
+    ) -> None:  # fmt: skip
         self._paths = paths
+        self._looks = looks
         self._registry = registry
         self._room = room
         self._launcher = launcher
@@ -59,11 +61,11 @@ class Volumes:
         return [self._record(name, volume) for name, volume in self._all()]
 
     async def info(self, name: str) -> VolumeRecord:
-        """One of them, with the space in use; raises NotFound."""
+        """One of them, with the space in use where that can be added up in time; raises NotFound."""
         volume = self._get(name)
         record = self._record(name, volume)
         if record["used_bytes"] is None:
-            record["used_bytes"] = await asyncio.to_thread(tree.disk_usage, self._paths.volume(name).data)
+            record["used_bytes"] = await self._looks.within(self._paths.volume(name).data)
         return record
 
     def findings(self) -> list[Finding]:
