@@ -62,3 +62,22 @@ def test_a_look_whether_copies_share_blocks_leaves_nothing_on_a_disk_that_turned
     copying.shares_blocks(tmp_path)
     assert not list(tmp_path.iterdir())
     assert not copying.shares_blocks(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link", "nothing", "under a file"])
+def test_what_a_container_left_in_the_place_of_a_record_is_no_file(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "etc" / "shadow"
+    place.parent.mkdir()
+    if kind == "directory":
+        place.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "link":
+        place.symlink_to("/etc/passwd")
+    elif kind == "under a file":
+        place.parent.rmdir()
+        place.parent.write_text("x")
+    opened = len(os.listdir("/proc/self/fd"))
+    assert tree.read_within(tmp_path, "/etc/shadow", 1000) is None
+    assert tree.size_within(tmp_path, "/etc/shadow") == 0
+    assert len(os.listdir("/proc/self/fd")) == opened

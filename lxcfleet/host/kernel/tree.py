@@ -243,11 +243,14 @@ def read_within(top: Path, path: str, most: int) -> tuple[bytes, os.stat_result]
     descriptor = _open_file_within(top, path)
     if descriptor is None:
         return None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > most:
             return None
-        return file.read(most), status
+        with open(descriptor, "rb", closefd=False) as file:  # refuses directories, so only after the look
+            return file.read(most), status
+    finally:
+        os.close(descriptor)
 
 
 def size_within(top: Path, path: str) -> int:
