@@ -101,6 +101,8 @@ class OwnParts:
         self._renewal: asyncio.Task[None] | None = None
         self.renewing: Collection[str] = ()
         """The names of the parts that are being renewed, or will be soon."""
+        self.awaited = False
+        """Whether packages of the host change now, after which all that runs old code is renewed."""
         self.daemon_due = False
         """Whether the daemon is to be started anew as soon as nothing is under way."""
 
@@ -169,14 +171,16 @@ class OwnParts:
             "stale": bool(counted),
             "renewing": renewing,
             "files": counted,
-            "hint": hint(part.name, renewing=renewing) if counted else "",
+            "hint": hint(part.name, renewing=renewing, awaited=self.awaited) if counted else "",
         }
 
 
-def hint(name: str, *, renewing: bool) -> str:
-    """What renews a part that runs old code. Pure."""
+def hint(name: str, *, renewing: bool, awaited: bool) -> str:
+    """What renews a part that runs old code. ``awaited``: packages of the host change now. Pure."""
     if name == SESSION:
         return "it ends with its command, and nothing restarts it"
+    if awaited and not renewing:
+        return "it is renewed once the host's packages stop changing"
     if name == DAEMON:
         if renewing:
             return "it starts itself anew as soon as nothing is under way"

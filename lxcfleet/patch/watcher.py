@@ -147,6 +147,7 @@ class Watcher:
         """Update the phase."""
         moment = await self._look()
         before, self._answer = self._answer, notice.answer(moment, self._settings())
+        self._own.awaited = moment.pending and self._heard != self._renewed
         if self._answer.phase is not before.phase and self._answer.phase in (NoticePhase.BROKEN, NoticePhase.WINDOW):
             until = f" until {self._answer.until:%Y-%m-%d %H:%M} UTC" if self._answer.until else ""
             self._bus.publish(PatchWaits(f"{self._answer.why}{until}"))

@@ -71,6 +71,15 @@ def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, Part]) ->
     assert "own:      lxcfleet's own dnsmasq runs old code" in ran.out
 
 
+def test_while_packages_change_nobody_needs_to_have_a_part_renewed(cli: Cli, parts: dict[str, Part]) -> None:
+    grow_old(parts, "dnsmasq", "lxcfleetd")
+    cli("patch", "notify")
+    assert cli("stale").out.splitlines() == [
+        f"lxcfleet's own {name} runs old code (libssl3:amd64): it is renewed once the host's packages stop changing"
+        for name in ("lxcfleetd", "dnsmasq")
+    ]
+
+
 def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:
     grow_old(parts, "responder")
     ran = cli("verify")

@@ -63,7 +63,7 @@ class World:
 
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing, self.boxes))
-        own = cast(Any, SimpleNamespace(renew_servants=nothing, begin=self.begin))
+        self.own = SimpleNamespace(renew_servants=nothing, begin=self.begin, awaited=False)
         finder = cast(Any, SimpleNamespace(scan=scan))
         bus = Bus()
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
@@ -71,8 +71,8 @@ class World:
         healths = cast(Any, SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 0))
         booted = Booted(self.paths, registry, Fallen(self.paths), healths.healthy_seconds)
         return Watcher(
-            self.paths, lambda: self.settings, registry, mask, own, finder, bus, self.apply, Fallen(self.paths),
-            Before(self.paths.well_before), booted, healths, admin=admin,
+            self.paths, lambda: self.settings, registry, mask, cast(Any, self.own), finder, bus, self.apply,
+            Fallen(self.paths), Before(self.paths.well_before), booted, healths, admin=admin,
         )  # fmt: skip
 
     async def apply(self, stale: Any) -> None:
@@ -124,10 +124,10 @@ def test_own_parts_are_renewed_once_whatever_the_policy_is(world: World, policy:
     world.settings = replace(world.settings, policy=policy)
     world.watcher.notify()
     assert world.pass_time(1) == "quiet"
-    assert world.renewals == 0
+    assert (world.renewals, world.own.awaited) == (0, True)
     for _ in range(3):
         world.pass_time(10)
-    assert world.renewals == 1
+    assert (world.renewals, world.own.awaited) == (1, False)
 
 
 def test_many_calls_of_the_hook_are_one_patch(world: World) -> None:

@@ -40,12 +40,17 @@ def events(ctx: click.Context, follow: bool, since: float | None, style: str) ->
       lxcfleet events -f --format json | jq 'select(.what == "unhealthy")'
     """
     line: Callable[[EventRecord], str] = _as_json if style == "json" else _as_text
-    client = connect(ctx)
+    client, told = connect(ctx), False
     try:
         for event in client.events(EventsRequest(follow, since or 0.0)):
             output.write(line(event) + "\n")
+            told = True
         if follow:
             raise BrokenOff("", why="it closed the connection")
+        if not told:
+            # A daemon starts itself anew after a patch of what it runs itself: what came before is what is looked for then.
+            when = "since then" if since else "since the daemon started; what came before: lxcfleet events --since yesterday"
+            output.say(f"lxcfleet: nothing happened {when}")
     except BrokenOff as error:
         raise Unreachable(
             "the daemon went away: no more events come", why=error.why,

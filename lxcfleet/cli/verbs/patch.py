@@ -88,7 +88,7 @@ _SHOWN = 20
 _OF_STATUS = ("down", "stopped", "reboot", "rebooting", "rejected")
 """What `patch status` alone shows."""
 _PHASES = {
-    "idle": "every change of its packages was dealt with",
+    "idle": "every change of its packages was looked at",
     "quiet": "waiting until packages stop changing",
     "busy": "waiting for the package manager",
     "broken": "waiting: dpkg left packages in the middle",

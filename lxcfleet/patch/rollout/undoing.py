@@ -43,7 +43,7 @@ class Undoing:
             return last
         raise WrongState(
             "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
-            hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them"
+            hint="a patch is taken back on the host (apt install PACKAGE=VERSION), or for containers by `lxcfleet rollback`"
             if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
         )  # fmt: skip
 
