@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lxcfleet.fleets.applied import Applied
+from lxcfleet.fleets.applied import Applied, AppliedGroup
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import init_of, usual
 from lxcfleet.spec.container.secrets import SOURCES
@@ -34,20 +34,32 @@ def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: o
     by_name = {spec.name: spec for spec in specs if not _surplus(spec, fleet, applied)}
     lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_secrets(applied), *_volumes(volumes)]
     lines += [*_apps(applied), "groups:"]
-    for group, members in _groups(by_name, fleet).items():
-        counted = members != [group]
-        lines.append(f"  {plain(group)}:")
-        if counted:
-            lines.append(f"    count: {len(members)}")
+    groups, before = _groups(by_name, fleet), applied.groups if applied is not None else {}
+    for group, members in groups.items():
         said = {name: _said(by_name[name], settings) for name in members}
-        common = {key: value for key, value in said[members[0]].items() if all(s.get(key) == value for s in said.values())}
-        lines += [f"    {key}: {value}" for key, value in common.items()]
-        before = applied.groups.get(group) if applied is not None else None
-        if before is not None and (own := ROLLOUT.type.render(before.rollout)):
-            lines.append(f"    rollout: {inline(own)}")
-        own_lines = [*_members(members, said, common)] if counted else []
-        lines += ["    members:", *own_lines] if own_lines else []
+        count = None if members == [group] else len(members)
+        lines += _group(group, count, said, before.get(group))
+    for group, resting in before.items():
+        if resting.now == 0 and group not in groups:
+            lines += _group(group, 0, {group: _said_of_file(resting.said)}, resting)
     return "\n".join(lines) + "\n"
+
+
+def _group(
+    group: str, count: int | None, said: Mapping[str, Mapping[str, str]], before: AppliedGroup | None
+) -> Iterator[str]:
+    """The lines of a group. ``said``: by member, what the file has to say; ``before``: the group as it was applied last."""
+    yield f"  {plain(group)}:"
+    if count is not None:
+        yield f"    count: {count}"
+    first = next(iter(said.values()))
+    common = {key: value for key, value in first.items() if all(each.get(key) == value for each in said.values())}
+    yield from (f"    {key}: {value}" for key, value in common.items())
+    if before is not None and (own := ROLLOUT.type.render(before.rollout)):
+        yield f"    rollout: {inline(own)}"
+    if own_lines := [*_members(said, common)]:
+        yield "    members:"
+        yield from own_lines
 
 
 def _secrets(applied: Applied | None) -> Iterator[str]:
@@ -119,8 +131,15 @@ def _written(row: Row, value: Any) -> str:
     return plain(row.render(value))
 
 
-def _members(members: Sequence[str], said: Mapping[str, Mapping[str, str]], common: Mapping[str, str]) -> Iterator[str]:
-    for name in members:
-        own = [f"{key}: {value}" for key, value in said[name].items() if key not in common]
+def _said_of_file(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a file said of a group of which no container is left to tell."""
+    rows = askable()
+    usual_init = values.get("init") is init_of({key: value for key, value in values.items() if key != "init"}, {})
+    return {key: _written(rows[key], value) for key, value in values.items() if not (key == "init" and usual_init)}
+
+
+def _members(said: Mapping[str, Mapping[str, str]], common: Mapping[str, str]) -> Iterator[str]:
+    for name, each in said.items():
+        own = [f"{key}: {value}" for key, value in each.items() if key not in common]
         if own:
             yield f"      {name}: {{{', '.join(own)}}}"

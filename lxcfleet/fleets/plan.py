@@ -295,6 +295,7 @@ class _Planner:
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
         self._tried = applied.tried if applied is not None else {}
         self._had = applied.had if applied is not None else {}
+        self._jobs = dependencies.jobs(file)
         self._news: dict[int, Spec] = {}
         self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
         self.kept: list[Kept] = []
@@ -422,7 +423,8 @@ class _Planner:
             yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now", spec)
         elif wanted != spec:
             yield Change(name, group.name, Kind.LIVE, wanted, differs, former=spec)
-        if now.in_force is None and not starts and now.state in _DOWN:
+        done = now.state is State.EXITED and not self._jobs.isdisjoint((name, group.name))
+        if now.in_force is None and not starts and now.state in _DOWN and not done:
             self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
 
     def _said(self, of_file: Mapping[str, Any]) -> tuple[Mapping[str, Any], Spec]:

@@ -70,8 +70,9 @@ class Fleets:
         made = await self._compare(file, applied, Prune(ask.prune), adopt=ask.adopt, apps=apps, blind=blind)
         if ask.plan is not None and ask.plan != made.id:
             raise Conflict(
-                f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
-                hint="see what that is: lxcfleet diff",
+                f"the plan {ask.plan} does not hold any more",
+                why=f"what the file changes now is the plan {made.id}" if made.changed else "the file changes nothing now",
+                hint=f"see what it is now: lxcfleet diff -f {ask.where}",
             )  # fmt: skip
         return made
 

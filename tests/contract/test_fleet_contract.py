@@ -141,7 +141,7 @@ def test_what_set_and_scale_changed_stays_until_the_file_moves(shop: Shop, cli: 
     assert cli("set", "web2", "memory=2G").status == 0
     assert cli("scale", "web", "5").status == 0
     ran = shop.run("diff")
-    assert (ran.status, ran.out) == (0, "nothing to do: all is as the file has it\n")
+    assert (ran.status, ran.out) == (0, "nothing to do\n")
     assert "lxcfleet: web: count 3, now 5 (scale, 20" in ran.err
     assert "lxcfleet: web2: memory 512M, now 2G (set): left so" in ran.err
     assert cli("fleet", "list", "--format", "json").out
@@ -161,9 +161,12 @@ def test_a_plan_holds_or_conflicts(shop: Shop, cli: Cli) -> None:
     for also in ((), ("--dry-run",)):
         ran = shop.run("apply", "--plan", "0" * 12, *also)
         assert (ran.status, f"what the file changes now is the plan {plan}" in ran.err) == (1, True)
+        assert f"lxcfleet diff -f {shop.file}" in ran.err
     assert cli("create", "other", "--network", "none", "--", "sleep", "9").status == 0
     shop.apply("--plan", plan)
     assert not shop.changes()
+    assert "the file changes nothing now" in shop.run("apply", "--plan", plan).err
+    assert "say --format json" in shop.run("diff", "-f", "json").err
 
 
 def test_prune_leaves_a_container_that_has_snapshots(shop: Shop, cli: Cli) -> None:

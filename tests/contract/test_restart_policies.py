@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -816,3 +817,12 @@ def test_what_lxcfleet_run_runs_is_left_to_its_caller(daemon: Daemon) -> None:
     assert daemon.call(lambda: container.course) == Course()
     daemon.call(lambda: setattr(container, "foreground", None))
     daemon.paths.container("web").pending.unlink()
+
+
+def test_a_container_that_is_being_started_again_has_no_wait_before_it(daemon: Daemon, cli: Cli) -> None:
+    """Before, its state was shown as “starting 0.0 s”."""
+    cli("create", "web", "--restart", "always delay=50", "--", *FAILS)
+    soon(lambda: info(daemon, "web")["starts_in"] is not None)
+    with mock.patch.object(Container, "in_start", True):
+        record = info(daemon, "web")
+    assert (record["state"], record["starts_in"]) == ("starting", None)

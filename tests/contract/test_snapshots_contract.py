@@ -89,6 +89,8 @@ def test_a_snapshot_is_made_listed_restored_and_removed(cli: Cli, daemon: Daemon
     assert (removed.status, removed.out) == (0, "a  removed\n")
     assert cli("snapshot", "rm", "web", "--all").status == 0
     assert listed(cli) == []
+    none = cli("snapshot", "rm", "web", "--all", "-f", "json")
+    assert (none.status, json.loads(none.out)["changed"]) == (0, False)
     assert left_over(daemon) == []
 
 

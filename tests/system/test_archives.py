@@ -150,6 +150,8 @@ def test_hostile_archives_leave_nothing(fleet: Fleet, tmp_path: Path) -> None:
         cut = tmp_path / "cut"
         cut.write_bytes(whole.read_bytes()[:size])
         assert "not whole" in fleet.run("import", str(cut)).err
+    cut.write_text("no archive\n")
+    assert "this is no archive of a container" in fleet.run("import", str(cut)).err
     damaged = bytearray(whole.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "cut").write_bytes(damaged)

@@ -171,6 +171,31 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     assert not plan(file, None, (), after, DECLARING).changed
 
 
+def test_a_group_that_was_scaled_to_none_is_in_the_exported_file() -> None:
+    made = planned("  web: {count: 2, command: [a], memory: 64M, rollout: {priority: 3}}\n  db: {command: [b]}\n", {})
+    fleet = carry_out(made, {})
+    web = replace(made.after.groups["web"], now=0)
+    before = replace(made.after, groups={**made.after.groups, "web": web})
+    text = export.text("shop", [each.spec for each in fleet.values() if each.spec], before, Config())
+    file = fleet_file.parse(Sources(text, "f"), Config())
+    assert {name: group.count for name, group in file.groups.items()} == {"db": None, "web": 0}
+    again = plan(file, before, (), {name: replace(each, in_force=None) for name, each in fleet.items()}, Config())
+    assert not again.changed
+    assert again.after.groups["web"].said == web.said
+    assert again.after.groups["web"].rollout == web.rollout
+
+
+@pytest.mark.parametrize(("state", "told"), [(State.EXITED, False), (State.FAILED, True), (State.STOPPED, True)])
+def test_a_job_that_is_completed_is_as_the_file_has_it(state: State, told: bool) -> None:
+    text = "  job: {command: [a]}\n  web: {command: [b], depends_on: {job: completed}}\n"
+    made = planned(text, {})
+    fleet = carry_out(made, {})
+    fleet["job"] = replace(fleet["job"], in_force=None, state=state)
+    assert [each.name for each in planned(text, fleet, made.after).kept] == ["job"][:told]
+    fleet["web"] = replace(fleet["web"], in_force=None, state=state)
+    assert "web" in [each.name for each in planned(text, fleet, made.after).kept]
+
+
 def test_the_base_that_a_container_was_given_stays_until_the_file_names_another_one() -> None:
     """`rollback`, or a way back from a bad patch, puts containers on a generation: no file takes that back unasked."""
     text = "  web: {count: 1, memory: 64M%s}\n"

@@ -32,6 +32,8 @@ from lxcfleet.units import as_size, counted, some
 
 MAX_ENV_FILE = 64 * 1024
 _FORMS = "`diff -f FILE` compares a fleet file, `diff NAME` a container's files"
+_NOTHING = "nothing to do"
+_ALL_AS_IT_IS = f"{_NOTHING}: all is as the file has it"
 _NAMED = 5
 _CHANGED = ("changes", "volumes", "secrets", "apps")
 """The keys of a plan with what it changes."""
@@ -282,7 +284,8 @@ def _read(file: str) -> str:
         with click.open_file(file, "rb") as opened:
             content: bytes = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise HostError.from_os_error("the fleet file can't be read", error, path=file) from error
+        hint = f"-f is the fleet file here: say --format {file}" if file in output.FORMATS else ""
+        raise HostError.from_os_error("the fleet file can't be read", error, path=file, hint=hint) from error
     if len(content) > MAX_BYTES:
         raise InvalidInput(f"{file} is too large", why=f"a fleet file has {as_size(MAX_BYTES)} at most")
     try:
@@ -317,7 +320,7 @@ def _finish(ctx: click.Context, begun: ApplyRecord, *, style: str, quiet: bool, 
             data = {"changed": False, "operation": begun["id"], "results": [], "plan": begun["fleet_plan"]}
             output.show(style, data, lines=list, rows=lambda: [["name", "status", "changed", "error"]])
         elif not quiet:
-            output.say("lxcfleet: nothing to do: all is as the file has it")
+            output.say(f"lxcfleet: {_NOTHING if begun['fleet_plan']['kept'] else _ALL_AS_IT_IS}")
         return 0
     if not wait:
         output.say(f"lxcfleet: operation {begun['id']} goes on in the daemon: `lxcfleet events -f` follows it")
@@ -364,7 +367,7 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
         title = f"plan {plan['id']}" if plan["id"] else "what you may see of the plan"
         yield f"{title}: {counted(sum(len(cast(Any, plan)[each]) for each in _CHANGED), 'change')}"
     else:
-        yield "nothing to do: all is as the file has it"
+        yield _NOTHING if plan["kept"] else _ALL_AS_IT_IS
 
 
 def _tell_kept(plan: PlanRecord) -> None:

@@ -19,7 +19,7 @@ from lxcfleet.api.snapshots import (
 )
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
-from lxcfleet.cli.ui import output
+from lxcfleet.cli.ui import follow, output
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, Unconfirmed
 from lxcfleet.spec.container.snapshots import check_snapshot
@@ -207,7 +207,8 @@ def rm(
     if everything:
         names = tuple(each["name"] for each in connect(ctx).snapshots(Selection((name,))))
         if not names:
-            raise InvalidInput(f"{name} has no snapshots")
+            follow.show_results([], style, quiet, nothing=f"lxcfleet: nothing to do: {name} has no snapshots")
+            return 0
     request = RemoveSnapshotsRequest(name, tuple(map(check_snapshot, names)), dry_run)
     return run_operation(ctx, lambda client: client.remove_snapshots(request), style=style, quiet=quiet, dry_run=dry_run)
 

@@ -64,6 +64,7 @@ from lxcfleet.spec.container.restart import Policy
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import State
 
 
 class Fleet:
@@ -313,7 +314,7 @@ class Fleet:
 def _left(container: Container) -> float | None:
     """Seconds until it is started again; None: it is not."""
     due = container.course.due
-    return max(0.0, round(due - proc.uptime(), 3)) if container.backs_off and due is not None else None
+    return max(0.0, round(due - proc.uptime(), 3)) if container.state is State.BACKOFF and due is not None else None
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -24,6 +24,8 @@ _CHANGED = 1
 """tar's exit status if a file changed while it was read; tar(1)."""
 _PAUSE = 0.25
 """Seconds between two reports of how far it is."""
+_NO_ZSTD = "unsupported format"
+"""In what zstd says of a file that it never wrote."""
 _SAID = 500
 _URGENT = 10
 """So much nicer are others than the reading of files."""
@@ -218,10 +220,10 @@ def unpacked(archive: int, waits: int) -> Iterator[Stream]:
 
 
 def _damaged(errors: IO[bytes]) -> InvalidInput:
-    return InvalidInput(
-        "this archive is not whole", why=_said(errors) or "zstd can't read it",
-        hint="nothing of it was kept; copy or export it again",
-    )  # fmt: skip
+    said = _said(errors) or "zstd can't read it"
+    if _NO_ZSTD in said:
+        return InvalidInput("this is no archive of a container", why=f"{said}: `lxcfleet export` writes .tar.zst")
+    return InvalidInput("this archive is not whole", why=said, hint="nothing of it was kept; copy or export it again")
 
 
 @contextlib.contextmanager
