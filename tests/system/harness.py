@@ -37,6 +37,7 @@ from .clients import MOST_ARGUMENTS, Clients
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = str(ROOT / "bin" / "lxcfleet")
 DAEMON = str(ROOT / "bin" / "lxcfleetd")
+KILLING = "tests.system.killing_daemon"
 
 SLEEP = ("--", "sleep", "infinity")
 """The command of app containers that only have to run."""
@@ -224,9 +225,10 @@ class Fleet:
         ``kill``: see killing_daemon. ``module``: a module that runs in the daemon's place, by this
         ``python``, with these environment variables.
         """
-        if kill:
-            module, variables = "tests.system.killing_daemon", {"KILL_AT": kill}
         self.paths.run.mkdir(exist_ok=True)
+        if kill:
+            module = KILLING
+            self.kill_at(kill)
         program = [python, "-m", module] if module else [DAEMON]
         extra = {**variables, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} if module else variables
         with (self.paths.run / "daemon.log").open("ab") as log:
@@ -237,6 +239,10 @@ class Fleet:
         until(lambda: self.daemon_pid() == daemon.pid or daemon.poll() is not None, 30, "the daemon answers")
         assert may_die or daemon.poll() is None, self.log()
         return daemon
+
+    def kill_at(self, where: str) -> None:
+        """Have the killing daemon that runs, or the next one, kill what ``where`` says: see killing_daemon."""
+        (self.paths.run / "kill-at").write_text(where)
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> None:
         """End the daemon, if one runs, and its launcher. Containers run on."""

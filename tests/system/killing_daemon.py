@@ -1,7 +1,7 @@
 """A daemon that kills itself or its launcher when it is about to do a chosen step to a chosen container.
 
-KILL_AT=daemon:NAME:STEP or KILL_AT=launcher:NAME:STEP in the daemon's environment chooses the process, the container and the
-step. STEP is the name of a class in containers.reconciling.steps in small letters.
+daemon:NAME:STEP or launcher:NAME:STEP in the file kill-at, beside the daemon's socket, chooses the process, the container
+and the step. STEP is the name of a class in containers.reconciling.steps in small letters. The file may come at any time.
 """
 
 from __future__ import annotations
@@ -9,26 +9,31 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 from lxcfleet.containers.reconciling.steps import Step
 from lxcfleet.daemon.main import main
+from lxcfleet.paths import Paths
 
 from .harness import command_lines, parent_of
 
 
 class KillAt:
-    """Watches the daemon's steps. Only the first time that the chosen step is reached counts."""
+    """Watches the steps. Only the first time that the chosen one is reached counts, in this daemon or in the next."""
 
-    def __init__(self, where: str) -> None:
-        self._process, self._name, self._step = where.split(":")
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
     def __call__(self, name: str, step: Step) -> None:
         """Kill the chosen process if this is the chosen step."""
-        if (name, step.name) != (self._name, self._step):
+        if not self._file.exists():
             return
-        if self._process == "daemon":
+        process, *chosen = self._file.read_text().split(":")
+        if [name, step.name] != chosen:
+            return
+        self._file.unlink()
+        if process == "daemon":
             os.kill(os.getpid(), signal.SIGKILL)
-        self._name = ""
         for pid in servants():
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):  # the code that started it waits for it as well
@@ -43,4 +48,4 @@ def servants() -> list[int]:
 
 
 if __name__ == "__main__":
-    main([KillAt(os.environ["KILL_AT"])])
+    main([KillAt(Paths.from_environment().run / "kill-at")])

@@ -211,7 +211,7 @@ print(json.dumps({
 """
 ODD = (
     "trap '' HUP QUIT USR1; umask 077; ulimit -S -f 99999999; ulimit -S -n 8192; ulimit -S -s 16384; ulimit -S -c 100;"
-    ' exec nice -n 7 "$0" "$@" 9</dev/null'
+    ' exec nice -n 1 "$0" "$@" 9</dev/null'
 )
 """A shell line that starts a daemon with odd limits, priority, umask, ignored signals and descriptors."""
 
@@ -244,6 +244,7 @@ def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fle
             "umask": "0022", "groups": [], "blocked": 0, "nice": 0, "oom": 500, "policy": 0, "descriptors": [0, 1, 2],
             "group": True, "language": "C.UTF-8", "variables": sorted(own), "directory": "/root" if who == "exec" else "/",
         }, who  # fmt: skip
+    fleet.stop_daemon()  # the tests after this one have another, as this one gives way to all others
 
 
 def reachable(key: str, limits: Sequence[int]) -> list[int]:

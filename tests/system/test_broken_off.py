@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Tag]]:
             cwd=ROOT, env={**os.environ, "TELL_THE_TAG": str(file)}, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
     try:
-        until(lambda: pytest_run.poll() is not None or (file.exists() and file.read_text().endswith("\n")), 60)
+        until(lambda: pytest_run.poll() is not None or (file.exists() and file.read_text().endswith("\n")), TIMEOUT)
         assert pytest_run.poll() is None, (tmp_path / "said").read_text()
         yield pytest_run, Tag(file.read_text().strip())
     finally:

@@ -20,7 +20,7 @@ from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.steps import Check, Halt, Leave, Make, Step, Want
 from lxcfleet.spec.states import Action
 
-from .harness import SLEEP, TIMEOUT, Fleet, alive, children_of, until
+from .harness import KILLING, SLEEP, TIMEOUT, Fleet, alive, children_of, until
 
 pytestmark = pytest.mark.system
 
@@ -119,14 +119,25 @@ def assert_usable(fleet: Fleet, name: str, state: str) -> None:
     assert fleet.inside(name, "test ! -e /root/.ssh; cut -d: -f2 /etc/shadow | sort -u") == "*"
 
 
+@pytest.fixture
+def killing(fleet: Fleet) -> Fleet:
+    """The fleet, with a daemon that `kill_at` reaches. It goes on with what the test before left it, if that is one."""
+    last = fleet.daemons[-1]
+    if last.pid != fleet.daemon_pid() or KILLING not in last.args:  # type: ignore[operator]
+        fleet.stop_daemon()
+        fleet.start_daemon(module=KILLING)
+    return fleet
+
+
 @EACH
-def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Fleet, case: Case) -> None:
+def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(killing: Fleet, case: Case) -> None:
+    fleet = killing
     witness = fleet.name("w")
     fleet.create(witness)
     name = arrange(fleet, case)
     before = pids(fleet)
-    fleet.stop_daemon()
-    daemon = fleet.start_daemon(kill=f"daemon:{name}:{case.step.name}")
+    daemon = fleet.daemons[-1]
+    fleet.kill_at(f"daemon:{name}:{case.step.name}")
 
     ran = fleet.run(*order(case, name))
     assert ran.status == 1, ran
@@ -134,7 +145,8 @@ def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Flee
     assert daemon.wait(TIMEOUT) == -signal.SIGKILL
     left = fleet.half_done()
 
-    fleet.start_daemon()
+    fleet.reap()
+    fleet.start_daemon(module=KILLING)
     until(lambda: settled(fleet), 20, "the new daemon has completed all actions")
     after = pids(fleet)
     assert after[witness] == before[witness]
@@ -149,13 +161,13 @@ def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Flee
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.before in (ABSENT, "running")], ids=str)
-def test_a_kill_of_the_launcher_at_each_step_leaves_a_usable_container(fleet: Fleet, case: Case) -> None:
+def test_a_kill_of_the_launcher_at_each_step_leaves_a_usable_container(killing: Fleet, case: Case) -> None:
+    fleet = killing
     witness = fleet.name("w")
     fleet.create(witness)
     name = arrange(fleet, case)
     before = pids(fleet)
-    fleet.stop_daemon()
-    fleet.start_daemon(kill=f"launcher:{name}:{case.step.name}")
+    fleet.kill_at(f"launcher:{name}:{case.step.name}")
 
     ran = fleet.run(*order(case, name))
     assert ran.status in (0, 1), ran

@@ -29,19 +29,18 @@ PROGRAM = Path("/opt/lxcfleet-rollout")
 
 
 @pytest.fixture
-def quick(fleet: Fleet) -> Iterator[Fleet]:
-    """A fleet with short waits in its rollouts, and without a rollout under way."""
-    fleet.stop_daemon()
-    fleet.settings(fleet.usual + QUICK)
-    fleet.paths.rollout.unlink(missing_ok=True)
-    fleet.start_daemon()
-    yield fleet
-    if fleet.daemon_pid() is None:
-        fleet.start_daemon()
-    fleet.run("rollout", "abort")
-    fleet.ok("destroy", "--all", "--force", "-q")
-    fleet.stop_daemon()
-    fleet.settings(fleet.usual)
+def quick(own_fleet: Fleet) -> Iterator[Fleet]:
+    """A fleet with short waits in its rollouts, with a daemon of the test's own, so that no rollout is known or under way."""
+    own_fleet.stop_daemon()
+    own_fleet.settings(own_fleet.usual + QUICK)
+    own_fleet.paths.rollout.unlink(missing_ok=True)
+    own_fleet.start_daemon()
+    yield own_fleet
+    if own_fleet.daemon_pid() is None:
+        own_fleet.start_daemon()
+    own_fleet.run("rollout", "abort")
+    own_fleet.ok("destroy", "--all", "--force", "-q")
+    own_fleet.clean()
 
 
 @pytest.fixture
