@@ -172,10 +172,7 @@ class Container:
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
         """The addresses by which it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
-        if self.spec is None:
-            return ()
-        given = (self.spec.address, self.spec.address6, *self.spec.uplink.addresses)
-        return self.leased or tuple(a.ip for a in given if a is not None)
+        return self.leased or (() if self.spec is None else self.spec.fixed)
 
     @property
     def answering(self) -> tuple[IPv4Address | IPv6Address, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
@@ -67,6 +67,8 @@ class Draining:
         own = container.spec
         if own is None or not self._membership.serves(container):
             return False
+        if self._place(container, own, (c for c in self._context.registry if c is not container)) is Place.SHARED:
+            return False
         others = [c for c in self._context.registry if c is not container and c.spec and handover.meets(own, c.spec)]
         begun = time.monotonic()
         while (where := self._place(container, own, others)) is not Place.SHARED:
@@ -78,10 +80,11 @@ class Draining:
                 return True
         return False
 
-    def _place(self, container: Container, own: Spec, others: Sequence[Container]) -> Place:
+    def _place(self, container: Container, own: Spec, others: Iterable[Container]) -> Place:
         young = AWAITED_SECONDS if container.busy == Action.RESTART else 0.0
-        members = [c.spec for c in others if c.spec is not None and self._membership.serves(c)]
-        coming = [c.spec for c in others if c.spec is not None and self._comes(c, young)]
+        known = list(others)
+        members = (c.spec for c in known if self._membership.serves(c) and c.spec is not None)
+        coming = (c.spec for c in known if c.spec is not None and self._comes(c, young))
         return handover.place(own, members, coming)
 
     def _comes(self, container: Container, young: float) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from enum import Enum
 
-from lxcfleet.spec.container.ports import Publication
 from lxcfleet.spec.container.spec import Spec
 
 
@@ -20,33 +19,28 @@ class Place(Enum):
     """It is the only member somewhere, and no other one is on its way."""
 
 
-def place(own: Spec, members: Collection[Spec], coming: Collection[Spec]) -> Place:
+def place(own: Spec, members: Iterable[Spec], coming: Iterable[Spec]) -> Place:
     """The place of the member ``own``.
 
-    ``members``: those that stand for their groups now, ``coming``: those that will soon, both without ``own``.
+    ``members``: those that stand for their groups now, ``coming``: those that will soon, both without ``own``. No more of
+    them are looked at than it takes: when all of a large group are stopped, this is asked for each of them.
     Where it publishes ports of the host, each of them counts. Otherwise it is enough to share one of its groups: a label
     that is only its own names no group.
     """
     if own.publish:
-        lonely = set(own.publish) - _ports(members)
-        if not lonely:
-            return Place.SHARED
-        return Place.AWAITED if lonely & _ports(coming) else Place.ALONE
-    groups = set(own.labels.items())
-    if not groups or groups & _groups(members):
+        lonely = set(own.publish)
+        for spec in members:
+            lonely.difference_update(spec.publish)
+            if not lonely:
+                return Place.SHARED
+        return Place.AWAITED if any(not lonely.isdisjoint(spec.publish) for spec in coming) else Place.ALONE
+    groups = own.labels.items()
+    if not groups or any(not groups.isdisjoint(spec.labels.items()) for spec in members):
         return Place.SHARED
-    return Place.AWAITED if groups & _groups(coming) else Place.ALONE
+    return Place.AWAITED if any(not groups.isdisjoint(spec.labels.items()) for spec in coming) else Place.ALONE
 
 
 def meets(one: Spec, other: Spec) -> bool:
     """Whether two containers can be behind the same port of the host, or stand for the same group."""
     shared_port = not set(one.publish).isdisjoint(other.publish)
     return shared_port or not one.labels.items().isdisjoint(other.labels.items())
-
-
-def _ports(specs: Collection[Spec]) -> set[Publication]:
-    return {publication for spec in specs for publication in spec.publish}
-
-
-def _groups(specs: Collection[Spec]) -> set[tuple[str, str]]:
-    return {label for spec in specs for label in spec.labels.items()}

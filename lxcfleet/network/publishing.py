@@ -30,6 +30,8 @@ class Publishing:
         self._membership = membership
         self._applied: list[Published] | None = None
         self._lock = asyncio.Lock()
+        self._asked = self._done = 0
+        """How often the rules were asked for, and up to which time they are as they should be."""
         self._forwards = False
         complaint = "ports of the host can't be published"
         self._soon = Soon(context.tasks, "publishing", self.apply, complaint, retry=RETRY_SECONDS)
@@ -76,11 +78,18 @@ class Publishing:
         self.kick()
 
     async def apply(self) -> None:
-        """Come back once the rules are as they should be at this moment. Raises FleetError."""
+        """Come back once the rules are as they should be at this moment. Raises FleetError.
+
+        Of many that wait, as when all members of a large group leave at once, one looks at what is wanted, for all of them.
+        """
+        self._asked = turn = self._asked + 1
         async with self._lock:
+            if turn <= self._done:
+                return
             while (wanted := self.wanted()) != self._applied:
                 await self._carry_out(wanted, flows.changed(self._applied, wanted))
                 self._applied = wanted
+            self._done = self._asked
 
     async def _carry_out(self, wanted: list[Published], datagrams: list[DatagramPort]) -> None:
         if not self._context.up:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,25 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import uplink
+from lxcfleet.network.context import Context
+from lxcfleet.network.draining import Draining
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.network.membership import Membership
+from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import RANGE_SIZE
+from lxcfleet.spec.reading.terms import RANGE_SIZE, Network
 from lxcfleet.spec.selection import natural_key
 
-from .network_parts import own_paths, registry_of
+from .network_parts import context_of, own_paths, registry_of, run
 from .one_container import OneContainer
 
 MANY = 1000
 NOBODY: Any = None
+ADDRESS = IPv4Interface("10.0.0.1/8")
 
 
 class Counted:
@@ -118,6 +125,52 @@ def test_nobody_looks_for_secrets_in_a_fleet_without_them(tmp_path: Path) -> Non
     secrets = Secrets(own_paths(tmp_path), some, NOBODY, Bus(), {}, dict)
     asyncio.run(secrets.forget("c1"))
     assert Looked.looks == 0
+
+
+def group(tmp_path: Path) -> tuple[Context, list[Container], Membership]:
+    """Many containers that run behind one port of the host."""
+    ports = (parse_publication("80:8080"),)
+    members: list[Container] = [
+        Looked(f"c{number}", Spec(f"c{number}", network=Network.BRIDGE, publish=ports, address=ADDRESS + number))
+        for number in range(MANY)
+    ]
+    context = context_of(own_paths(tmp_path), *members)
+    membership = Membership(context.registry)
+    for each in members:
+        run(each)
+        membership.find(each.name)
+    Looked.looks = 0
+    return context, members, membership
+
+
+def test_one_that_leaves_a_group_looks_for_one_that_stays(tmp_path: Path) -> None:
+    context, members, membership = group(tmp_path)
+    leaving = Draining(context, NOBODY, membership, NOBODY, NOBODY)
+    for each in members[:5]:
+        assert asyncio.run(leaving._stay(each, 5.0)) is False
+    assert Looked.looks < 100
+
+
+def test_of_many_that_leave_a_port_at_once_one_has_the_rules_follow_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, members, membership = group(tmp_path)
+    context.up = True
+    publishing = Publishing(context, membership)
+    wanted = Counted(publishing.wanted)
+    monkeypatch.setattr(publishing, "wanted", wanted)
+
+    async def leave(name: str) -> None:
+        membership.lose(name)
+        await publishing.apply()
+        assert publishing._applied is not None
+        assert len(publishing._applied[0].ipv4) == MANY // 2
+
+    async def all_leave() -> None:
+        await asyncio.gather(*(leave(each.name) for each in members[: MANY // 2]))
+
+    asyncio.run(all_leave())
+    assert wanted.calls <= 4
 
 
 def test_networks_that_others_need_stay_without_a_look_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

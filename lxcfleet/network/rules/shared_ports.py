@@ -17,15 +17,15 @@ from lxcfleet.spec.reading.terms import Affinity
 def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
     """The ports that ``specs`` publish, each with those of the ``members`` that publish it."""
     affinity = {publication: spec.affinity for spec in specs for publication in spec.publish}
-    behind: dict[Publication, list[Container]] = {publication: [] for publication in affinity}
+    behind: dict[Publication, list[IPv4Address | IPv6Address]] = {publication: [] for publication in affinity}
     for container in members:
         for publication in container.spec.publish if container.spec is not None else ():
-            behind.setdefault(publication, []).append(container)
+            behind.setdefault(publication, []).extend(container.answering)
     return [
         Published(
             publication,
-            tuple(a for container in there for a in container.answering if isinstance(a, IPv4Address)),
-            tuple(a for container in there for a in container.answering if isinstance(a, IPv6Address)),
+            tuple(address for address in there if isinstance(address, IPv4Address)),
+            tuple(address for address in there if isinstance(address, IPv6Address)),
             affinity.get(publication, Affinity.NONE),
         )
         for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))

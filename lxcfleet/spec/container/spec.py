@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.spec.container.addresses import further_bridge, hardware_address, interface_name, lan_port
 from lxcfleet.spec.container.apps import Form
@@ -35,6 +37,12 @@ class Spec(SpecFields):
     def by_dhcp(self) -> bool:
         """Whether a DHCP server on the network gives the container its address."""
         return self.hardware is not None and not self.uplink.addresses
+
+    @cached_property
+    def fixed(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The addresses that it has by itself, IPv4 first: asked for all containers whenever members of a port change."""
+        given = (self.address, self.address6, *self.uplink.addresses)
+        return tuple(each.ip for each in given if each is not None)
 
     @property
     def mac(self) -> str:
