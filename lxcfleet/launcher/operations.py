@@ -21,7 +21,7 @@ from lxcfleet.launcher.items.network import (
     ClosedForward,
     DhcpItem,
     DisconnectItem,
-    ForeignPort,
+    Foreign,
     JoinItem,
     LeasedItem,
     LookedUp,
@@ -146,7 +146,7 @@ LEAVE_UPLINK: Ask[UplinkItem, Done] = Ask("leave_uplink")
 REJOIN: Ask[list[RejoinItem], Done] = Ask("rejoin")
 LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
-PUBLISHED: Large[str, list[ForeignPort]] = Large("published")
+PUBLISHED: Large[str, Foreign] = Large("published")
 """Takes the fleet's own table; answers what other fleets publish."""
 FORWARD: Large[str, list[ClosedForward]] = Large("forward")
 """Takes a bridge; answers the firewalls' chains that drop what the host passes on from it or to it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
@@ -46,18 +46,19 @@ class Publishing:
         After the question about other fleets nothing else is done meanwhile, unless a port is in use: a thread finds out by
         which program. Raises InvalidInput, HostError.
         """
-        await self._check_foreign(like.publish)
+        kept = await self._check_foreign(like.publish)
         others = self._context.specs()
         shared_ports.check_shared(like, count, others)
         shared = {publication for spec in others for publication in spec.publish}
-        await self._check_free(publication for publication in like.publish if publication not in shared)
+        await self._check_free((publication for publication in like.publish if publication not in shared), kept)
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
         """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
 
         Raises InvalidInput, HostError.
         """
-        await self._check_foreign([each for former, spec in changed for each in spec.publish if each not in former.publish])
+        new = [each for former, spec in changed for each in spec.publish if each not in former.publish]
+        kept = await self._check_foreign(new)
         names = {former.name for former, _ in changed}
         present = self._context.specs()
         shared = {publication for spec in present for publication in spec.publish}
@@ -65,7 +66,7 @@ class Publishing:
         for former, spec in changed:
             if (spec.publish, spec.labels, spec.affinity) != (former.publish, former.labels, former.affinity):
                 shared_ports.check_shared(spec, 1, others)
-                await self._check_free(publication for publication in spec.publish if publication not in shared)
+                await self._check_free((publication for publication in spec.publish if publication not in shared), kept)
             others.append(spec)
 
     def kick(self) -> None:
@@ -116,14 +117,16 @@ class Publishing:
                         hint="publish it at an IPv4 address, or set network.ipv6 in lxcfleet.yaml",
                     )  # fmt: skip
 
-    async def _check_foreign(self, publications: Sequence[Publication]) -> None:
+    async def _check_foreign(self, publications: Sequence[Publication]) -> list[str]:
+        """Where other fleets' name servers keep their port."""
         self._refuse_ipv6(publications)
-        if publications:
-            own = rules.table(self._context.settings.bridge)
-            others = await self._context.ask_large(PUBLISHED, own)
-            shared_ports.check_foreign(publications, others)
+        if not publications:
+            return []
+        others = await self._context.ask_large(PUBLISHED, rules.table(self._context.settings.bridge))
+        shared_ports.check_foreign(publications, others["ports"])
+        return others["name_servers"]
 
-    async def _check_free(self, publications: Iterable[Publication]) -> None:
+    async def _check_free(self, publications: Iterable[Publication], kept: Collection[str]) -> None:
         for publication in publications:
             if publication.host == dnsmasq.PORT:
                 self._check_name_server(publication)
@@ -132,9 +135,10 @@ class Publishing:
             except sockets.PortInUse as error:
                 ours = name_server.programs(self._context.paths).get(name_server.DNSMASQ)
                 users = await asyncio.to_thread(sockets.users, publication)
-                others = users - {ours}
-                # The rules leave the fleet's name server alone: it keeps the port at its own address.
-                if users and not others and publication.everywhere:
+                others = {pid: held for pid, held in users.items() if pid != ours}
+                # The rules leave the name servers of all fleets alone: each keeps the port at its own addresses.
+                asked = kept if publication.host == dnsmasq.PORT and publication.everywhere else ()
+                if users and publication.everywhere and all(sockets.only_at(asked, held) for held in others.values()):
                     continue
                 if users and not others:
                     raise _is_name_servers(publication) from error

@@ -11,6 +11,7 @@ from typing import Any, cast
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
+from lxcfleet.launcher.operations import PUBLISHED
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
@@ -41,7 +42,7 @@ class FakeLauncher:
     async def ask_large(self, operation: str, argument: Any) -> Any:
         """The same."""
         await self.ask(operation, argument)
-        return []
+        return {"ports": [], "name_servers": []} if operation == PUBLISHED else []
 
     def operations(self) -> list[str]:
         """The requested operations, without the arguments."""

@@ -20,9 +20,9 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules.affinity import owners
-from lxcfleet.network.rules.rules import Published, publish, read_published
+from lxcfleet.network.rules.rules import Published, publish, read_kept, read_published
 from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, published
-from lxcfleet.spec.container.ports import parse_publication
+from lxcfleet.spec.container.ports import Publication, parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Affinity, Network
 
@@ -247,6 +247,40 @@ def test_a_failed_publication_is_tried_again(tmp_path: Path, monkeypatch: pytest
         assert len(launcher.asked) == tried + 1 > 2
 
     asyncio.run(play())
+
+
+def test_port_53_is_free_beside_name_servers_of_other_fleets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rules keep the port at their own addresses, whoever publishes it."""
+    chain = [{"expr": [match("ip", "daddr", "10.9.0.1"), match("th", "dport", 53), {"dnat": {"addr": "10.9.0.1"}}]}]
+    kept = read_kept(chain)
+    assert kept == ["10.9.0.1"]
+    held = {4711: {"10.9.0.1", "fe80::1"}}
+
+    def refuse(publication: Publication) -> None:
+        raise sockets.PortInUse(f"the host's port {publication.host}/{publication.protocol} is in use")
+
+    class Launcher(FakeLauncher):
+        async def ask_large(self, operation: str, argument: Any) -> Any:
+            return {"ports": [], "name_servers": kept}
+
+    monkeypatch.setattr(sockets, "check_free", refuse)
+    monkeypatch.setattr(sockets, "users", lambda _: held)
+    context = context_of(own_paths(tmp_path), launcher=Launcher())
+    publishing = Publishing(context, Membership(context.registry))
+
+    def check(port: str) -> None:
+        asyncio.run(publishing.check(spec(1, port), 1))
+
+    check("53:53/udp")
+    for port in ("54:53/udp", "10.9.0.1:53:53"):
+        with pytest.raises(InvalidInput, match="in use"):
+            check(port)
+    held[4712] = {"192.0.2.1"}
+    with pytest.raises(InvalidInput, match="in use"):
+        check("53:53/udp")
+    held[4712] = {"fe80::2"}  # a resolver on a link of its own
+    with pytest.raises(InvalidInput, match="in use"):
+        check("53:53/udp")
 
 
 def test_a_change_of_many_is_held_against_the_others_and_each_other(

@@ -69,16 +69,26 @@ def told_by_whom(error: PortInUse, users: Collection[int]) -> PortInUse:
     return error
 
 
-def users(publication: Publication) -> set[int]:
-    """The pids of the programs that have a port of the host, at an address at which it is to be published. Slow with many
-    processes, as it looks at all their files."""
+def users(publication: Publication) -> dict[int, set[str]]:
+    """The pids of the programs that have a port of the host, at an address at which it is to be published, and at which ones.
+    Slow with many processes, as it looks at all their files."""
     try:
         found = psutil.net_connections(publication.protocol)
     except (psutil.Error, OSError):
-        return set()
+        return {}
     listening = [each for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]  # UDP has no states
-    there = [each for each in listening if each.laddr and each.laddr.port == publication.host and each.pid]
-    return {each.pid for each in there if each.pid and _meets(each.laddr.ip, publication)}
+    users: dict[int, set[str]] = {}
+    for each in listening:
+        if each.pid and each.laddr and each.laddr.port == publication.host and _meets(each.laddr.ip, publication):
+            users.setdefault(each.pid, set()).add(each.laddr.ip)
+    return users
+
+
+def only_at(addresses: Collection[str], held: Collection[str]) -> bool:
+    """Whether a program that has a port at the addresses ``held`` has it at these alone, beside link-local ones."""
+    return not set(held).isdisjoint(addresses) and all(
+        each in addresses or ip_address(each).is_link_local for each in held
+    )
 
 
 def _meets(held: str, publication: Publication) -> bool:

@@ -14,6 +14,7 @@ from lxcfleet.launcher.items.network import (
     DatagramPort,
     DhcpItem,
     DisconnectItem,
+    Foreign,
     JoinItem,
     LeasedItem,
     LookedUp,
@@ -157,15 +158,16 @@ def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
 
 
 def published(own: str, reply: Reply, _: Paths) -> None:
-    """The ports of the host that other fleets publish."""
+    """The ports of the host that other fleets publish, and where their name servers keep theirs."""
     from lxcfleet.host.net import nft
 
-    body, found = None, []
+    body, found = None, Foreign(ports=[], name_servers=[])
     try:
         for table in nft.tables("inet"):
             if rules.is_fleets(table) and table != own:
                 for chain in rules.PUBLISHED:
-                    found += rules.read_published(table, chain, nft.chain("inet", table, chain))
+                    found["ports"] += rules.read_published(table, chain, nft.chain("inet", table, chain))
+                found["name_servers"] += rules.read_kept(nft.chain("inet", table, rules.KEPT))
     except FleetError as error:
         body = error.body()
     answer_large(reply, body, json.dumps(found).encode())

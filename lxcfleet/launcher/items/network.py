@@ -121,6 +121,14 @@ class ForeignPort(TypedDict):
     """The host's address that it is published at; None: all of them."""
 
 
+class Foreign(TypedDict):
+    """What other fleets of the host have of its ports."""
+
+    ports: list[ForeignPort]
+    name_servers: list[str]
+    """The addresses at which their name servers keep port 53, whoever publishes it."""
+
+
 class ClosedForward(TypedDict):
     """A firewall's chain that drops what the host passes on."""
 

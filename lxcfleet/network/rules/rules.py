@@ -54,6 +54,8 @@ MAPPED = 65536
 all of them together have what one other user has."""
 PUBLISHED = ("published", "published6")
 """The chains that say where the host's ports lead."""
+KEPT = "asking_here"
+"""The chain that says at which addresses port 53 is the fleet's name server's."""
 
 
 _SETS = (
@@ -156,7 +158,7 @@ def _kept_for_name_server(subnet: Subnet) -> Iterator[str]:
     They come before those that publish ports, of any fleet: the kernel translates a connection once, and that to the address
     that it has counts. A mere accept ends one chain, and the next fleet's would lead the question away.
     """
-    for name, hook in (("asking_here", "prerouting"), ("asked_here", "output")):
+    for name, hook in ((KEPT, "prerouting"), ("asked_here", "output")):
         yield f"  chain {name} {{"
         yield f"    type nat hook {hook} priority -101; policy accept;"
         for family, address in _name_servers(subnet):
@@ -302,6 +304,17 @@ def read_published(table: str, chain: str, rules: Iterable[Mapping[str, Any]]) -
                     address = ALL6 if text == "ipv6" else ALL4
                 case {"match": {"left": {"payload": {"protocol": str(protocol), "field": "dport"}}, "right": int(port)}}:
                     found.append({"table": table, "protocol": protocol, "port": port, "address": address})
+    return found
+
+
+def read_kept(rules: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The addresses at which another fleet keeps port 53 for its name server. ``rules``: those of KEPT, as above."""
+    found = []
+    for rule in rules:
+        for expression in rule.get("expr", ()):
+            match expression:
+                case {"match": {"left": {"payload": {"field": "daddr"}}, "right": str(address)}}:
+                    found.append(address)
     return found
 
 
