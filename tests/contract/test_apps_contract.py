@@ -319,7 +319,7 @@ def test_a_clone_builds_a_release_and_is_destroyed(cli: Cli, daemon: Daemon) -> 
 
 @pytest.mark.parametrize(("options", "script", "told"), [
     ((), "sleep 1; echo no such file; exit 3", "exit status 3"),
-    ((), "echo no such file; exit 3", "no such file"),
+    ((), "echo no such file; exit 3", "the command failed\n  exit status 3\n  no such file"),
     (("--timeout", "1"), "sleep 60", "did not end in time"),
     (("--path", "/usr/bin"), "true", "nothing can be mounted at /usr/bin"),
     (("--path", "/etc/default"), "true", "the host has files there"),

@@ -326,7 +326,7 @@ def test_a_failed_gate_halts_and_undo_puts_the_former_specs_back(shop: Shop, cli
     assert shop.changes() == {"web2": "restart", "web3": "restart"}
     ran = shop.run("apply")
     assert (ran.status, "a rollout is under way" in ran.err) == (1, True)
-    assert "is halted in wave 1: 1 of 3 are through" in ran.err
+    assert "is halted in wave 1: 1 of 3 are through, 1 of them failed" in ran.err
     recovers(shop.daemon)
     ran = cli("rollout", "undo")
     assert ran.status == 0, ran.err

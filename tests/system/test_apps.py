@@ -185,7 +185,7 @@ def test_a_clone_builds_a_release(fleet: Fleet) -> None:
     assert fleet.inside(fleet.name("one"), "/usr/local/lib/shop/id -u; ls -d /etc/shop 2>&1 | wc -l") == "0\n1"
     fleet.ok("destroy", fleet.name("one"), "--force")
     failed = fleet.run("app", "bake", "shop", "--version", "2", "--", "sh", "-c", "echo no make here; exit 2")
-    assert (failed.status, "no make here" in failed.err) == (1, True)
+    assert (failed.status, "the command failed\n  exit status 2\n  no make here" in failed.err) == (1, True)
     assert fleet.json_any("list") == []
 
 

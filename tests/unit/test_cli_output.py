@@ -15,9 +15,10 @@ from lxcfleet.cli.options import environment, optional_selection, selection
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.fanout import Collected, Prefixed, overall
 from lxcfleet.cli.ui.output import columns, printable, say_error, size
+from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.cli.verbs import show
 from lxcfleet.cli.verbs.logs import plain_line_ends
-from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
+from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, WrongState
 from lxcfleet.units import counted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,18 @@ def test_columns_are_aligned_and_nothing_is_a_dash() -> None:
 )  # fmt: skip
 def test_numbers_stand_before_the_plural_unless_they_are_one(number: int, noun: str, said: str) -> None:
     assert counted(number, noun) == said
+
+
+def test_a_cause_of_many_failures_is_told_once_and_each_container_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("apply", 3) as progress:
+        for name, why in (("a", "halted"), ("b", "halted"), ("c", "other")):
+            error = WrongState(f"{name}: it was not its turn", why=why, hint="go on").body()
+            progress.add({"name": name, "status": "not begun", "changed": False, "error": error})
+    assert capsys.readouterr().err.splitlines() == [
+        "lxcfleet: a: it was not its turn", "  halted", "  go on",
+        "lxcfleet: b: it was not its turn",
+        "lxcfleet: c: it was not its turn", "  other", "  go on",
+    ]  # fmt: skip
 
 
 def test_columns_are_cut() -> None:

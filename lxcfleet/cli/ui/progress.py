@@ -13,6 +13,7 @@ from lxcfleet.cli.ui.output import say, say_error
 
 if TYPE_CHECKING:
     from lxcfleet.api.records import ResultRecord
+    from lxcfleet.errors import ErrorBody
 
 MOMENT = 0.4
 """Work that takes fewer seconds gets no bar."""
@@ -32,6 +33,8 @@ class Progress:
         self._total = total
         self._done = 0
         self._failed = 0
+        self._told: set[tuple[str, str]] = set()
+        """The causes that were told, with what to do: many containers may fail for the same one."""
         self._drawn = False
         self._talking = False
         self._before: Any = None
@@ -62,7 +65,10 @@ class Progress:
             self._failed += 1
             self._talking = True
             self._clear()
-            say_error(error, result["name"])
+            more = (error["why"], error["hint"])
+            short: ErrorBody = {"code": error["code"], "message": error["message"], "why": "", "hint": ""}
+            say_error(short if more in self._told else error, result["name"])
+            self._told.add(more)
             self._talking = False
 
     def show(self, done: int, what: str) -> None:

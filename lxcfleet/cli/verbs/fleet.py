@@ -375,7 +375,8 @@ def _tell_kept(plan: PlanRecord) -> None:
     for each in plan["kept"]:
         alike.setdefault((each["key"], each["file"], each["now"], each["why"]), []).append(each["name"])
     for (key, file, now, why), names in alike.items():
-        output.say(output.printable(f"lxcfleet: {some(names, _NAMED)}: {key} {file}, now {now} ({why}): left so"))
+        start = "; `lxcfleet start` has it run" if key == "state" and now != "backoff" else ""
+        output.say(output.printable(f"lxcfleet: {some(names, _NAMED)}: {key} {file}, now {now} ({why}): left so{start}"))
     if keys := plan["not_compared"]:
         output.say(f"lxcfleet: {', '.join(keys)}: not compared, as you may only read; root's plan may have more changes")
     _tell_left(plan["left"])

@@ -103,7 +103,7 @@ class Baking:
             async for _ in made.follow():
                 pass
             for result in made.results:
-                if result.error is not None:
+                if result.error is not None and not self._has_ended(name):
                     failed = from_body(result.error)
                     failed.hint = "nothing of it was kept"
                     raise failed
@@ -114,6 +114,10 @@ class Baking:
             await self._apps.seal(replace(release, base=base), delta, inside=place)
         finally:
             await self._destroy(name)
+
+    def _has_ended(self, name: str) -> bool:
+        """Whether the command ran, and has ended. As it ended at once, its end is the error of the start."""
+        return name in self._fleet.registry and self._fleet.registry[name].exit is not None
 
     async def _until_end(self, container: Container, seconds: float, broken_off: Callable[[], bool]) -> None:
         """Wait for the command's end. Raises FleetError unless that was good, and Cancelled once it is ``broken_off``."""

@@ -65,7 +65,8 @@ class Orders:
         if active is not None:
             next_step = FOLLOW if active.status == Status.RUNNING else RESUME
             record, back = record_of(active), f", which takes {active.undoes} back," if active.undoes else ""
-            through = f"{record['done']} of {record['total']} are through"
+            failed = sum(each["phase"] == "failed" for each in record["containers"])
+            through = f"{record['done']} of {record['total']} are through{f', {failed} of them failed' if failed else ''}"
             raise Busy(
                 "a rollout is under way",
                 why=f"{active.id}{back} is {active.status} in wave {active.wave}: {through}",
