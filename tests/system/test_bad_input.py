@@ -431,6 +431,21 @@ def fill(directory: Path) -> None:
                 size //= 2
 
 
+def test_a_run_whose_configuration_is_damaged_is_known_and_a_restart_heals_it(fleet: Fleet) -> None:
+    """A new daemon told that the container was in an unknown state, and refused to stop it."""
+    name = fleet.name("a")
+    fleet.create(name)
+    pid, config = fleet.pid(name), fleet.paths.container(name).directory / "config"
+    config.write_text(config.read_text() + "lxc.net.0.ty")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    assert (fleet.state(name), fleet.pid(name)) == ("running", pid)
+    assert_told(fleet.run("exec", name, "--", "true"), 125, str(config), f"lxcfleet restart {name}")
+    fleet.ok("restart", name, "--timeout", "0")
+    fleet.ok("exec", name, "--", "true")
+    assert "lxc.net.0.ty\n" not in config.read_text() + "\n"
+
+
 def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk: Fleet) -> None:
     fleet = small_disk
     first = fleet.name("first")

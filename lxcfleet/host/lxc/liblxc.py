@@ -33,23 +33,38 @@ def container(name: str, lxc_path: str) -> Any:
     try:
         return _lxc.Container(name, lxc_path)
     except Exception as error:  # liblxc does not say which
-        raise HostError(f"{name}: liblxc can't use its configuration", why=f"{directory}/config: {error}") from error
+        raise HostError(
+            f"{name}: liblxc can't use its configuration", why=f"{directory}/config: {error}",
+            hint=f"it is written anew at each start: lxcfleet restart {name}",
+        ) from error  # fmt: skip
 
 
 def _copy_in_memory(directory: Path) -> None:
     try:
-        config = (directory / "config").read_bytes()
-        syscalls.unshare_mounts()
-        syscalls.mount("lxcfleet", directory, "tmpfs", 0, "mode=0700,size=1m")
-        (directory / "config").write_bytes(config)
+        _have_in_memory(directory, (directory / "config").read_bytes())
     except OSError as error:
         raise HostError.from_os_error(f"{directory.name}: its configuration can't be read", error) from error
 
 
+def _have_in_memory(directory: Path, config: bytes) -> None:
+    syscalls.unshare_mounts()
+    syscalls.mount("lxcfleet", directory, "tmpfs", 0, "mode=0700,size=1m")
+    (directory / "config").write_bytes(config)
+
+
 def init_pid(name: str, lxc_path: str) -> int | None:
-    """Process 1 of a container as the host numbers it; None if the monitor has ended. Raises the same as ``monitor.held``."""
+    """Process 1 of a container as the host numbers it; None if the monitor has ended. Raises the same as ``monitor.held``.
+
+    The monitor knows that whatever has become of the configuration on disk: if liblxc can't use that, this process, which is
+    to end soon, gets an empty one in its place. Nothing else is asked so, as a configuration also confines commands.
+    """
     with monitor.held(name, lxc_path) as lives:
-        pid: int = container(name, lxc_path).init_pid
+        try:
+            found = container(name, lxc_path)
+        except HostError:
+            _have_in_memory(Path(lxc_path, name), b"")
+            found = container(name, lxc_path)
+        pid: int = found.init_pid
         return pid if pid > 0 and lives() else None
 
 
