@@ -27,6 +27,7 @@ from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.steps import Want
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.restarts import Course
 from lxcfleet.daemon import serving
 from lxcfleet.errors import HostError
@@ -117,6 +118,21 @@ def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(d
     ended = record["exit"]
     assert ended is not None
     assert ended["asked"]
+
+
+def test_a_new_run_that_ends_before_the_daemon_saw_it_has_ended_by_itself(
+    daemon: Daemon, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a bad patch, on a busy host: what a restart began was taken for stopped by somebody."""
+    patched = tmp_path / "patched"
+    create(daemon, "web", ("sh", "-c", f"test -e {patched} && exit 3; exec sleep infinity"))
+    patched.touch()
+    monkeypatch.setattr(Registry, "_has_monitor", lambda *_: False)
+    cli("restart", "web")
+    soon(lambda: info(daemon, "web")["exit"] is not None)
+    ended = info(daemon, "web")["exit"]
+    assert ended is not None
+    assert (ended["asked"], ended["seconds"]) == (False, None)
 
 
 def test_a_start_is_expected_only_of_what_starts_without_a_pause(daemon: Daemon) -> None:

@@ -90,7 +90,7 @@ class Supervision:
                 continue
             boot = self._ran(container.name)
             if boot == self._boot:
-                self._note(container, Exit(time.time(), asked=self._is_asked(container, None)))
+                self._note(container, Exit(time.time(), asked=self._is_asked(container, None, None)))
                 self._follow(container)
             elif boot:  # it ended with the host; what was before is not how it ended last
                 container.exit = None
@@ -132,7 +132,7 @@ class Supervision:
             status=None if heard is None else heard.status,
             out_of_memory=heard is not None and bool(heard.memory),
             memory="" if heard is None else heard.memory,
-            asked=self._is_asked(container, None if heard is None else heard.status),
+            asked=self._is_asked(container, running, None if heard is None else heard.status),
             seconds=None if running is None else running.age,
             lines=exits.last_lines(self._paths.container(container.name).console_log, container.console),
         )
@@ -194,14 +194,18 @@ class Supervision:
 
     # -- what is kept ----------------------------------------------------------------------------------------
 
-    def _is_asked(self, container: Container, status: int | None) -> bool:
-        """Whether somebody wanted the end. In a container, reboot(2) ends process 1 by SIGINT and SIGHUP."""
+    def _is_asked(self, container: Container, running: Running | None, status: int | None) -> bool:
+        """Whether somebody wanted the end. In a container, reboot(2) ends process 1 by SIGINT and SIGHUP.
+
+        ``running``: the run that ended; None: it was over before anybody saw it.
+        """
         if container.busy in _ASKS or self._endings.asked(container.name):
             return True
         if status is not None and status in (signal.SIGINT, signal.SIGHUP):
             return True
         noted = self._registry.noted(container)
-        if container.busy == Action.RESTART and noted is Intent.RUN:  # before the note it ended by itself
+        # Before the note it ended by itself. So did a run that nobody saw: it is the new one, as the former was known.
+        if container.busy == Action.RESTART and noted is Intent.RUN and running is not None:
             return True
         return noted in (Intent.STOPPED, Intent.GONE) or self._is_stopped_by_lxc(container.name)
 
