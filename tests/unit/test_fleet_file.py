@@ -81,6 +81,11 @@ def test_lines_of_env_files() -> None:
     assert [each.partition(": ")[0] for each in wrong] == ["e:4", "e:7", "e:8"]
 
 
+def test_what_a_label_may_be_is_told_where_one_is_none() -> None:
+    (told,) = complaints("lxcfleet: 1\nfleet: shop\ngroups:\n  web: {command: [a], labels: {c: ü x}}\n")
+    assert told.startswith("f:4: groups: web: labels.c: 'c=ü x' can't be a label: a key has 1 to 63 letters")
+
+
 def test_the_mistyped_kind_of_a_secrets_source_is_told_with_the_one_that_was_meant() -> None:
     text = "lxcfleet: 1\nfleet: shop\nsecrets:\n  s: {comand: [x], refresh: 1h}\n"
     assert complaints(text) == [

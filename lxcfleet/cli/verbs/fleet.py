@@ -345,7 +345,7 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
 
 def _what(change: Any) -> str:
     parts = [f"{key}: {has} -> {wanted}" for key, (has, wanted) in change["differs"].items()]
-    if "delta_bytes" in change:
+    if change.get("delta_bytes"):
         parts.append(f"{as_size(change['delta_bytes'])} of its own data go")
     return "; ".join([*parts, *([change["why"]] if change.get("why") else [])])
 

@@ -269,7 +269,7 @@ class Fields:
             try:
                 check(name, value)
             except InvalidInput as error:
-                self.complain(f"{key}.{name}", error.message, place)
+                self.complain(f"{key}.{name}", ": ".join(part for part in (error.message, error.why) if part), place)
             else:
                 result[name] = value
         return result
