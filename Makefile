@@ -35,7 +35,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo check test test-system prepared test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
+.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
 .PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
@@ -43,7 +43,6 @@ help:
 	echo 'make clean-demo  remove what the demo made'
 	echo 'make check       types, style, and the tests that need neither root nor containers: a minute'
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
-	echo 'make test-system  of these the tests on real containers alone'
 	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
 	echo 'make clean-tests remove what runs of the tests that were broken off left'
 	echo 'make test-faults every call of the C library that can fail, fails: hours (ARGS="--some 50 create stop" for some)'
@@ -76,15 +75,9 @@ check: check-packages ruff
 	    'unit: $(PYTHON) -m pytest -q tests/unit' \
 	    'contract: $(PYTHON) -m pytest -q -n 4 tests/contract'
 
-test: root test-packages prepared
-	PYTHON=$(PYTHON) tools/test-all $(ARGS)
-
-# Those on real containers alone.
-test-system: root test-packages prepared
-	PYTHON=$(PYTHON) tools/system-tests
-
-prepared:
+test: root test-packages
 	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
+	PYTHON=$(PYTHON) tools/test-all $(ARGS)
 
 # What runs that were broken off left on this machine, which the next run would remove as well.
 clean-tests:

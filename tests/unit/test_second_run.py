@@ -1,4 +1,4 @@
-"""Tests on real containers that fail beside others run once more, alone: tools/system-tests."""
+"""Tests that fail beside others run once more, alone: tools/tests-twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools/system-tests"
+TOOL = Path(__file__).parents[2] / "tools/tests-twice"
 PASSES = "def test_passes(): pass\n"
 AT_FIRST = """
 from pathlib import Path
@@ -50,7 +50,7 @@ def run(directory: Path, *tests: str) -> tuple[int, str]:
     (directory / "pytest.ini").write_text("[pytest]\n")
     environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}
     output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen([TOOL, directory], env=environment, start_new_session=True, **output) as running:
+    with subprocess.Popen([TOOL, directory, "-n", "3"], env=environment, start_new_session=True, **output) as running:
         try:
             said, _ = running.communicate()
         finally:
