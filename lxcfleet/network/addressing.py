@@ -53,14 +53,17 @@ class Addressing:
             return self._subnet
 
     def _choose(self, present: list[IPv4Address], busy: list[IPv4Network | IPv6Network], ipv6: str) -> Subnet:
-        """A range that no other daemon has chosen just now: it makes its bridge a moment later."""
+        """A range that no other daemon has chosen just now: it makes its bridge a moment later. Nor is it one of which a name
+        server is left, as of a fleet whose daemon was killed."""
         settings = self._context.settings
+        free = settings.ipv4 == AUTO and not present
+        needed = (dnsmasq.RESPONDER_PORT,) if free else ()
         while True:
             found = choose_subnet(settings.ipv4, ipv6, present, busy, seed())
             try:
-                self._claim = Claim(dnsmasq.responder_address(found.gateway.ip))
+                self._claim = Claim(dnsmasq.responder_address(found.gateway.ip), *needed)
             except OSError as error:
-                if settings.ipv4 == AUTO and not present and error.errno == errno.EADDRINUSE:
+                if free and error.errno == errno.EADDRINUSE:
                     busy = [*busy, found.ipv4]
                     continue
             return found

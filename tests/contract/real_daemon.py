@@ -225,7 +225,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (KernelLog, "begin", lambda _: None),
             (bridge_port, "set_up", lambda *_, **__: None),
             (interfaces, "ports", lambda _: set()),
-            (addressing, "Claim", lambda _: ExitStack()),
+            (addressing, "Claim", lambda *_: ExitStack()),
             (dnsmasq, "check_installed", lambda: None),
             (dnsmasq, "check_port", lambda: None),
             (resolved, "has_servers", lambda: True),

@@ -502,6 +502,18 @@ def test_two_daemons_that_begin_at_once_choose_different_networks(fleet: Fleet) 
         other.remove()
 
 
+def test_a_network_of_which_a_name_server_is_left_is_not_chosen(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name(1), *SLEEP)
+    former = ip_address(addresses(fleet)[fleet.name(1)][0])
+    fleet.ok("destroy", "--all", "--force", "-q", "--drain", "0")
+    fleet.stop_daemon()  # the next one would choose the same network
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as left:
+        left.bind((str(IPv4Address(b"\x7f" + former.packed[1:2] + b"\0\1")), dnsmasq.RESPONDER_PORT))
+        fleet.ok("create", fleet.name(1), *SLEEP)
+        assert ip_address(addresses(fleet)[fleet.name(1)][0]).packed[:2] != former.packed[:2]
+        assert not fleet.events("no-names")
+
+
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 

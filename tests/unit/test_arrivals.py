@@ -81,7 +81,7 @@ async def turns() -> None:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
     monkeypatch.setattr(Context, "bridge_there", True)
-    monkeypatch.setattr(addressing, "Claim", lambda _: contextlib.ExitStack())
+    monkeypatch.setattr(addressing, "Claim", lambda *_: contextlib.ExitStack())
     monkeypatch.setattr(inspection, "faults", lambda *_: [])
     monkeypatch.setattr(inspection.Switches, "switch_on", lambda *_, **__: [])
     monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
