@@ -190,8 +190,9 @@ def test_hooks_and_snapshots_of_profile_group_and_member_are_merged_key_by_key(s
     assert spec.hooks == Hooks(("a",), ("b",), 9)
 
 
-def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli) -> None:
+def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli, daemon: Daemon) -> None:
     shop.apply()
+    (daemon.paths.container("db").delta / "records").write_bytes(bytes(5000))
     assert cli("create", "web9", "--network", "none", "--", "sleep", "9").status == 0
     assert cli("create", "mine", "--network", "none", "-l", "fleet=shop", "--", "sleep", "9").status == 0
     shop.write(('  db: {profiles: [base], command: [sleep, "9"]}\n', ""))

@@ -174,7 +174,7 @@ class FakeLauncher(Launcher):
             operations.MASK: self._mask,
             operations.FEATURES: self._features,
             operations.FORWARD: lambda _, reply: answer_large(reply, None, b"[]"),
-            operations.PUBLISHED: lambda _, reply: answer_large(reply, None, b"[]"),
+            operations.PUBLISHED: lambda _, reply: answer_large(reply, None, b'{"ports": [], "name_servers": []}'),
             **snapshots.bound(paths, self.model.place, self._work),
             operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
         }
