@@ -52,7 +52,7 @@ class Ending:
         number = self.exit_status
         if os.WIFSIGNALED(self.status):
             # In a container, reboot(2) ends process 1 by one of these, and no other process there can send them to it.
-            meant = {int(signal.SIGINT): "it was shut down from inside", int(signal.SIGHUP): "it was rebooted from inside"}
+            meant = {int(signal.SIGINT): "its init shut it down", int(signal.SIGHUP): "its init rebooted it"}
             text = meant.get(os.WTERMSIG(self.status), f"killed by {_signal(number - SHELL)}")
         else:
             name = _signal(number - SHELL)

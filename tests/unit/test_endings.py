@@ -38,8 +38,8 @@ def record(kind: int, name: str, value: int) -> bytes:
         (255 << 8, 255, "exit status 255"),
         (signal.SIGKILL, 137, "killed by SIGKILL"),
         (signal.SIGSEGV | 0x80, 139, "killed by SIGSEGV"),
-        (signal.SIGINT, 130, "it was shut down from inside"),
-        (signal.SIGHUP, 129, "it was rebooted from inside"),
+        (signal.SIGINT, 130, "its init shut it down"),
+        (signal.SIGHUP, 129, "its init rebooted it"),
         (40, 168, "killed by signal 40"),
     ],
 )
