@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,21 +187,25 @@ def test_a_container_that_does_not_come_up_halts_the_rollout_and_can_be_left_beh
     assert quick.run("rollout", "resume").status == 1
 
 
+OUT_OF_MEMORY = [f"killed for memory: limit 64M, process sh ({how})" for how in ("killed by SIGKILL", "exit status 137")]
+"""The kernel kills a process; its parent, the container's init, may end by itself before the rest is killed."""
+
+
 @pytest.mark.parametrize(
     ("script", "ended"),
     [
-        ("sleep 0.1; exec sh -c 'kill -SEGV $$'", "exit status 139 (killed by SIGSEGV)"),
-        ("x=x; while :; do x=$x$x; done", "killed for memory: limit 64M, process sh ("),  # alone, or its parent, too
+        ("sleep 0.1; exec sh -c 'kill -SEGV $$'", ("exit status 139 (killed by SIGSEGV)",)),
+        ("x=x; while :; do x=$x$x; done", OUT_OF_MEMORY),
     ],
     ids=["signal", "memory"],
 )
-def test_a_halt_tells_which_signal_ended_the_container(quick: Fleet, script: str, ended: str) -> None:
+def test_a_halt_tells_which_signal_ended_the_container(quick: Fleet, script: str, ended: Sequence[str]) -> None:
     command = ("--", "sh", "-c", f"test ! -e /bad && exec sleep infinity; {script}")
     names = create(quick, "k", 2, "--memory", "64M", command=command)
     quick.inside(names[0], "touch /bad")
     ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", *LONG)
-    assert (ran.status, f"its process 1: {ended}" in ran.err) == (1, True), ran
-    assert any(ended in event["message"] for event in quick.events("rollout"))
+    assert (ran.status, any(f"its process 1: {words}\n" in ran.err for words in ended)) == (1, True), ran
+    assert any(words in event["message"] for event in quick.events("rollout") for words in ended)
 
 
 def test_a_service_that_does_not_come_back_halts_the_rollout(quick: Fleet) -> None:

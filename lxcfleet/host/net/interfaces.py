@@ -19,7 +19,7 @@ _NET = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")
 _ADDRESSES6 = Path("/proc/net/if_inet6")
 _COUNTERS = Path("/proc/net/dev")
-_UP = 0x1
+UP = 0x1
 """IFF_UP, linux/if.h."""
 _GET_FLAGS, _GET_ADDRESSES = 0x8913, 0x8912
 """SIOCGIFFLAGS, SIOCGIFCONF; linux/sockios.h."""
@@ -30,7 +30,7 @@ _REQUEST, _LIST = struct.Struct("=16sH22x" if sys.maxsize > 1 << 32 else "=16sH1
 def is_up(name: str) -> bool:
     """Whether the interface is there and was not set down."""
     try:
-        return bool(int((_NET / name / "flags").read_text(encoding="ascii"), 16) & _UP)
+        return bool(int((_NET / name / "flags").read_text(encoding="ascii"), 16) & UP)
     except (OSError, ValueError):
         return False
 
@@ -106,7 +106,7 @@ def down(names: Iterable[str]) -> set[str]:
     """Those of the interfaces that are there, and were set down. Asked of the kernel, as a file for each of a thousand takes
     ten times as long."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
-        return {name for name in names if _flags(asks, name) & _UP == 0}
+        return {name for name in names if _flags(asks, name) & UP == 0}
 
 
 def _flags(asks: socket.socket, name: str) -> int:
@@ -114,7 +114,7 @@ def _flags(asks: socket.socket, name: str) -> int:
     try:
         return int(_REQUEST.unpack(fcntl.ioctl(asks, _GET_FLAGS, _REQUEST.pack(name.encode(), 0)))[1])
     except OSError:
-        return _UP
+        return UP
 
 
 def routed() -> list[str]:

@@ -21,8 +21,6 @@ from lxcfleet.spec.container.addresses import OUR_HARDWARE, bridge_behind, cable
 _MTU_DEFAULT = 1500
 _MADE_BY = "lxcfleet"
 """The alias of our bridges, by which one is known whose MAC address somebody has changed."""
-_UP = 0x1
-"""IFF_UP, linux/if.h."""
 _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
 _LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
@@ -186,7 +184,7 @@ def join_bridge(name: str, ports: Iterable[str]) -> None:
         for port in ports:
             with unless_gone():
                 for link in netlink.get_links(ifname=port) if index_of(netlink, port) else ():
-                    if link.get_attr("IFLA_MASTER") != index or not link["flags"] & _UP:
+                    if link.get_attr("IFLA_MASTER") != index or not link["flags"] & interfaces.UP:
                         netlink.link("set", index=link["index"], master=index, state="up")
 
 
