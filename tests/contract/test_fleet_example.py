@@ -44,3 +44,19 @@ def test_the_example_is_applied_as_it_stands(cli: Cli, daemon: Daemon, tmp_path:
     assert cli("diff", "-f", str(file)).status == 0
     record = json.loads(cli("fleet", "list", "-f", "json").out)
     assert [group["name"] for group in record[0]["groups"]] == ["db", "web", "worker"]
+
+
+def test_commands_may_listen_on_one_port(cli: Cli, tmp_path: Path) -> None:
+    """As those of the example do. Containers of the fake launcher had the network of this machine: the first listened, and
+    how far the others came before `apply` answered depended on the speed of the machine."""
+    script = f"""
+import os, pathlib, socket, time
+server = socket.create_server(("", 8080))
+directory = pathlib.Path({str(tmp_path)!r}, "ready")
+directory.mkdir(exist_ok=True)
+(directory / str(os.getpid())).touch()
+while len(list(directory.iterdir())) < 3:
+    time.sleep(0.01)
+"""
+    assert cli("create", "web", "-n", "3", "--", "/usr/bin/python3", "-SEc", script).status == 0
+    assert cli("wait", "web*", "--for", "stopped", "--status").status == 0

@@ -8,6 +8,7 @@ empty word, and the command. The answer is the pid of process 1, or ``null``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -17,6 +18,8 @@ import sys
 
 SYSTEM = signal.SIGRTMIN + 3
 """The signal that asks systemd to shut down."""
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+"""linux/sched.h. ``os.unshare`` came with Python 3.12."""
 
 
 def main() -> None:
@@ -90,8 +93,16 @@ def answer_until_end(listener: socket.socket, pid: int) -> None:
                 return
 
 
+def own_network() -> None:
+    """Leave the network of this machine, so that containers may listen on the same port, as real ones may."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET) == -1:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"network namespace: {os.strerror(errno)}")
+
+
 def init(console: str, environment: dict[str, str], command: list[str]) -> None:
-    """Be process 1, in a session of its own. All processes of the session end with it."""
+    """Be process 1, in a session and a network of its own. All processes of the session end with it."""
     try:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -99,6 +110,7 @@ def init(console: str, environment: dict[str, str], command: list[str]) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.closerange(3, 256)
+        own_network()
         if not command:
             signal.signal(SYSTEM, lambda *_: os._exit(0))
             while True:
