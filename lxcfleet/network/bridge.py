@@ -289,7 +289,7 @@ class Bridge:
     async def _faults(self) -> list[str]:
         """Those that take setting up anew, in words."""
         settings = self._context.settings
-        found = ["the packet filter's rules were gone"] if self._flushed else []
+        found = ["another program changed the packet filter's rules"] if self._flushed else []
         if self._cut_off or not self._context.bridge_there:
             return [f"the bridge {settings.bridge} was gone", *found]
         subnet = None if settings.dhcp else await self._addressing.subnet()

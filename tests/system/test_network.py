@@ -553,9 +553,39 @@ def test_a_port_set_down_another_mac_address_and_lost_rules_are_repaired(fleet: 
     ip("link", "set", interface_name(IPv4Address(addresses(fleet)[one][0])), "down")
     told(f"the port of {one} was down")
     subprocess.run(["nft", "flush", "chain", "bridge", f"lxcfleet_{bridge}", "guard"], check=True)
-    told("rules were gone")
+    told("changed the packet filter's rules")
     assert "hardware" in subprocess.check_output(["nft", "list", "chain", "bridge", f"lxcfleet_{bridge}", "guard"], text=True)
     until(lambda: lookup(fleet, one, two) == set(where), what="names are looked up again")
+
+
+def test_whatever_another_program_changes_in_the_rules_is_undone(fleet: Fleet) -> None:
+    one, bridge = fleet.name(1), fleet.bridge
+    fleet.create(one)
+    fleet.ok("set", one, "send_mbit=100")
+    own, address = f"lxcfleet_{bridge}", IPv4Address(addresses(fleet)[one][0])
+    port, hardware = interface_name(address), hardware_address(address)
+
+    def rules() -> str:
+        """Without what the filter itself has added."""
+        found = subprocess.check_output(["nft", "-s", "list", "table", "bridge", own], text=True)
+        return found + subprocess.check_output(["nft", "-s", "list", "chain", "inet", own, "forwarding"], text=True)
+
+    before = rules()
+    for change in (
+        f"flush set bridge {own} own4",
+        f"delete element bridge {own} hardware {{ {port} . {hardware} }}",
+        f"flush map bridge {own} sent; delete limit bridge {own} {port}_sent",
+        f"chain inet {own} forwarding {{ policy drop; }}",
+        f"insert rule bridge {own} guard accept",
+    ):
+        told = len(fleet.events("repaired"))
+        subprocess.run(["nft", change], check=True)
+        until(lambda told=told: len(fleet.events("repaired")) > told, what=change)  # type: ignore[misc]
+        assert rules() == before, change
+    told = len(fleet.events("repaired"))
+    fleet.ok("restart", one)
+    fleet.ok("set", one, "send_mbit=50")
+    assert len(fleet.events("repaired")) == told  # what lxcfleet itself changes is as it should be
 
 
 def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fleet) -> None:

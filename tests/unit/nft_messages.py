@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lxcfleet.host.net import nft_watch
+from lxcfleet.host.net import nft, nft_watch
 
 NEW_TABLE, DELETED_TABLE, NEW_GENERATION = 0xA00, 0xA02, 0xA0F
-NEW_RULE, DELETED_RULE = 0xA06, 0xA08
+NEW_CHAIN, NEW_RULE, DELETED_RULE, DELETED_ELEMENT, DELETED_OBJECT = 0xA03, 0xA06, 0xA08, 0xA0E, 0xA14
 INET = 1
 
 
@@ -24,6 +24,11 @@ def message(kind: int, name: str = "", chain: str = "") -> bytes:
             attribute = struct.pack("=HH", 5 + len(text), number) + text.encode() + b"\0"
             body += attribute + bytes(-len(attribute) % 4)
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+def mark() -> bytes:
+    """What a transaction of ours begins with."""
+    return message(NEW_TABLE, nft.MARK) + message(DELETED_TABLE, nft.MARK)
 
 
 class Netlink:

@@ -137,7 +137,7 @@ def test_a_repair_is_told_once_however_many_looks_see_the_fault(play: Play, monk
             await turns()
         await asyncio.gather(*looks)
         await turns()
-        assert [each.faults for each in told] == [("the packet filter's rules were gone",)]
+        assert [each.faults for each in told] == [("another program changed the packet filter's rules",)]
 
     play(story)
 

@@ -12,15 +12,20 @@ from lxcfleet.errors import Unsupported
 from lxcfleet.host.process import command
 
 PROGRAM = Path("/usr/sbin/nft")
+MARK = "lxcfleet_loads"
+"""A table that each of our transactions makes and removes: nobody sees it but who watches, and so knows them from those of
+other programs. The kernel tells a transaction's process, too, but that is `nft` whoever calls it."""
 _ENGLISH = {"LC_ALL": "C"}
 
 
 def apply(rules: str) -> None:
-    """Load ``rules``, all or none of them. Raises Unsupported or HostError."""
+    """Load ``rules``, all or none of them, as a transaction of ours. Raises Unsupported or HostError."""
     if not PROGRAM.exists():
         raise Unsupported("containers can't be connected", why=f"{PROGRAM} is missing",
                           hint="apt install nftables, or use --network none")  # fmt: skip
-    command.run([str(PROGRAM), "-f", "-"], input=rules.encode())
+    # The mark is first: who watches has nothing to read of the rest.
+    text = f"table inet {MARK} {{}}\ndelete table inet {MARK}\n{rules}"
+    command.run([str(PROGRAM), "-f", "-"], input=text.encode())
 
 
 def tables(family: str) -> list[str]:

@@ -1,5 +1,5 @@
-"""Tells when tables are removed from the packet filter, or rules from them, as by `nft flush ruleset`, `nft flush table` or
-each start of Debian's nftables.service. linux/netfilter/nf_tables.h, nfnetlink.h."""
+"""Tells when another program changes the fleet's tables of the packet filter: removes them, as each start of Debian's
+nftables.service does, or changes a rule, a set's elements or a policy in them. linux/netfilter/nf_tables.h, nfnetlink.h."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.net.nft import MARK
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,9 @@ _NETFILTER = 12
 _GROUP = 7
 """NFNLGRP_NFTABLES."""
 _NFTABLES = 10 << 8
-_NEW_TABLE, _GET_TABLE, _DELETED_TABLE, _NEW_GENERATION = _NFTABLES, _NFTABLES | 1, _NFTABLES | 2, _NFTABLES | 15
-_NEW_RULE, _DELETED_RULE = _NFTABLES | 6, _NFTABLES | 8
-_TABLE_NAME, _CHAIN_NAME = 1, 2
-"""In messages about tables, and about rules; the second one in those about rules only."""
+_GET_TABLE, _NEW_GENERATION = _NFTABLES | 1, _NFTABLES | 15
+_TABLE_NAME = 1
+"""In messages about tables, chains, rules, sets, their elements and objects alike."""
 _ERROR, _REQUEST = 2, 1
 """NLMSG_ERROR, NLM_F_REQUEST; linux/netlink.h."""
 _INET, _BRIDGE = 1, 7
@@ -38,18 +38,16 @@ _PAUSE_SECONDS = 1.0
 
 
 class Message(NamedTuple):
-    """What the kernel tells of a table or a rule, or that a transaction is over."""
+    """What the kernel tells of a table or what is in it, or that a transaction is over."""
 
-    kind: int
-    family: int = 0
     table: str = ""
-    chain: str = ""
-    """Of the rule; empty: it is about a table."""
+    over: bool = False
 
 
 class TableWatch:
-    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name, or
-    rules from one of its chains without others in their place: what is loaded by us always leaves some.
+    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it changed anything in our tables of this
+    name and is not one of ours, which bear a mark: rules are as they were loaded, or somebody else has changed them. (What
+    the filter itself adds to a set is told to nobody.)
 
     Messages may be lost. Then the kernel is asked whether the table is there: a load of many rules of our own may overflow
     the buffer, and would be repeated for ever if each loss counted as a removal.
@@ -60,8 +58,8 @@ class TableWatch:
         self._table = table
         self._gone = gone
         self._changed = changed
-        self._missing: set[tuple[int, str]] = set()
-        """Family and chain of what this transaction has removed so far; no chain: the whole table."""
+        self._touched = self._ours = False
+        """Whether this transaction changed something in our tables so far, and whether it is one of ours."""
         self._lost = False
         """Whether messages were lost since the kernel was last asked for the table."""
         self._again: asyncio.Handle | None = None
@@ -92,8 +90,7 @@ class TableWatch:
                 self._look()
         except OSError:
             # The buffer overflowed, and the lost messages may have been about our table.
-            self._missing.clear()
-            self._lost = True
+            self._touched, self._lost = False, True
             self._call_again(0)
 
     def _call_again(self, seconds: float) -> None:
@@ -109,25 +106,23 @@ class TableWatch:
             log.debug("the kernel does not say whether %s is there, and is asked again: %s", self._table, error)
             self._call_again(_PAUSE_SECONDS)
             return
-        self._lost = False
-        self._missing.clear()
+        self._lost = self._touched = self._ours = False
         self._changed()
         if not there:
             self._gone()
 
     def _note(self, message: Message) -> None:
-        kind, family, table, chain = message
-        if kind == _NEW_GENERATION:
+        if message.over:
+            # Once messages are lost, the mark may be among them: then the look says what it was.
+            touched = self._touched and not self._ours and not self._lost
+            self._touched = self._ours = False
             self._changed()
-            if self._missing:
-                self._missing.clear()
+            if touched:
                 self._gone()
-        elif table != self._table:
-            pass
-        elif kind == _NEW_TABLE:
-            self._missing = {each for each in self._missing if each[0] != family}
+        elif message.table == MARK:
+            self._ours = True
         else:
-            (self._missing.discard if kind == _NEW_RULE else self._missing.add)((family, chain))
+            self._touched = self._touched or message.table == self._table
 
 
 def is_there(table: str) -> bool:
@@ -158,19 +153,16 @@ def _enlarge(watching: socket.socket) -> None:
 
 
 def messages(data: bytes) -> Iterator[Message]:
-    """Those about tables, rules and generations, which end a transaction."""
+    """Those about tables and what is in them, and about generations, which end a transaction."""
     at = 0
     while at + 20 <= len(data):
         size, kind = struct.unpack_from("=IH", data, at)
         if size < 16:
             return
-        if kind in (_NEW_TABLE, _DELETED_TABLE):
-            yield Message(kind, data[at + 16], _name(data[at + 20 : at + size], _TABLE_NAME))
-        elif kind in (_NEW_RULE, _DELETED_RULE):
-            attributes = data[at + 20 : at + size]
-            yield Message(kind, data[at + 16], _name(attributes, _TABLE_NAME), _name(attributes, _CHAIN_NAME))
-        elif kind == _NEW_GENERATION:
-            yield Message(kind)
+        if kind == _NEW_GENERATION:
+            yield Message(over=True)
+        elif kind & 0xFF00 == _NFTABLES:
+            yield Message(_name(data[at + 20 : at + size], _TABLE_NAME))
         at += (size + 3) & ~3
 
 
