@@ -11,6 +11,7 @@ from lxcfleet.host.packages import dpkg
 from lxcfleet.patch.notice import NoticePhase
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.pace import until_step
 
 PAUSE_SECONDS, LOOK_SECONDS = 0.1, 5.0
 """Seconds between two looks whether it is time, while it is due; and whether it is due."""
@@ -53,8 +54,9 @@ class Turnover:
             due = self._parts.own.daemon_due
             if due and is_time(self._moment()):
                 return True
+            pause = PAUSE_SECONDS if due else until_step(LOOK_SECONDS, asyncio.get_running_loop().time())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), PAUSE_SECONDS if due else LOOK_SECONDS)
+                await asyncio.wait_for(stop.wait(), pause)
         return False
 
     def _moment(self) -> Moment:

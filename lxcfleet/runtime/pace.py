@@ -11,5 +11,9 @@ async def sleep_in_step(seconds: float) -> None:
     Tasks that look at something again and again wake up together so. For a daemon at rest an awakening of the processor costs
     more than most looks do.
     """
-    now = asyncio.get_running_loop().time()
-    await asyncio.sleep(seconds - now % seconds if seconds > 0 else 0)
+    await asyncio.sleep(until_step(seconds, asyncio.get_running_loop().time()))
+
+
+def until_step(seconds: float, now: float) -> float:
+    """Seconds from ``now``, by the monotonic clock, until the next multiple of ``seconds``. Pure."""
+    return seconds - now % seconds if seconds > 0 else 0.0

@@ -202,3 +202,28 @@ def test_sockets_are_counted_often_only_after_somebody_connected(
     # Five seconds long until it is calm, and after the connection. The kernel is asked after each sleep of a second.
     often, seldom = calls.waits.count(0.0), calls.waits.count(5.0)
     assert (often, seldom) == ((10, 31) if heard else (41, 0))
+
+
+def test_it_wakes_up_together_with_the_daemon_s_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody connects, it looks at whole multiples of its pause, as they do."""
+    clock, over, guard = [1002.5], threading.Event(), MonitorGuard(Paths(lxc=tmp_path))
+    calls = Calls(clock, over, at=0)
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    def look(_: object) -> dict[str, object]:
+        looks.append(clock[0])
+        return {}
+
+    monkeypatch.setattr(monitor_guard, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(guard, "_callers", calls)
+    monkeypatch.setattr(guard._logs, "wait", sleep)
+    monkeypatch.setattr(monitor_guard, "pause", lambda *_: 1.0)
+    monkeypatch.setattr(guard, "_look", look)
+    guard._watch(over)
+    assert looks[1] <= looks[0] + 5.0
+    later = looks[2:]
+    assert later == [later[0] + 5.0 * number for number in range(len(later))]
+    assert all(moment % 5.0 == 0.0 for moment in later)

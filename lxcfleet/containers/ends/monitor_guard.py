@@ -22,6 +22,7 @@ from lxcfleet.host.kernel.inotify import RenamedWatches
 from lxcfleet.host.lxc import liblxc, strangers
 from lxcfleet.host.process import descriptors, proc
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.pace import until_step
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ class MonitorGuard:
                     found: dict[str, Counter[int]] = {}
                     if urgent or began >= quiet_until or (sockets or 0) > before + _MORE:
                         found = self._look_at_all()
-                        quiet_until, before = began + _QUIET_SECONDS, sockets or 0
+                        quiet_until, before = began + until_step(_QUIET_SECONDS, began), sockets or 0
                     took = time.monotonic() - began
                     # While strangers come, they are looked for again at once.
                     next_look = began if found else began + max(_LOOK_SECONDS, took / _SHARE)
@@ -231,8 +232,8 @@ class MonitorGuard:
             self._logs.wait(seconds)
             return True
         if calm:
-            rest = self._logs.rest
-            return self._callers.wait(min(_QUIET_SECONDS, rest) if rest > 0 else _QUIET_SECONDS, read=rest <= 0)
+            rest, quiet = self._logs.rest, until_step(_QUIET_SECONDS, time.monotonic())
+            return self._callers.wait(min(quiet, rest) if rest > 0 else quiet, read=rest <= 0)
         self._logs.wait(seconds)  # and not for the next connection, as thousands may come
         return self._callers.wait(0.0, read=False)
 
