@@ -219,8 +219,8 @@ class Parts:
         ledger = Ledger(self.paths, self.registry, self.bus, fallen, known)
         self.runner = Runner(self.launcher, lambda: self.fleet.config.profiles)
         self.trials = Trials(self.runner.run, self.tasks, ledger.wake.set, known)
-        sight = Sight(self.fleet, self.finder.scan, fallen, before, self.store, self.trials)
         sets = ChangeSets(self.paths, self.fleet.changing)
+        sight = Sight(self.fleet, self.finder.scan, fallen, before, self.store, self.trials, sets)
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
             self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets,

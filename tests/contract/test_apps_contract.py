@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lxcfleet.errors import Broken, HostError
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import Broken, Busy, HostError
+from lxcfleet.patch.rollout import packages
+from lxcfleet.patch.rollout.change_sets import ChangeSets
 
 from .conftest import Cli, Spawn, rows, soon
 from .real_daemon import Daemon
@@ -275,6 +280,37 @@ def test_a_failed_gate_may_be_left_halted(cli: Cli, daemon: Daemon) -> None:
     assert apps(cli)[1:3] == ["shop@1"] * 2
     del daemon.model.fails["web1"]
     assert cli("rollout", "undo").status == 0
+    assert apps(cli) == ["shop@1"] * 4
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_is_just_being_started_as_its_turn_comes_gets_its_spec_all_the_same(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start had failed, and was tried again by itself: it came up with what was to be taken back, and the undo said that
+    it was done."""
+    daemon.model.fails["web1"] = HostError("its program ends at once")
+    assert cli("app", "use", "web*", "shop@2", "--no-revert", *CANARY).status in (1, 3)
+    refused, remember, put = threading.Event(), packages.remember, ChangeSets.put
+
+    def begin(*arguments: Any, **more: Any) -> dict[str, str]:
+        if not refused.is_set():
+            daemon.model.during = lambda name: name != "web1" or refused.wait(60)
+            daemon.model.fails.clear()
+            soon(lambda: daemon.parts.registry["web1"].busy)
+        return remember(*arguments, **more)
+
+    async def noted(self: ChangeSets, rollout: str, container: Container) -> None:
+        try:
+            await put(self, rollout, container)
+        except Busy:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(packages, "remember", begin)
+    monkeypatch.setattr(ChangeSets, "put", noted)
+    undone = cli("rollout", "undo")
+    assert (undone.status, refused.is_set()) == (0, True), undone.err
     assert apps(cli) == ["shop@1"] * 4
 
 

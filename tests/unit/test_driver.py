@@ -158,8 +158,8 @@ class World:
         known = Known(self.paths)
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen, known)
         self.trials = Trials(self._try, Tasks(), self.ledger.wake.set, known)
-        sight = self.sight = Sight(fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials)
         sets = ChangeSets(self.paths, cast(Any, None))
+        sight = self.sight = Sight(fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials, sets)
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
             self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo,

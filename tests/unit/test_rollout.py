@@ -205,6 +205,18 @@ def test_what_ends_before_its_turn_gets_its_spec_all_the_same() -> None:
     assert other.members["c2"].phase is MemberPhase.SKIPPED
 
 
+def test_a_start_by_somebody_else_that_did_not_give_it_its_spec_is_not_its_turn() -> None:
+    """Such as one that was under way as the wave began: it was taken for the wave's own, and the rollout was done."""
+    plan = planner.begin_wave(rollout(replace(many(1)[0], fallen=True, identity=""), kind=RolloutKind.CHANGE), ("c1",))
+    seen = {"c1": replace(HEALTHY, lacks_spec=True)}
+    plan = planner.settle(planner.settle(plan, seen), seen)
+    assert planner.decide(plan, seen) == Restart(("c1",))
+    again = planner.begin_wave(plan, ("c1",))
+    assert planner.settle(again, {"c1": replace(HEALTHY, identity="3@3.00")}).members["c1"].phase is MemberPhase.DONE
+    failed = planner.halt(plan.update(replace(plan.members["c1"], identity="", phase=MemberPhase.FAILED)), Halt("c1", "why"))
+    assert planner.decide(planner.settle(planner.resume(failed, seen), seen), seen) == Restart(("c1",))
+
+
 def begun(*chosen: str, count: int = 4, **fields: Any) -> Rollout:
     return planner.begin_wave(rollout(*many(count, **fields)), chosen)
 

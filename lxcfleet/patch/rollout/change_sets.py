@@ -229,16 +229,25 @@ class ChangeSets:
 
     def has(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout gives it."""
-        return self._holds(rollout, container, lambda specs: specs.wanted)
+        return self._holds(rollout, container, container.wanted, lambda specs: specs.wanted)
 
     def has_former(self, rollout: str, container: Container) -> bool:
         """Whether a container has the spec that the rollout replaces."""
-        return self._holds(rollout, container, lambda specs: specs.former)
+        return self._holds(rollout, container, container.wanted, lambda specs: specs.former)
 
-    def _holds(self, rollout: str, container: Container, which: Callable[[Specs], Mapping[str, Any]]) -> bool:
+    def lacks(self, rollout: str, container: Container) -> bool:
+        """Whether a container runs without the spec that the rollout gives it, though nobody has given it another one."""
+        if container.running is None or container.spec is None:
+            return False
+        if not self.has(rollout, container):
+            return self.has_former(rollout, container)
+        return not self._holds(rollout, container, container.spec, lambda specs: specs.wanted)
+
+    def _holds(
+        self, rollout: str, container: Container, spec: Spec | None, which: Callable[[Specs], Mapping[str, Any]]
+    ) -> bool:
         try:
             specs = self.of(rollout).members.get(container.name)
-            spec = container.wanted
             return specs is not None and spec is not None and holds(spec, which(specs))
         except FleetError:
             return False

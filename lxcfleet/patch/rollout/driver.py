@@ -23,7 +23,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.ends import endings
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.order.ordering import BLOCKED
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import Busy, FleetError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import baking, causes, halting, live, packages, planner
 from lxcfleet.patch.rollout.baking import Proof
@@ -216,7 +216,10 @@ class Driver:
         container = self._fleet.registry[member.name]
         fallen = member.fallen and container.running is None
         if rollout.kind is RolloutKind.CHANGE:
-            await self._change_sets.put(rollout.id, container)
+            try:
+                await self._change_sets.put(rollout.id, container)
+            except Busy:  # it is being started, say: its turn comes once that is over
+                return Result(member.name, "unchanged", False)
         if fallen:
             done = await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
             # One that has to wait was not started: it is a member that waits still, and starts by itself or in its turn.

@@ -221,7 +221,7 @@ def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Memb
         return _settle_unchanged(member)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
-    if now.identity != member.identity:
+    if now.identity != member.identity and not now.lacks_spec:
         return _settle_gated(rollout, replace(member, phase=MemberPhase.GATED, note=""), now)
     if member.attempts >= ATTEMPTS:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it could not be restarted")
@@ -432,7 +432,7 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
         return _skip(member, "it was destroyed")
     if now.identity is None:
         return replace(member, phase=MemberPhase.WAITING, fallen=True, identity="", attempts=0, note="")
-    if now.identity == member.identity:
+    if now.identity == member.identity or now.lacks_spec:
         return replace(member, phase=MemberPhase.WAITING, attempts=0, note="")
     deadline = now.running_for + rollout.policy.healthy_deadline
     return replace(

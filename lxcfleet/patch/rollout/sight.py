@@ -18,7 +18,8 @@ from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import baking, planner
-from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
+from lxcfleet.patch.rollout.change_sets import ChangeSets
+from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.rollout.testing import Trials
 from lxcfleet.patch.stale import judge
 from lxcfleet.runtime.bus import Bus
@@ -63,9 +64,10 @@ class Sight:
     """Looks at containers for rollouts, and knows which of them are left alone for a while."""
 
     def __init__(
-        self, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups, trials: Trials
-    ) -> None:
-        self._fleet, self._find, self._groups, self._trials = fleet, find, groups, trials
+        self, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups, trials: Trials,
+        change_sets: ChangeSets,
+    ) -> None:  # fmt: skip
+        self._fleet, self._find, self._groups, self._trials, self._sets = fleet, find, groups, trials, change_sets
         self._fallen, self._before = fallen, before
         self._pauses: dict[str, float] = {}
         """By container, until when it is not tried again, in seconds since the host booted."""
@@ -79,7 +81,17 @@ class Sight:
         waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
         seen = {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
         seen |= self._with_needs(seen, waiting)
-        return seen if rollout is None else {**seen, **self._with_trials(rollout, seen)}
+        if rollout is None:
+            return seen
+        seen |= {name: replace(seen[name], lacks_spec=True) for name in self._without_spec(rollout)}
+        return {**seen, **self._with_trials(rollout, seen)}
+
+    def _without_spec(self, rollout: Rollout) -> list[str]:
+        """Those whose turn has come, and that run without what they get by it: their start was under way already, say."""
+        if rollout.kind is not RolloutKind.CHANGE:
+            return []
+        registry, turn = self._fleet.registry, rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.FAILED)
+        return [m.name for m in turn if m.name in registry and self._sets.lacks(rollout.id, registry[m.name])]
 
     def _with_trials(self, rollout: Rollout, seen: Mapping[str, LiveState]) -> dict[str, LiveState]:
         """Those that have tests, with how these went. A gate begins with them once its container is healthy."""

@@ -245,6 +245,8 @@ class LiveState:
     """The reason why it is not healthy."""
     trials: tuple[Trial, ...] = ()
     """How its tests went in its present run, where the rollout has to know; empty: it has none."""
+    lacks_spec: bool = False
+    """It runs, and without the spec that the rollout gives it in its turn: somebody else has started it."""
     bad_before: Collection[str] = frozenset()
     """The tests that were not good when its last rollout was through with it."""
 
