@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.host.net import bridge_port, sysctl
+from lxcfleet.host.net import bridge_look, bridge_port, interfaces, sysctl
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.items.network import RulesItem
@@ -71,7 +71,13 @@ class Bridge:
         self._route6 = False
         self._behind: Behind | None = None
         """What the rules say of the programs that the name server asks."""
-        self._switches = inspection.Switches()
+        self._switches = inspection.Switchboard()
+        self._look = bridge_look.Ports()
+        self._mtu = 0
+        """Of the fleet's own bridge and its ports; 0: it is not made."""
+        self._prepared: dict[str, tuple[object, bridge_port.Switches]] = {}
+        """By container, the run for which its port was set up, and how."""
+        self._lasting = inspection.Lasting()
         self._ports: dict[str | None, list[str]] = {None: []}
         """The ports of containers by further bridge, as they were set up; None: those of the fleet's own."""
         self._cut_off = False
@@ -122,14 +128,16 @@ class Bridge:
             joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6, behind=behind)
             await self._context.ask(JOIN, joining)
         else:
-            ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6, behind=behind)
+            mtu = self._mtu or records.recorded_mtu(self._context.paths)
+            ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6, behind=behind, mtu=mtu)
             await self._context.ask(NETWORK, ask)
-        records.record(self._context.paths, settings)
+            self._mtu = mtu or interfaces.mtu(settings.bridge)
+        records.record(self._context.paths, settings, self._mtu)
         self._route6, self._behind, self._ports = route6, behind, ports
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
         for container in self._context.running():
-            self.set_up_port(container)
+            self.set_up_port(container, anew=True)
         # What was flushed meanwhile may be what has just been loaded.
         self._context.up, self._flushed = True, self._losses != losses
         if self._flushed:
@@ -158,14 +166,19 @@ class Bridge:
                 self._context.bus.publish(NetworkRepaired(("the name server could not run",)))
             self._nameless = False
 
-    def set_up_port(self, container: Container) -> None:
-        """Set the switches of the port that a container which runs has. Raises HostError."""
+    def set_up_port(self, container: Container, *, anew: bool = False) -> None:
+        """Set the switches of the port that a container which runs has. Raises HostError.
+
+        ``anew``: others may have set it meanwhile."""
         spec = container.spec
         if spec is not None and spec.connected:
             guard = self._context.settings.guard
             leaf = guard if spec.hardware is not None else None
             only = spec.mac if guard or spec.isolated else None
-            bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, only=only, leaf=leaf)
+            mtu = 0 if self._context.settings.dhcp else self._mtu
+            wanted = bridge_port.Switches(bool(spec.publish), spec.isolated, only, leaf, mtu)
+            bridge_port.set_up(spec.port, wanted, anew=anew)
+            self._prepared[container.name] = container.running, wanted
 
     async def release(self) -> None:
         """Take everything away if no container is left that has an address. Quick where nothing was made: it is asked after
@@ -190,7 +203,8 @@ class Bridge:
         if not self._made:
             return
         self._context.up, self._names, self._nameless = False, None, False
-        self._ports = {None: []}
+        self._ports, self._mtu = {None: []}, 0
+        self._prepared.clear()
         self._addressing.forget()
         self.close()
         try:
@@ -276,6 +290,8 @@ class Bridge:
             await self.ensure()
             self._cut_off = False
             self._switch_on()
+            if faults:
+                faults = self._lasting.mended(faults, await self._seen())
         elif names is not None and (gone or not names.current):
             async with self._context.lock:
                 if self._context.settings is settings:
@@ -292,10 +308,27 @@ class Bridge:
         found = ["another program changed the packet filter's rules"] if self._flushed else []
         if self._cut_off or not self._context.bridge_there:
             return [f"the bridge {settings.bridge} was gone", *found]
+        return found + self._lasting.due(await self._seen())
+
+    async def _seen(self) -> list[str]:
+        """What a look at the bridge and its ports finds."""
+        settings = self._context.settings
         subnet = None if settings.dhcp else await self._addressing.subnet()
-        own = [each.ip for each in (subnet.gateway, subnet.gateway6) if each is not None] if subnet is not None else []
-        hardware = "" if subnet is None else hardware_address(subnet.gateway.ip)
-        return found + inspection.faults(settings.bridge, own, self._context.running(), hardware)
+        running = self._context.running()
+        return inspection.faults(self._wanted(settings, subnet, running), running, self._look)
+
+    def _wanted(self, settings: NetworkSettings, subnet: Subnet | None, running: Sequence[Container]) -> inspection.Wanted:
+        prepared = {each.name: self._prepared[each.name] for each in running if each.name in self._prepared}
+        self._prepared = prepared
+        ports = {
+            each.spec.port: prepared[each.name][1]
+            for each in running
+            if each.spec is not None and each.name in prepared and prepared[each.name][0] is each.running
+        }
+        if subnet is None:
+            return inspection.Wanted(settings.bridge, ports=ports)
+        own = tuple(each for each in (subnet.gateway, subnet.gateway6) if each is not None)
+        return inspection.Wanted(settings.bridge, own, hardware_address(subnet.gateway.ip), self._mtu, ports)
 
     def _switch_on(self) -> list[str]:
         """What was switched off. Interfaces may also have come, or got addresses, since the bridge was set up."""

@@ -16,6 +16,10 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.reading.terms import Addresses
 
+_MTU = "mtu"
+LEAST_MTU, MOST_MTU = 1280, 65535
+"""The least that IPv6 works with, and the most that a bridge takes."""
+
 log = logging.getLogger(__name__)
 
 
@@ -37,16 +41,27 @@ def announce(paths: Paths, settings: NetworkSettings, gateway: IPv4Address | Non
     tree.write(paths.resolv_conf, text)
 
 
-def record(paths: Paths, settings: NetworkSettings) -> None:
-    """Note what is set up, for the next daemon, which may have other settings. Raises OSError."""
-    tree.write(paths.network_record, json.dumps({key: getattr(settings, key) for key in WHERE}))
+def record(paths: Paths, settings: NetworkSettings, mtu: int = 0) -> None:
+    """Note what is set up, for the next daemon, which may have other settings. Raises OSError.
+
+    ``mtu``: of the fleet's own bridge."""
+    tree.write(paths.network_record, json.dumps({key: getattr(settings, key) for key in WHERE} | {_MTU: mtu}))
+
+
+def recorded_mtu(paths: Paths) -> int:
+    """The MTU with which an earlier daemon has made the bridge; 0: it is not known."""
+    try:
+        found = json.loads(paths.network_record.read_text(encoding="utf-8")).get(_MTU, 0)
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return found if isinstance(found, int) and LEAST_MTU <= found <= MOST_MTU else 0
 
 
 def recorded(paths: Paths, settings: NetworkSettings) -> NetworkSettings:
     """``settings``, but with what an earlier daemon has set up; as they are, if it has set up nothing."""
     try:
         found = json.loads(paths.network_record.read_text(encoding="utf-8"))
-        data: dict[str, Any] = {key: str(value) for key, value in found.items()}
+        data: dict[str, Any] = {key: str(value) for key, value in found.items() if key != _MTU}
         return replace(settings, **{**data, "addresses": Addresses(data["addresses"])})
     except FileNotFoundError:
         return settings

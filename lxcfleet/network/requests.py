@@ -23,6 +23,7 @@ def own(
     *,
     route6: bool,
     behind: Behind | None,
+    mtu: int = 0,
 ) -> NetworkItem:
     """For a bridge that we make, on which containers have addresses of ours. ``route6``, ``behind``: see rules.render.
 
@@ -37,6 +38,7 @@ def own(
     return {
         "bridge": bridge,
         "hardware": hardware_address(subnet.gateway.ip),
+        "mtu": mtu,
         "addresses": [str(address) for address in (subnet.gateway, subnet.gateway6) if address is not None],
         "ports": ports.get(None, []),
         "further": {further: there for further, there in ports.items() if further is not None},

@@ -558,6 +558,46 @@ def test_a_port_set_down_another_mac_address_and_lost_rules_are_repaired(fleet: 
     until(lambda: lookup(fleet, one, two) == set(where), what="names are looked up again")
 
 
+def test_a_bridge_and_ports_that_other_tools_changed_are_as_they_were(fleet: Fleet) -> None:
+    one, two, bridge = fleet.name(1), fleet.name(2), fleet.bridge
+    fleet.create(one, two, options=("--isolated",))
+    where = addresses(fleet)
+    port, hardware = interface_name(IPv4Address(where[one][0])), hardware_address(IPv4Address(where[one][0]))
+    network = f"{name_server(fleet).removesuffix('.1')}.0/16"
+
+    def state() -> list[str]:
+        """What does not change by itself."""
+        entries = subprocess.check_output(["bridge", "fdb", "show", "br", bridge], text=True).splitlines()
+        routes = subprocess.check_output(["ip", "route", "show", "dev", bridge], text=True)
+        ports = subprocess.check_output(["bridge", "-d", "link", "show", "dev", port], text=True)
+        words = subprocess.check_output(["ip", "-d", "link", "show", bridge], text=True).split()
+        own = [f"{word} {words[words.index(word) + 1]}" for word in ("mtu", "stp_state", "mcast_querier")]
+        return [*own, routes, ports, *sorted(each for each in entries if each.endswith("static"))]
+
+    def repaired() -> str:
+        return " ".join(each["message"] for each in fleet.events("repaired"))
+
+    before = state()
+    for command, told in (
+        (f"bridge link set dev {port} flood on", "set otherwise: flood"),
+        (f"bridge link set dev {port} isolated off", "set otherwise: isolated"),
+        (f"bridge link set dev {port} learning off mcast_flood off neigh_suppress on", "learning, mcast_flood, neigh_supp"),
+        (f"bridge link set dev {port} state 0", "set otherwise: state"),
+        (f"bridge fdb del {hardware} dev {port} master", f"did not know {one}"),
+        (f"ip link set {port} mtu 1300", f"the port of {one} had the MTU 1300"),
+        (f"ip link set {bridge} mtu 1350", f"{bridge} had the MTU 1350"),
+        (f"ip link set {bridge} type bridge stp_state 1 mcast_querier 1", "multicast_querier on"),
+        (f"ip route del {network} dev {bridge}", f"{bridge} had no route to {network}"),
+    ):
+        subprocess.run(command.split(), check=True)
+        until(lambda told=told: told in repaired(), what=told)  # type: ignore[misc]
+        until(lambda: state() == before, what=f"undone: {command}")
+    count = len(fleet.events("repaired"))
+    fleet.ok("restart", one)
+    assert lookup(fleet, one, two) == set(where[two])
+    assert len(fleet.events("repaired")) == count
+
+
 def test_whatever_another_program_changes_in_the_rules_is_undone(fleet: Fleet) -> None:
     one, bridge = fleet.name(1), fleet.bridge
     fleet.create(one)

@@ -64,9 +64,10 @@ class World:
         assert container.spec is not None
         return self.ports.get(container.spec.port, [])
 
-    def set_up(self, interface: str, *, hairpin: bool, isolated: bool, **_: object) -> None:
+    def set_up(self, interface: str, wanted: bridge_port.Switches, **_: object) -> None:
         """In the place of bridge_port.set_up."""
-        self.ports[interface] = [word for word, wanted in (("hairpin", hairpin), ("isolated", isolated)) if wanted]
+        words = (("hairpin", wanted.hairpin), ("isolated", wanted.isolated))
+        self.ports[interface] = [word for word, is_on in words if is_on]
 
     def rules(self) -> str:
         """All rules that the packet filter was given."""
@@ -83,7 +84,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
     monkeypatch.setattr(Context, "bridge_there", True)
     monkeypatch.setattr(addressing, "Claim", lambda *_: contextlib.ExitStack())
     monkeypatch.setattr(inspection, "faults", lambda *_: [])
-    monkeypatch.setattr(inspection.Switches, "switch_on", lambda *_, **__: [])
+    monkeypatch.setattr(inspection.Switchboard, "switch_on", lambda *_, **__: [])
     monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
     monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda *_: None)
 

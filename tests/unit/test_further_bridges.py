@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
-from lxcfleet.host.net import interfaces
+from lxcfleet.host.net import bridge_look, interfaces
 from lxcfleet.network import inspection, requests
 from lxcfleet.network.addresses.ranges import Subnet
 from lxcfleet.network.rules.guard import Guest
@@ -66,16 +68,24 @@ def test_a_cut_cable_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     near, far = Container("c2", spec(2)), Container("c1000", spec(1000))
     for container in (near, far):
         run(container)
+    numbers = {"br": 7, "lg0ac90000-1": 8}
+    seen = {}
     for bridge, ports in (("br", ["lf0ac90002", "lh0ac90000-1"]), ("lg0ac90000-1", ["lf0ac903e8", "li0ac90000-1"])):
         for name in (bridge, *ports):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "flags").write_text("0x1003\n")
+            (tmp_path / name / "mtu").write_text("1500\n")
+        (tmp_path / bridge / "ifindex").write_text(f"{numbers[bridge]}\n")
         (tmp_path / bridge / "brif").mkdir()
         for port in ports:
             (tmp_path / bridge / "brif" / port).mkdir()
-    assert inspection.faults("br", [], [near, far]) == []
+            seen[port] = bridge_look.Port(port, numbers[bridge], 0x1003, 1500, 1, {})
+    look, wanted = cast(Any, SimpleNamespace(look=lambda: seen)), inspection.Wanted("br", mtu=1500)
+    assert inspection.faults(wanted, [near, far], look) == []
+    (tmp_path / "lh0ac90000-1" / "mtu").write_text("1400\n")
+    assert inspection.faults(wanted, [near, far], look) == ["the bridge lg0ac90000-1 had another MTU than br"]
     (tmp_path / "lh0ac90000-1" / "flags").write_text("0x1002\n")
-    assert inspection.faults("br", [], [near, far]) == ["the bridge lg0ac90000-1 was cut off from br"]
-    assert inspection.faults("br", [], [near]) == []
-    (tmp_path / "lg0ac90000-1" / "brif" / "lf0ac903e8").rmdir()
-    assert inspection.faults("br", [], [far])[1] == "c1000 was not on lg0ac90000-1"
+    assert inspection.faults(wanted, [near, far], look) == ["the bridge lg0ac90000-1 was cut off from br"]
+    assert inspection.faults(wanted, [near], look) == []
+    del seen["lf0ac903e8"]
+    assert inspection.faults(wanted, [far], look)[1] == "c1000 was not on lg0ac90000-1"

@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port, interfaces, netlink, rtnetlink, sysctl
+from lxcfleet.host.net.bridge_port import Switches
 from lxcfleet.spec.container.addresses import OUR_HARDWARE, cable
 
 
@@ -172,11 +173,36 @@ class Ports:
 def test_a_port_gets_all_its_switches_in_one_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, each switch was a file of its own, which a busy kernel had to be asked for again and again."""
     ports = Ports(monkeypatch, {"lf1": 7, "lf2": 8})
-    bridge_port.set_up("lf1", hairpin=False, isolated=True, only="02:4c:0a:c9:00:03")
-    bridge_port.set_up("lf2", hairpin=True, isolated=False, leaf=False)
+    bridge_port.set_up("lf1", Switches(hairpin=False, isolated=True, only="02:4c:0a:c9:00:03"))
+    bridge_port.set_up("lf2", Switches(hairpin=True, isolated=False, leaf=False))
     assert ports.asked == [
-        (7, "02:4c:0a:c9:00:03"), (7, "flood=0 isolated=1"), (7, "no IPv6"), (8, "hairpin=1 guard=0 flood=1"), (8, "no IPv6")
+        (7, "02:4c:0a:c9:00:03"), (7, "hairpin=0 flood=0 isolated=1"), (7, "no IPv6"),
+        (8, "hairpin=1 guard=0 flood=1 isolated=0"), (8, "no IPv6"),
     ]  # fmt: skip
+
+
+def test_a_port_that_others_may_have_set_gets_all_that_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the operator's bridge ports may be set in ways of its own. That the kernel refuses the last two costs nothing."""
+    asked: list[rtnetlink.Request] = []
+
+    def ask(requests: Sequence[rtnetlink.Request]) -> list[int]:
+        asked.extend(requests)
+        return [0, 0, *([errno.ENETDOWN] * (len(requests) - 2))]
+
+    Ports(monkeypatch, {"lf1": 7})
+    monkeypatch.setattr(rtnetlink, "ask", ask)
+    switches = Switches(hairpin=False, isolated=True, only="02:4c:0a:c9:00:03", mtu=1400)
+    bridge_port.set_up("lf1", switches, anew=True)
+    pin, whole, state, limit = asked
+    assert (pin.kind, {each.kind for each in (whole, state, limit)}) == (28, {19})
+    kinds = {struct.unpack_from("=H", whole.body, at + 2)[0]: whole.body[at + 4] for at in range(20, len(whole.body), 8)}
+    assert kinds == {4: 0, 5: 0, 6: 0, 8: 1, 9: 0, 10: 0, 12: 0, 27: 1, 28: 0, 29: 0, 30: 1, 32: 0, 33: 1, 39: 0}
+    assert state.body[20:] == struct.pack("=HHB3x", 5, 1, 3)
+    assert limit.body[16:] == struct.pack("=HHI", 8, 4, 1400)
+    asked.clear()
+    bridge_port.set_up("lf1", switches._replace(mtu=0), anew=True)
+    assert len(asked) == 2
+    assert len(asked[1].body) == 20 + 3 * 8
 
 
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP])
@@ -184,11 +210,11 @@ def test_a_port_that_goes_has_no_switches(monkeypatch: pytest.MonkeyPatch, code:
     """The kernel answers so if the port goes after its number was asked for, or if it is on no bridge."""
     ports = Ports(monkeypatch, {"going": 7}, code)
     for name in ("gone", "going"):
-        bridge_port.set_up(name, hairpin=True, isolated=True, only="02:4c:0a:c9:00:03")
+        bridge_port.set_up(name, Switches(hairpin=True, isolated=True, only="02:4c:0a:c9:00:03"))
     assert (7, "no IPv6") not in ports.asked
     ports.code = errno.EPERM
     with pytest.raises(HostError, match="going: the bridge's port can't be set up"):
-        bridge_port.set_up("going", hairpin=True, isolated=True)
+        bridge_port.set_up("going", Switches(hairpin=True, isolated=True))
 
 
 def test_a_port_whose_ipv6_cannot_be_switched_off_is_set_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,5 +225,5 @@ def test_a_port_whose_ipv6_cannot_be_switched_off_is_set_up_all_the_same(monkeyp
         raise HostError("read-only")
 
     monkeypatch.setattr(sysctl, "refuse_ipv6", refuse)
-    bridge_port.set_up("lf1", hairpin=True, isolated=False)
-    assert ports.asked == [(7, "hairpin=1 flood=1")]
+    bridge_port.set_up("lf1", Switches(hairpin=True, isolated=False))
+    assert ports.asked == [(7, "hairpin=1 flood=1 isolated=0")]

@@ -8,10 +8,13 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.net import rtnetlink, sysctl
+from lxcfleet.host.net.bridge_look import Port
 from lxcfleet.host.net.rtnetlink import Request, attribute
 
 _NET = Path("/sys/class/net")
@@ -24,7 +27,18 @@ _STATIC, _AT_MASTER = 0x40, 0x04
 """NUD_NOARP: it neither ages nor is learned anew at another port. NTF_MASTER."""
 _HARDWARE_ADDRESS = 2
 _PORT_SETTINGS = 12 | rtnetlink.NESTED
-_HAIRPIN, _BPDU_GUARD, _UNICAST_FLOOD, _ISOLATED = 4, 5, 9, 33
+_STATE, _HAIRPIN, _BPDU_GUARD, _UNICAST_FLOOD, _ISOLATED = 1, 4, 5, 9, 33
+_FORWARDING = 3
+"""BR_STATE_FORWARDING."""
+NAMES = {
+    _STATE: "state", _HAIRPIN: "hairpin", _BPDU_GUARD: "guard", 6: "root_block", 8: "learning", _UNICAST_FLOOD: "flood",
+    10: "proxy_arp", 12: "proxy_arp_wifi", 27: "mcast_flood", 28: "mcast_to_unicast", 29: "vlan_tunnel", 30: "bcast_flood",
+    32: "neigh_suppress", _ISOLATED: "isolated", 39: "locked",
+}  # fmt: skip
+"""A port's settings, by the words of bridge(8)."""
+_PLAIN = {6: False, 8: True, 10: False, 12: False, 27: True, 28: False, 29: False, 30: True, 32: False, 39: False}
+"""Those that we leave as the kernel makes them. The kernel passes over those that it does not know."""
+_MTU = 4
 _LINK, _NEIGHBOUR = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
 
 
@@ -39,28 +53,58 @@ def check_bridge(name: str) -> None:
         )  # fmt: skip
 
 
-def set_up(interface: str, *, hairpin: bool, isolated: bool, only: str | None = None, leaf: bool | None = None) -> None:
-    """Set the switches of a port; does nothing if there is no such port. Raises HostError.
+class Switches(NamedTuple):
+    """How a port is to be.
 
     ``hairpin``: the bridge may send a frame back to the port that it came from. With br_netfilter, which Docker loads, the
     bridge itself forwards frames whose address is rewritten on the way, even from a container to itself.
     ``isolated``: no frame passes between two such ports. The rules of network.guard say the same; this setting holds even
-    after somebody has flushed the rules.
+    while somebody has flushed the rules.
     ``only``: the one MAC address behind this port. Then the bridge sends it no frames for addresses that it does not know,
     as those of a container that has just died. None: there may be others.
     ``leaf``: no bridge is behind this port. If it sends bridge frames, it is shut: on a bridge with spanning tree, it could
     rearrange the network. The packet filter does not see these frames. None: this setting stays as it is.
+    ``mtu``: that of the bridge. 0: it is the operator's, whose ports may be set in ways of its own.
+    """
+
+    hairpin: bool
+    isolated: bool
+    only: str | None = None
+    leaf: bool | None = None
+    mtu: int = 0
+
+    def settings(self) -> dict[int, bool]:
+        """Those of the bridge's settings that differ between ports."""
+        found = {_HAIRPIN: self.hairpin, _UNICAST_FLOOD: self.only is None, _ISOLATED: self.isolated}
+        return found if self.leaf is None else {**found, _BPDU_GUARD: self.leaf}
+
+    def whole(self) -> dict[int, bool]:
+        """All that are ours to set."""
+        return {**_PLAIN, _BPDU_GUARD: False, **self.settings()} if self.mtu else self.settings()
+
+    def wrong(self, port: Port) -> list[str]:
+        """What of that is otherwise, in the words of bridge(8)."""
+        found = [NAMES[kind] for kind, wanted in self.whole().items() if port.settings.get(kind, wanted) != wanted]
+        if self.mtu and port.runs and port.settings.get(_STATE, _FORWARDING) != _FORWARDING:
+            found.append(NAMES[_STATE])
+        return sorted(found)
+
+
+def set_up(interface: str, wanted: Switches, *, anew: bool = False) -> None:
+    """Set the switches of a port; does nothing if there is no such port. Raises HostError.
+
+    ``anew``: somebody may have set it otherwise. One that has just been made is as the kernel makes them.
 
     The host itself has no address at a port. Without this, the kernel gives each port an IPv6 address and three routes, and
     each change of those is told to all who listen, and has dnsmasq look at all addresses of the host.
     """
-    switches = {_UNICAST_FLOOD: only is None}
-    switches |= {kind: True for kind, wanted in ((_HAIRPIN, hairpin), (_ISOLATED, isolated)) if wanted}
-    switches |= {} if leaf is None else {_BPDU_GUARD: leaf}
     try:
         index = socket.if_nametoindex(interface)
-        codes = rtnetlink.ask([*([] if only is None else [_pin(index, only)]), _switch(index, switches)])
-        for code in codes:
+        requests = [] if wanted.only is None else [_pin(index, wanted.only)]
+        requests.append(_switch(index, wanted.whole() if anew else wanted.settings()))
+        # The kernel refuses the rest while nobody is at the other end of the cable, and then it is no matter.
+        rest = [_forward(index), _limit(index, wanted.mtu)] if anew and wanted.mtu else []
+        for code in rtnetlink.ask([*requests, *rest])[: len(requests)]:
             if code:
                 raise OSError(code, os.strerror(code))
     except OSError as error:
@@ -78,6 +122,14 @@ def _pin(index: int, hardware: str) -> Request:
     return Request(_NEW_NEIGHBOUR, body, _CREATE | _REPLACE)
 
 
-def _switch(index: int, switches: dict[int, bool]) -> Request:
+def _forward(index: int) -> Request:
+    return _switch(index, {_STATE: _FORWARDING})
+
+
+def _limit(index: int, mtu: int) -> Request:
+    return Request(_SET_LINK, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute(_MTU, struct.pack("=I", mtu)))
+
+
+def _switch(index: int, switches: Mapping[int, int]) -> Request:
     settings = b"".join(attribute(kind, bytes([on])) for kind, on in switches.items())
     return Request(_SET_LINK, _LINK.pack(_AF_BRIDGE, 0, index, 0, 0) + attribute(_PORT_SETTINGS, settings))

@@ -9,7 +9,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,13 @@ from lxcfleet.spec.container.addresses import OUR_HARDWARE, cable
 
 _NET = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")
+_ROUTES6 = Path("/proc/net/ipv6_route")
 _ADDRESSES6 = Path("/proc/net/if_inet6")
 _COUNTERS = Path("/proc/net/dev")
 UP = 0x1
 """IFF_UP, linux/if.h."""
-_GET_FLAGS, _GET_ADDRESSES = 0x8913, 0x8912
-"""SIOCGIFFLAGS, SIOCGIFCONF; linux/sockios.h."""
+_GET_ADDRESSES = 0x8912
+"""SIOCGIFCONF; linux/sockios.h."""
 _REQUEST, _LIST = struct.Struct("=16sH22x" if sys.maxsize > 1 << 32 else "=16sH14x"), struct.Struct("@iP")
 """struct ifreq, struct ifconf; linux/if.h."""
 
@@ -97,24 +98,51 @@ def extends(bridge: str, further: str) -> bool:
     return whole and all(is_up(name) for name in (further, here, there))
 
 
-def loose(bridge: str, names: set[str]) -> set[str]:
-    """Those of the interfaces that are there, and on no bridge or another one."""
-    return {name for name in names - ports(bridge) if (_NET / name).exists()}
+def present(names: Iterable[str]) -> set[str]:
+    """Those of the interfaces that are there."""
+    return {name for name in names if (_NET / name).exists()}
 
 
-def down(names: Iterable[str]) -> set[str]:
-    """Those of the interfaces that are there, and were set down. Asked of the kernel, as a file for each of a thousand takes
-    ten times as long."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
-        return {name for name in names if _flags(asks, name) & UP == 0}
+def number(name: str) -> int:
+    """The interface's number; 0: it is not there."""
+    return _read_number(_NET / name / "ifindex")
 
 
-def _flags(asks: socket.socket, name: str) -> int:
-    """netdevice(7): SIOCGIFFLAGS. Of one that is not there: as if it were up."""
+def mtu(name: str) -> int:
+    """Its MTU; 0: it is not there."""
+    return _read_number(_NET / name / "mtu")
+
+
+def _read_number(file: Path) -> int:
     try:
-        return int(_REQUEST.unpack(fcntl.ioctl(asks, _GET_FLAGS, _REQUEST.pack(name.encode(), 0)))[1])
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def switched_on(bridge: str) -> list[str]:
+    """What our bridges never have on, and that would keep containers apart from each other or from the host: spanning tree
+    and VLANs by settings of ports, a querier by reports that the guard drops."""
+    return [name for name in SWITCHED_OFF if _read_number(_NET / bridge / "bridge" / name) != 0]
+
+
+SWITCHED_OFF = ("stp_state", "vlan_filtering", "multicast_querier")
+"""Files in /sys/class/net/BRIDGE/bridge."""
+
+
+def has_route(name: str, network: IPv4Network | IPv6Network) -> bool:
+    """Whether the host sends by this interface what is for the network."""
+    try:
+        if network.version == 4:
+            first, mask = (f"{int.from_bytes(each.packed, sys.byteorder):08X}"
+                           for each in (network.network_address, network.netmask))  # fmt: skip
+            lines = [line.split() for line in _ROUTES.read_text(encoding="ascii").splitlines()[1:]]
+            return any(words[0] == name and words[1] == first and words[7] == mask for words in lines if len(words) > 7)
+        start = f"{int(network.network_address):032x} {network.prefixlen:02x} "
+        lines6 = _ROUTES6.read_text(encoding="ascii").splitlines()
+        return any(line.startswith(start) and line.split()[-1] == name for line in lines6)
     except OSError:
-        return UP
+        return True  # not known
 
 
 def routed() -> list[str]:

@@ -24,6 +24,9 @@ _MADE_BY = "lxcfleet"
 _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
 _LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
+_BRIDGE_SWITCHES = {
+    "stp_state": "br_stp_state", "vlan_filtering": "br_vlan_filtering", "multicast_querier": "br_mcast_querier"
+}  # fmt: skip
 _TRIES = 30
 _PAUSE_SECONDS = 0.02
 
@@ -106,18 +109,19 @@ def host_addresses() -> set[str]:
 
 
 def ensure_bridge(
-    name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]
+    name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str], mtu: int = 0
 ) -> None:
     """Make sure that a bridge is up, with these addresses and those of the veths ``ports`` that exist.
 
     ``hardware``: its MAC address. Without one of its own, a bridge takes the address of a port, and another one when that
     port goes: neighbours then use the old one for a while. The address also tells our bridge from other people's, which are
     refused, because ours is removed with the last container.
+    ``mtu``: 0: a bridge that is made has the uplink's, and one that is there keeps its own.
     """
     with session(f"setting up the bridge {name}") as netlink:
         index = index_of(netlink, name)
         if index is None:
-            netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=_uplink_mtu(netlink))
+            netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=mtu or _uplink_mtu(netlink))
             index = index_of(netlink, name)
         elif not _ours(netlink, index):
             raise InvalidInput(
@@ -125,10 +129,16 @@ def ensure_bridge(
                 hint=f"to use it with addresses from a DHCP server: `network: {{bridge: {name}, addresses: dhcp}}`; "
                 "else choose another name in lxcfleet.yaml: without that, lxcfleet makes the bridge itself",
             )
-        for address in addresses:
-            if address.version == 4 or sysctl.takes_ipv6(name):
-                _have_address(netlink, index, address)
-        netlink.link("set", index=index, address=hardware, ifalias=_MADE_BY, state="up")
+        own = [address for address in addresses if address.version == 4 or sysctl.takes_ipv6(name)]
+        for address in own:
+            _have_address(netlink, index, address)
+        # An MTU that was asked for stays. Else it would be the smallest of the ports', and one would change it for all.
+        size = {"mtu": mtu} if mtu else {}
+        netlink.link("set", index=index, address=hardware, ifalias=_MADE_BY, state="up", **size)
+        for switch in interfaces.switched_on(name):
+            netlink.link("set", index=index, kind="bridge", **{_BRIDGE_SWITCHES[switch]: 0})
+        for address in own:
+            _have_route(netlink, name, index, address)
         _attach(netlink, index, ports)
 
 
@@ -144,6 +154,14 @@ def _have_address(netlink: Any, index: int | None, address: IPv4Interface | IPv6
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+
+
+def _have_route(netlink: Any, name: str, index: int | None, address: IPv4Interface | IPv6Interface) -> None:
+    """The one that the kernel makes with the address, if somebody has removed it since."""
+    if interfaces.has_route(name, address.network):
+        return
+    how: dict[str, Any] = {"scope": "link", "prefsrc": str(address.ip)} if address.version == 4 else {"priority": 256}
+    netlink.route("replace", dst=str(address.network), oif=index, proto="kernel", **how)
 
 
 def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
@@ -173,7 +191,7 @@ def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
         for index, master in ((own, None), (index_of(netlink, here), bridge), (index_of(netlink, there), own)):
             if master is not None:
                 netlink.link("set", index=index, master=master)
-            netlink.link("set", index=index, state="up")
+            netlink.link("set", index=index, mtu=mtu, state="up")
         _attach(netlink, own, ports)
 
 

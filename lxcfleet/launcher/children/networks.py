@@ -51,7 +51,7 @@ def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
 
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
-        netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
+        netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"], argument["mtu"])
         for further, ports in argument["further"].items():
             netlink.extend_bridge(argument["bridge"], further, ports)
         nft.apply(argument["rules"])

@@ -47,6 +47,8 @@ class NetworkItem(JoinItem):
     """The fleet's own bridge."""
 
     hardware: str
+    mtu: int
+    """0: the uplink's for a new one."""
     further: dict[str, list[str]]
     """The ports of further bridges, which hang on it by a cable each."""
     addresses: list[str]
