@@ -56,53 +56,53 @@ def test_create_ensure_twice(cli: Cli) -> None:
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_create_ensure_says_what_differs(cli: Cli, more: tuple[str, ...]) -> None:
-    cli("create", "-n", "8", "--", "sleep", "9")
-    ran = cli("create", "-n", "8", "--ensure", *more, "--", "sleep", "10")
-    told = "lxcfleet: c1, c2, c3, c4, c5 and 3 more: not as asked, and left so: command: sleep 9 (asked: sleep 10)\n"
+    cli("create", "-n", "8", "--", "sleep", "900")
+    ran = cli("create", "-n", "8", "--ensure", *more, "--", "sleep", "1000")
+    told = "lxcfleet: c1, c2, c3, c4, c5 and 3 more: not as asked, and left so: command: sleep 900 (asked: sleep 1000)\n"
     assert (ran.status, ran.err) == (0, told)
-    data = json.loads(cli("create", "c1", "--ensure", "-f", "json", *more, "--", "sleep", "10").out)
-    assert (data["changed"], data["results"][0]["differs"]) == (False, {"command": ["sleep 9", "sleep 10"]})
-    assert cli("create", "c1", "--ensure", "-q", *more, "--", "sleep", "10").err == ""
-    assert cli("create", "c1", "--ensure", *more, "--", "sleep", "9").err == ""
+    data = json.loads(cli("create", "c1", "--ensure", "-f", "json", *more, "--", "sleep", "1000").out)
+    assert (data["changed"], data["results"][0]["differs"]) == (False, {"command": ["sleep 900", "sleep 1000"]})
+    assert cli("create", "c1", "--ensure", "-q", *more, "--", "sleep", "1000").err == ""
+    assert cli("create", "c1", "--ensure", *more, "--", "sleep", "900").err == ""
 
 
 UPDATE = ("create", "c", "-n", "2", "--ensure", "--update")
 
 
 def test_update_follows_the_rollout_of_what_takes_a_restart(cli: Cli) -> None:
-    cli("create", "c", "-n", "2", "--", "sleep", "9")
+    cli("create", "c", "-n", "2", "--", "sleep", "900")
     before = {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)}
-    ran = cli(*UPDATE, "--", "sleep", "10")
+    ran = cli(*UPDATE, "--", "sleep", "1000")
     assert ran.status == 0
-    assert "lxcfleet: c1, c2: command: sleep 10 (was: sleep 9)\n" in ran.err
+    assert "lxcfleet: c1, c2: command: sleep 1000 (was: sleep 900)\n" in ran.err
     assert re.search(r"lxcfleet: 2 of them restarted in waves: rollout [0-9a-z]+ is done\n", ran.err)
     assert all(each["pid"] != before[each["name"]] for each in json.loads(cli("list", "-f", "json").out))
-    again = cli(*UPDATE, "-f", "json", "--", "sleep", "10")
+    again = cli(*UPDATE, "-f", "json", "--", "sleep", "1000")
     assert (again.status, again.err, json.loads(again.out)["rollout"]) == (0, "", None)
-    live = cli(*UPDATE, "-f", "json", "--memory", "1G", "--", "sleep", "10")
+    live = cli(*UPDATE, "-f", "json", "--memory", "1G", "--", "sleep", "1000")
     assert (json.loads(live.out)["changed"], json.loads(live.out)["rollout"]) == (True, None)
 
 
 def test_update_tells_the_rollout_in_json_and_need_not_wait_for_it(cli: Cli) -> None:
-    cli("create", "c", "-n", "2", "--", "sleep", "9")
-    dry = json.loads(cli(*UPDATE, "--dry-run", "-f", "json", "--", "sleep", "10").out)
+    cli("create", "c", "-n", "2", "--", "sleep", "900")
+    dry = json.loads(cli(*UPDATE, "--dry-run", "-f", "json", "--", "sleep", "1000").out)
     assert [line for line in dry["plan"] if "restart" in line] == [
         "c1: restart it, in its turn", "c2: restart it, in its turn",
     ]  # fmt: skip
-    done = json.loads(cli(*UPDATE, "-f", "json", "--", "sleep", "10").out)
+    done = json.loads(cli(*UPDATE, "-f", "json", "--", "sleep", "1000").out)
     assert (done["rollout"]["status"], done["rollout"]["done"]) == ("done", 2)
-    left = cli(*UPDATE, "--no-wait", "--", "sleep", "11")
+    left = cli(*UPDATE, "--no-wait", "--", "sleep", "1100")
     assert (left.status, "2 of them restarted in waves: rollout" in left.err) == (0, True)
     cli("rollout", "status", "--follow")
     for wrong in (("--no-wait",), ("--ensure", "--no-wait")):
-        ran = cli("create", "c1", *wrong, "--", "sleep", "11")
+        ran = cli("create", "c1", *wrong, "--", "sleep", "1100")
         assert (ran.status, "--no-wait would do nothing" in ran.err) == (2, True)
 
 
 def test_update_says_where_its_rollout_is_halted(cli: Cli, daemon: Daemon) -> None:
-    cli("create", "c", "-n", "2", "--", "sleep", "9")
+    cli("create", "c", "-n", "2", "--", "sleep", "900")
     daemon.model.fails["c2"] = HostError("c2 did not start", why="status 500")
-    ran = cli(*UPDATE, "--", "sleep", "10")
+    ran = cli(*UPDATE, "--", "sleep", "1000")
     assert ran.status in (1, 3)
     assert "lxcfleet: the rollout is halted at c2\n  c2 did not start: status 500" in ran.err
 
@@ -112,7 +112,7 @@ CHECKED = ("--health-exec", "true", "--health-interval", "0.2", "--health-start-
 
 def test_update_changes_what_may_harm_in_waves_without_a_restart(cli: Cli, daemon: Daemon) -> None:
     three = ("create", "c", "-n", "3", *CHECKED)
-    cli(*three, "--memory", "512M", "--", "sleep", "9")
+    cli(*three, "--memory", "512M", "--", "sleep", "900")
     assert cli("wait", "--all", "--for", "healthy").status == 0
     before = {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)}
 
@@ -121,22 +121,22 @@ def test_update_changes_what_may_harm_in_waves_without_a_restart(cli: Cli, daemo
         return [spec.memory >> 20 for spec in specs]
 
     update = (*three, "--ensure", "--update", "--memory", "256M")
-    dry = json.loads(cli(*update, "--dry-run", "-f", "json", "--", "sleep", "9").out)
+    dry = json.loads(cli(*update, "--dry-run", "-f", "json", "--", "sleep", "900").out)
     assert len([line for line in dry["plan"] if line.endswith("change it in its turn, without a restart")]) == 3
     daemon.model.limited = lambda name: daemon.model.sick.update({name: "no memory"} if name == "c1" else {})
-    ran = cli(*update, "--", "sleep", "9")
+    ran = cli(*update, "--", "sleep", "900")
     assert (ran.status, "not begun" in ran.out, memories()) == (1, True, [256, 512, 512]), ran
     assert "it became unhealthy after its change" in ran.err
     daemon.model.limited = str
     daemon.model.sick.clear()
     assert cli("rollout", "undo").status == 0
-    done = cli(*update, "-f", "json", "--", "sleep", "9")
+    done = cli(*update, "-f", "json", "--", "sleep", "900")
     record = json.loads(done.out)
     assert (done.status, {each["status"] for each in record["results"]}, memories()) == (0, {"changed"}, [256] * 3), done
     assert all(each["live"] for each in record["rollout"]["containers"])
     assert {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)} == before
     # What can't harm is there at once.
-    more = cli(*three, "--ensure", "--update", "--memory", "1G", "-f", "json", "--", "sleep", "9")
+    more = cli(*three, "--ensure", "--update", "--memory", "1G", "-f", "json", "--", "sleep", "900")
     assert (json.loads(more.out)["rollout"], memories()) == (None, [1024] * 3)
 
 
@@ -274,7 +274,7 @@ def test_create_refuses_a_service_that_the_host_does_not_have(cli: Cli, daemon: 
 
 
 def test_an_app_container_has_no_services_of_the_hosts(cli: Cli) -> None:
-    assert cli("create", "web", "--unit", "cron", "--", "sleep", "9").status == 2
+    assert cli("create", "web", "--unit", "cron", "--", "sleep", "900").status == 2
 
 
 def test_config_check_looks_at_the_services_of_profiles_and_of_the_mask(cli: Cli, daemon: Daemon, unit: str) -> None:
@@ -327,7 +327,7 @@ def test_an_address_of_one_s_choice(cli: Cli, daemon: Daemon) -> None:
 
 
 def test_a_running_container_keeps_its_address_until_its_restart(cli: Cli, daemon: Daemon) -> None:
-    assert cli("create", "db", "--", "sleep", "9").status == 0
+    assert cli("create", "db", "--", "sleep", "900").status == 0
     before = daemon.fleet["db"].spec.address
     assert before is not None
     assert cli("set", "db", "static_addresses=10.201.0.77", "--no-restart").status == 0
@@ -346,7 +346,7 @@ def test_of_many_that_ask_for_one_address_at_once_one_gets_it(spawn: Spawn, daem
 
 
 def test_limits_of_bandwidth(cli: Cli, daemon: Daemon) -> None:
-    assert cli("create", "web", "--receive-mbit", "100", "--send-mbit", "0.5", "--", "sleep", "9").status == 0
+    assert cli("create", "web", "--receive-mbit", "100", "--send-mbit", "0.5", "--", "sleep", "900").status == 0
     spec = daemon.fleet["web"].spec
     assert (spec.receive_mbit, spec.send_mbit) == (100, 0.5)
     assert cli("set", "web", "receive_mbit=0", "send_mbit=20").status == 0

@@ -77,7 +77,7 @@ def test_what_a_container_can_be_given_and_where_it_can_go(paths: dict[str, str]
 
 def test_fleets_and_groups_that_can_be_scaled(paths: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "fleet.yaml"
-    groups = "  api: {count: 1, command: [sleep, '9']}\n  one: {command: [sleep, '9']}\n"
+    groups = "  api: {count: 1, command: [sleep, '900']}\n  one: {command: [sleep, '900']}\n"
     file.write_text(f"lxcfleet: 1\nfleet: shop\ngroups:\n{groups}")
     applied = subprocess.run([sys.executable, CLIENT, "apply", "-qf", str(file)], env={**os.environ, **paths}, timeout=60)
     assert applied.returncode == 0

@@ -15,7 +15,7 @@ fleet: shop
 groups:
   web:
     count: 3
-    command: [sleep, "99"]
+    command: [sleep, "9900"]
     network: none
     rollout:
       max_unavailable: 1
