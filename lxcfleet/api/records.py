@@ -305,6 +305,7 @@ class RolloutMemberRecord(TypedDict):
     name: str
     phase: str
     wave: int | None
+    """Null: it has not begun; 0: it got its former spec back at once, in no wave."""
     live: bool
     """Whether it gets another spec without a restart."""
     stale: bool

@@ -32,11 +32,11 @@ fleet: shop
 profiles:
   base: {network: none, memory: 512M, env_files: [base.env]}
 groups:
-  db: {profiles: [base], command: [sleep, "9"]}
+  db: {profiles: [base], command: [sleep, "900"]}
   web:
     count: 3
     profiles: [base]
-    command: [sleep, "9"]
+    command: [sleep, "900"]
     environment: {MODE: prod}
     members: {web1: {labels: {canary: "yes"}}}
 """
@@ -47,7 +47,7 @@ fleet: shop
 volumes:
   up: {size: 1G}
 groups:
-  web: {count: 2, command: [sleep, "9"], network: none, volumes: ["up:/srv/up"]}
+  web: {count: 2, command: [sleep, "900"], network: none, volumes: ["up:/srv/up"]}
 """
 
 
@@ -162,7 +162,7 @@ def test_a_plan_holds_or_conflicts(shop: Shop, cli: Cli) -> None:
         ran = shop.run("apply", "--plan", "0" * 12, *also)
         assert (ran.status, f"what the file changes now is the plan {plan}" in ran.err) == (1, True)
         assert f"lxcfleet diff -f {shop.file}" in ran.err
-    assert cli("create", "other", "--network", "none", "--", "sleep", "9").status == 0
+    assert cli("create", "other", "--network", "none", "--", "sleep", "900").status == 0
     shop.apply("--plan", plan)
     assert not shop.changes()
     assert "the file changes nothing now" in shop.run("apply", "--plan", plan).err
@@ -193,9 +193,9 @@ def test_hooks_and_snapshots_of_profile_group_and_member_are_merged_key_by_key(s
 def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli, daemon: Daemon) -> None:
     shop.apply()
     (daemon.paths.container("db").delta / "records").write_bytes(bytes(5000))
-    assert cli("create", "web9", "--network", "none", "--", "sleep", "9").status == 0
-    assert cli("create", "mine", "--network", "none", "-l", "fleet=shop", "--", "sleep", "9").status == 0
-    shop.write(('  db: {profiles: [base], command: [sleep, "9"]}\n', ""))
+    assert cli("create", "web9", "--network", "none", "--", "sleep", "900").status == 0
+    assert cli("create", "mine", "--network", "none", "-l", "fleet=shop", "--", "sleep", "900").status == 0
+    shop.write(('  db: {profiles: [base], command: [sleep, "900"]}\n', ""))
     ran = shop.run("diff")
     assert (ran.status, "left: db (--prune destroys them)" in ran.err) == (0, True)
     ran = shop.run("diff", "--prune")
@@ -215,7 +215,7 @@ def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli, daemon: D
 
 
 def test_strangers_are_taken_over_only_if_that_is_said(shop: Shop, cli: Cli) -> None:
-    assert cli("create", "db", "--network", "none", "--memory", "512M", "--", "sleep", "9").status == 0
+    assert cli("create", "db", "--network", "none", "--memory", "512M", "--", "sleep", "900").status == 0
     ran = shop.run("diff")
     assert (ran.status, "db belongs to no fleet" in ran.err) == (1, True)
     assert {each["name"]: each["change"] for each in shop.diff("--adopt")["changes"]}["db"] == "restart"
@@ -235,7 +235,7 @@ def test_an_exported_file_changes_nothing(shop: Shop, cli: Cli) -> None:
     shop.apply()
     cli("set", "web2", "labels.x=1", "pids=77")
     odd = ("--cpus", "1.5", "-e", "A=1: 'x' #", "--health-tcp", "80", "-p", "8081:80")
-    cli("create", "api", "-n", "2", *odd, "--", "sleep", "9")
+    cli("create", "api", "-n", "2", *odd, "--", "sleep", "900")
     cli("create", "single", "--isolated", "--drain", "3")
     text = cli("export", "--fleet", "shop").out
     assert text.startswith("# yaml-language-server: $schema=")
@@ -348,7 +348,7 @@ def test_another_source_of_a_secret_comes_with_restarts_in_one_apply(shop: Shop)
 lxcfleet: 1
 fleet: shop
 secrets: {{pw: {{file: {shop.file.parent}/pw}}}}
-profiles: {{base: {{network: none, secrets: ["pw,on_change=restart"], command: [sleep, "99"]}}}}
+profiles: {{base: {{network: none, secrets: ["pw,on_change=restart"], command: [sleep, "9900"]}}}}
 groups:
   db: {{profiles: [base]}}
   web: {{count: 2, profiles: [base], environment: {{MODE: a}}}}
@@ -482,6 +482,46 @@ def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli
     reboot(shop.daemon)
     assert shop.daemon.client.rollout() is None
     assert "there was no rollout" in cli("rollout", "undo").err
+
+
+def test_a_value_by_set_that_takes_a_restart_reaches_the_canary_alone_if_it_is_bad(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    falls_ill(shop.daemon, "web1")
+    ran = cli("set", "web*", "environment.MODE=night", *QUICK)
+    assert ran.status == 1
+    assert [line.split(maxsplit=1)[1] for line in ran.out.splitlines()] == ["failed", "not begun", "not begun"]
+    assert "lxcfleet: web1: environment" in ran.err, "it names those that have it, and no other"
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["night", "prod", "prod"]
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    assert (record["status"], record["waits_for"]) == ("halted", "")
+    recovers(shop.daemon)
+    assert cli("rollout", "undo").status == 0
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+
+
+def test_an_undo_tells_of_those_that_have_their_specs_back_at_once(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    assert cli("stop", "web2", "web3").status == 0
+    assert cli("set", "web*", "environment.MODE=night", *QUICK).status == 0
+    assert cli("stop", "web1").status == 0
+    ran = cli("rollout", "undo")
+    assert [" ".join(line.split()) for line in ran.out.splitlines()[2:]] == [
+        f"web{n} done - it does not run, and stays so" for n in (1, 2, 3)
+    ]
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+    assert cli("rollout", "undo").status == 1
+
+
+def test_an_undo_is_refused_if_no_container_has_the_specs_any_more(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    assert cli("set", "web1", "environment.MODE=night", *QUICK).status == 0
+    assert cli("set", "web1", "environment.MODE=dawn", "--no-restart").status == 0
+    ran = cli("rollout", "undo")
+    assert (ran.status, "they were changed since, or are gone" in ran.err) == (1, True)
+    assert shop.spec("web1").environment["MODE"] == "dawn"
 
 
 def runs(shop: Shop) -> dict[str, str]:
@@ -742,7 +782,7 @@ def test_config_show_names_where_each_value_of_a_group_is_from(shop: Shop, cli: 
     found = {said.strip(): place.strip().rpartition("/")[2] for said, place in lines}
     assert found == {
         "network: none": "fleet.yaml:4", 'memory: "512M"': "fleet.yaml:4", "environment.TOKEN: s3cret": "base.env:2",
-        "environment.MODE: prod": "fleet.yaml:11", 'command: ["sleep", "9"]': "fleet.yaml:10",
+        "environment.MODE: prod": "fleet.yaml:11", 'command: ["sleep", "900"]': "fleet.yaml:10",
     }  # fmt: skip
     ran = cli("config", "show", "-f", str(shop.file), "--group", "web", "--member", "web1")
     assert "labels.canary: \"yes\"" in ran.out.splitlines()
@@ -816,7 +856,7 @@ fleet: shop
 secrets:
   db-pw: {file: @}
 groups:
-  web: {count: 2, command: [sleep, "9"], network: none, secrets: [db-pw]}
+  web: {count: 2, command: [sleep, "900"], network: none, secrets: [db-pw]}
 """
 
 
@@ -920,10 +960,10 @@ ADDRESSES = """\
 lxcfleet: 1
 fleet: shop
 groups:
-  app: {command: [sleep, "9"]}
+  app: {command: [sleep, "900"]}
   web:
     count: 2
-    command: [sleep, "9"]
+    command: [sleep, "900"]
     members: {web1: {static_addresses: [10.201.0.2]}, web2: {static_addresses: [10.201.0.2], labels: {a: b}}}
 """
 

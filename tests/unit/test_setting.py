@@ -53,7 +53,7 @@ def test_one_that_was_destroyed_before_its_turn_is_left_out() -> None:
     turns = {each.container.name: each for each in world.planned}
     for left in (["web2"], []):
         del world.containers[next(iter(world.containers))]
-        asyncio.run(world.setting._begin([], turns, [], {}, restart=False))
+        asyncio.run(world.setting._begin([], turns, {}, restart=False))
         assert world.begun.pop() == left
 
 

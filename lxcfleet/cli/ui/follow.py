@@ -69,7 +69,7 @@ def run_operation(
         try:
             record = _restarts(client, rollout, wait=wait and not following.interrupted, quiet=quiet)
         except KeyboardInterrupt:
-            say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
+            say("lxcfleet: left; the rollout that changes the specs goes on: `lxcfleet rollout status`")
             return INTERRUPTED
         taken_back = _settle(results, record, rollout)
         show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more={"rollout": record})
@@ -269,7 +269,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
     """Tell the changed fields of containers: one message for all containers with the same changes."""
-    for names, text in [] if quiet else _alike(results, "{key}: {asked} (was: {has})"):
+    done = [result for result in results if result["status"] != "not begun"]
+    for names, text in [] if quiet else _alike(done, "{key}: {asked} (was: {has})"):
         say(printable(f"lxcfleet: {names}: {text}"))
 
 

@@ -285,7 +285,7 @@ def test_row(test: TrialRecord) -> tuple[str, str, str, str]:
 
 
 def _row(each: RolloutMemberRecord) -> tuple[str, ...]:
-    wave = "" if each["wave"] is None else str(each["wave"])
+    wave = str(each["wave"] or "")
     return each["name"], each["phase"], wave, each["note"]
 
 

@@ -50,9 +50,10 @@ def set_(
     Nothing is changed unless all of it can be had by all of them. Limits, labels, ports, checks and the like change at
     once, also while a container runs. Lower limits, other checks and fewer published ports can harm many alike: containers
     that have a check get these in waves, without a restart, and one that is not healthy then halts them (--gate-live).
-    What takes a restart (command, environment, network, …) is written down, and those that run are restarted in waves, as
-    `restart --rolling` does; with --no-restart at their next restart. KEY= gives a key its default. Keys are those of a
-    profile but for `privileged` and `rollout`: lxcfleet.yaml(5) explains them.
+    What takes a restart (command, environment, network, …) comes in waves, as by `restart --rolling`: each gets it just
+    before its turn, and `rollout undo` takes it back. With --no-restart it is in force from the next restart on.
+    KEY= gives a key its default. Keys are those of a profile but for `privileged` and `rollout`: lxcfleet.yaml(5) explains
+    them.
 
     \b
     Examples:
@@ -90,7 +91,7 @@ def _wait(client: Client, record: SetRecord, style: str, *, quiet: bool, wait: b
         try:
             record["rollout"] = rollout = rolling.follow(client, rollout, quiet=quiet)
         except KeyboardInterrupt:
-            output.say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
+            output.say("lxcfleet: left; the rollout that changes the specs goes on: `lxcfleet rollout status`")
             return rolling.INTERRUPTED
     taken_back = begun is not None and rollout is not None and rollout["undoes"] == begun["id"]
     rolling.settle(record["results"], rollout, taken_back=taken_back)

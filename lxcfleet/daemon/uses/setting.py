@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
-from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
+from lxcfleet.api.requests import CreateRequest, SetRequest
 from lxcfleet.containers.requests import services
 from lxcfleet.containers.requests.changing import BEGUN, Planned, restart_lines, to_restart, turn_lines
 from lxcfleet.containers.requests.request import units_of
@@ -15,7 +15,6 @@ from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.container.assignments import parse_all
-from lxcfleet.spec.selection import Selection
 from lxcfleet.units import some
 
 _NAMED = 5
@@ -51,7 +50,7 @@ class Setting:
                 self._rollouts.refuse_second()
             at_once = [each for each in planned if each.container.name not in turns]
             done = {result.name: result for result in await fleet.changing.carry_out(at_once)}
-            lines, rollout = [], await self._begin(at_once, turns, names, ask.policy, restart=ask.restart)
+            lines, rollout = [], await self._begin(at_once, turns, ask.policy, restart=ask.restart)
             results = [done.get(each.container.name) or each.result(BEGUN) for each in planned]
         return {
             "changed": bool(names) or any(result.changed for result in results),
@@ -67,22 +66,20 @@ class Setting:
     def _in_turns(
         self, planned: Sequence[Planned], names: Collection[str], policy: Mapping[str, Any]
     ) -> dict[str, Planned]:
-        """Those that get their specs in their turns, by name. ``names``: these are restarted. If one of these could come to
-        harm by what changes live, all of these wait for it: else they would have it long before their restart."""
+        """Those that get their specs in their turns, by name. ``names``: these are restarted, and get theirs just before.
+        Whom a halt keeps from its restart has its former spec still, also after a boot of the host."""
         staying = [each for each in planned if each.changed and each.container.name not in names]
         restarted = [each for each in planned if each.container.name in names]
-        found = self._rollouts.gated(staying, policy)
-        if found or self._rollouts.gated(restarted, policy):
-            found += restarted
+        found = [*self._rollouts.gated(staying, policy), *restarted]
         return {each.container.name: each for each in found}
 
     async def _begin(
-        self, at_once: Sequence[Planned], turns: Mapping[str, Planned], names: Sequence[str], policy: Mapping[str, Any], *,
-        restart: bool,
+        self, at_once: Sequence[Planned], turns: Mapping[str, Planned], policy: Mapping[str, Any], *, restart: bool,
     ) -> RolloutRecord | None:  # fmt: skip
-        """Begin the rollout that restarts ``names``, and gives ``turns`` their specs, if there are any. Raises FleetError."""
+        """Begin the rollout that gives ``turns`` their specs, if there are any, and restarts those that it takes. Raises
+        FleetError."""
         if not turns:
-            return await self._restart(names, policy)
+            return None
         # One may have been destroyed meanwhile, and another one may have its name.
         wanted = {name: each.spec for name, each in turns.items() if self._fleet.registry.knows(each.container)}
         resting = {each.container.name: (each.former, each.spec) for each in at_once if each.changed}
@@ -113,7 +110,7 @@ class Setting:
 
         operation = await self._fleet.create(ask, updating)
         try:
-            rollout = None if ask.dry_run else await self._begin(at_once, turns, names, {}, restart=ask.start)
+            rollout = None if ask.dry_run else await self._begin(at_once, turns, {}, restart=ask.start)
         except FleetError as error:
             raise type(error)(
                 f"creating has begun, and goes on, but {error.message}", why=error.why, hint=error.hint
@@ -126,18 +123,6 @@ class Setting:
         """What may keep the host's services from running that containers are to run."""
         found = [await services.notes(self._fleet.paths, units) for units in dict.fromkeys(asked) if units]
         return list(dict.fromkeys(note for notes in found for note in notes))
-
-    async def _restart(self, names: Sequence[str], policy: Mapping[str, Any]) -> RolloutRecord | None:
-        if not names:
-            return None
-        try:
-            return await self._rollouts.begin(RolloutRequest("restart", Selection(tuple(names)), policy))
-        except FleetError as error:
-            few = " ".join(names[:5]) + (" …" if len(names) > 5 else "")
-            raise type(error)(
-                f"the specs are written, but nothing is restarted: {error.message}", why=error.why,
-                hint=f"restart them: lxcfleet restart --rolling {few}",
-            ) from error  # fmt: skip
 
 
 def _again(error: FleetError) -> str:

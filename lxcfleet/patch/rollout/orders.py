@@ -182,12 +182,14 @@ class Orders:
             container, before = registry[name], last.members.get(name)
             if container.running is None and (before is None or before.phase in (MemberPhase.DONE, MemberPhase.SKIPPED)):
                 await self._change_sets.put(rollout.id, container)  # somebody stopped it since, and it stays so
+                members[name] = _put_back(self._sight.member(container), "it does not run, and stays so")
             else:
                 expected = before is None or before.expected
                 spec = applied(container.wanted, back.members[name].wanted) if container.wanted is not None else None
                 member = self._sight.member(container) if spec is None else self._member(container, spec)
                 if before is None and member.live:  # it got that at once, and can have it back so
                     await self._change_sets.put(rollout.id, container)
+                    members[name] = _put_back(member, "at once, without a restart")
                 else:
                     # One that gets its restart at this moment has to have another one: its new spec may come with that.
                     begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
@@ -228,9 +230,10 @@ class Orders:
         if dry_run:
             waves = await asyncio.to_thread(planner.preview, rollout, self._sight.look(rollout))
             return record_of(rollout, waves)
-        if not rollout.members:
+        if all(member.phase is MemberPhase.DONE for member in rollout.members.values()):
             ended = planner.end(rollout, Status.DONE, now())
-            if ended.left_out or ended.by_itself:  # `rollout status` is to tell of these, and who follows the halt is, too
+            # `rollout status` is to tell of these, and who follows the halt is, too
+            if ended.members or ended.left_out or ended.by_itself:
                 self.ledger.keep(ended)
             return record_of(ended)
         self.ledger.keep(rollout)
@@ -298,6 +301,11 @@ class Orders:
             self.ledger.keep(rollout)
         except HostError as error:
             log.error("%s", error)
+
+
+def _put_back(member: Member, how: str) -> Member:
+    """A member that has its former spec already. Nothing is expected of it; it was in no wave of its own, which is wave 0."""
+    return replace(member, phase=MemberPhase.DONE, wave=0, live=True, expected=False, note=how)
 
 
 def _more(rollout: Rollout) -> str:

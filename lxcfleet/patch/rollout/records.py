@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lxcfleet.api.records import HaltRecord, RolloutRecord, TrialRecord
 from lxcfleet.patch.rollout.causes import cure
-from lxcfleet.patch.rollout.state import Halt, MemberPhase, Rollout
+from lxcfleet.patch.rollout.state import Halt, MemberPhase, Rollout, Status
 from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.spec.selection import natural_order
 
@@ -35,7 +35,7 @@ def record_of(
         "left_out": dict(rollout.left_out),
         "not_reverted": rollout.not_reverted,
         "about": rollout.about,
-        "waits_for": waits_for if not rollout.status.ended else "",
+        "waits_for": "" if rollout.status.ended or rollout.status is Status.HALTED else waits_for,
         "rejected": rollout.rejected,
         "halted": None if halted is None else _halt_record(halted),
         "policy": rollout.policy.to_json(),

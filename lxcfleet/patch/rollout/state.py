@@ -80,7 +80,7 @@ class Member:
     was ill before is restarted all the same, but the rollout does not wait for it to become well."""
     phase: MemberPhase = MemberPhase.WAITING
     wave: int | None = None
-    """The wave in which it was restarted; the first is 1."""
+    """The wave in which it was restarted; the first is 1. 0: an undo gave it its former spec back at once, in no wave."""
     restarted_for: int | None = None
     """The patch that it was last restarted for."""
     attempts: int = 0

@@ -38,14 +38,24 @@ class Undoing:
             )  # fmt: skip
         if last is not None and last.undoes and not redo:
             first = self._ledger.before(last.undoes)
-            return _rest(last, first, still=first is not None and bool(self.changed(first) or self.left_out(first)))
+            return _rest(last, first, still=first is not None and self._holds(first))
         if last is not None and last.kind is RolloutKind.CHANGE:
+            if last.status.ended and not self._holds(last):
+                raise WrongState(
+                    f"there is nothing to {'do again' if redo else 'undo'}",
+                    why=f"no container has the specs of {last.id} any more: they were changed since, or are gone",
+                    hint="`lxcfleet set`, or a file to apply, gives them others",
+                )  # fmt: skip
             return last
         raise WrongState(
             "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
             hint="a patch is taken back on the host (apt install PACKAGE=VERSION), or for containers by `lxcfleet rollback`"
             if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
         )  # fmt: skip
+
+    def _holds(self, last: Rollout) -> bool:
+        """Whether containers may have specs of this rollout."""
+        return bool(self.changed(last) or self.left_out(last))
 
     def changed(self, last: Rollout) -> list[str]:
         """Those that have the spec of a rollout, and those that get it in this moment, as they are in its wave.
