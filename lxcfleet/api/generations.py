@@ -116,7 +116,8 @@ class RollbackRecord(TypedDict):
     until: str | None
     """The last day on which they are held there; null: they are not held."""
     packages: dict[str, list[str | None]]
-    """What goes back: packages whose version differs from the host's, which comes first; null: not installed."""
+    """What goes along: packages of which the base that they leave has another version, which comes first; null: not
+    installed. Of several such bases the host's root counts, then the newest one."""
     containers: list[str]
     """The containers that get it. Those that do not run have it from their next start on."""
     left: dict[str, list[str]]

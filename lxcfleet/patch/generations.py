@@ -261,9 +261,9 @@ class Generations:
         await self._registry.observe()
         present = await asyncio.to_thread(database.installed)
         to = await self.goal(present) if ask.to is None else ask.to
-        differs = await self._differs(to, present) if to else {}
         chosen = self._registry.choose(ask.selection)
-        wanted = {each.name: replace(spec, generation=to) for each in chosen if (spec := _changeable(each)).generation != to}
+        former = {each.name: spec for each in chosen if (spec := _changeable(each)).generation != to}
+        wanted = {name: replace(spec, generation=to) for name, spec in former.items()}
         left = {} if ask.ignore_depends else await self.unfit(wanted, to)
         wanted = {name: spec for name, spec in wanted.items() if name not in left}
         chosen = [each for each in chosen if each.name not in left]
@@ -285,13 +285,34 @@ class Generations:
             "dry_run": ask.dry_run,
             "to": to,
             "until": ask.until,
-            "packages": {name: [host, own] for name, (own, host) in differs.items()},
+            "packages": await self._moves({former[name].generation for name in wanted}, to, present),
             "containers": [*wanted],
             "left": left,
             "results": [result_record(result) for result in results],
             "restarts": [*running],
             "rollout": rollout,
         }
+
+    async def _moves(
+        self, bases: Collection[int], to: int, present: Mapping[str, str]
+    ) -> dict[str, list[str | None]]:
+        """The packages that are other ones on ``to`` than on these bases, with both versions; the newest base counts that has
+        another one than ``to``, and the host's root, 0, before all of them."""
+        then, found = await self._versions(to, present), dict[str, list[str | None]]()
+        for base in sorted(bases, key=lambda number: (number > 0, -number)):
+            try:
+                here = await self._versions(base, present)
+            except FleetError as error:  # the way from a base that is lost is the more wanted
+                log.warning("which packages generation %d has is not known: %s", base, error)
+                continue
+            for name in {*here, *then}:
+                if here.get(name) != then.get(name):
+                    found.setdefault(name, [here.get(name), then.get(name)])
+        return dict(sorted(found.items()))
+
+    async def _versions(self, number: int, present: Mapping[str, str]) -> Mapping[str, str]:
+        """The packages of a base; ``present``: those of the host."""
+        return await asyncio.to_thread(packages.of, self._paths, number) if number else present
 
     async def unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
         """Those of the containers whose own packages would break on the base ``to``, with the reasons. Raises FleetError."""

@@ -9,6 +9,7 @@ import pytest
 
 from lxcfleet.base.generations import packages, store
 from lxcfleet.base.generations.record import Generation, dump
+from lxcfleet.host.packages import database
 
 from .conftest import Cli
 from .real_daemon import Daemon
@@ -52,6 +53,23 @@ def test_a_container_whose_own_packages_would_break_is_left_alone_and_says_why(
     daemon.launcher.model.unfit = {"web1": ["x"]}
     assert cli("rollback", "web*", "--to", "host").status == 3
     assert bases(cli) == {"web1": generation, "web2": 0}
+
+
+def test_the_way_to_the_hosts_root_tells_its_packages_as_the_way_back_does(
+    cli: Cli, daemon: Daemon, generation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "installed", lambda *_, **__: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.15"})
+    for name in ("web1", "web2"):
+        daemon.fleet.add(name, start=False)
+    there = cli("rollback", "web1", "--to", "3")
+    assert "\n  libssl3:amd64: 3.0.15 -> 3.0.11\n" in there.err
+    assert "libc6" not in there.err
+    for more in (("--dry-run",), ()):
+        back = cli("rollback", "web*", "--to", "host", *more)
+        assert "1 container" in back.err
+        assert "\n  libssl3:amd64: 3.0.11 -> 3.0.15\n" in back.err
+    again = cli("rollback", "web*", "--to", "host", "-f", "json")
+    assert json.loads(again.out)["packages"] == {}
 
 
 def test_set_refuses_a_base_on_which_own_packages_would_break(cli: Cli, daemon: Daemon, generation: int) -> None:

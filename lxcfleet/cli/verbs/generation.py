@@ -406,6 +406,8 @@ def _tell_move(record: RollbackRecord, goal: str) -> None:
         output.say(f"  {name}: {now or 'not installed'} -> {then or 'not installed'}")
     if len(packages) > _SHOWN:
         output.say(f"  and {counted(len(packages) - _SHOWN, 'more package')}")
+    if not packages:
+        output.say("  no package is another one there")
     if record["to"]:
         output.say("  with their programs, libraries and defaults in /etc; deltas, volumes and the host stay as they are")
 
