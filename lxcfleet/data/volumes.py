@@ -166,7 +166,7 @@ def check_limit(paths: Paths, name: str) -> None:
 
 def limit(data: Path, volume: Volume) -> None:
     """Have the size of a volume kept. Raises FleetError, OSError."""
-    _refuse_unlimited(data, volume.name)
+    _refuse_unlimited(data.parent.parent, volume.name)  # the volume may be under another name yet
     quota.keep([data], volume.first_id, volume.size)
 
 

@@ -280,6 +280,16 @@ def test_a_volume_whose_name_can_not_be_forced_to_the_disk_leaves_nothing(
     assert not [*paths.volumes.iterdir()]
 
 
+def test_a_size_that_can_not_be_kept_is_told_with_the_place_of_volumes(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setattr(quota, "enforced", lambda _: False)
+    with pytest.raises(Unsupported) as caught:
+        volumes.make(paths, Volume("data", 64 << 20, first_id=os.getuid() + 1))
+    assert f"the file system of {paths.volumes} has no" in caught.value.why
+
+
 def test_a_size_below_what_is_on_a_volume_is_refused_and_its_record_stays(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
