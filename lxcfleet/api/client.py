@@ -28,6 +28,9 @@ R = TypeVar("R")
 F = TypeVar("F")
 
 _PIECE = 65536
+_REQUEST = "the request "
+"""So messages about requests begin; see the ``from_json`` of each."""
+_RESTART = "restart it: `systemctl restart lxcfleet`; no container is stopped by that"
 
 
 class BrokenOff(Unreachable):
@@ -41,7 +44,7 @@ class _Record(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         raise Outdated(
             f"the daemon's answer has no {key!r}", why="lxcfleetd is older or newer than this lxcfleet",
-            hint="restart it: `systemctl restart lxcfleet`; no container is stopped by that",
+            hint=_RESTART,
         )  # fmt: skip
 
 
@@ -297,6 +300,10 @@ def _broken_off(path: str, call: AnyCall[Any], error: Exception) -> FleetError:
 def _error_of(response: http.client.HTTPResponse) -> FleetError:
     text = response.read()
     try:
-        return from_body(json.loads(text)["error"])
+        error = from_body(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
         return FleetError("the daemon gave an answer that makes no sense", why=f"{response.status} {text[:200]!r}")
+    # What this program sends has no mistyped keys. What users wrote has messages of its own: of a file, of a field.
+    if isinstance(error, InvalidInput) and error.message.startswith(_REQUEST) and ": unknown key" in error.why:
+        error.hint = f"lxcfleetd is older or newer than this lxcfleet; {_RESTART}"
+    return error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
-from lxcfleet.api import calls
+from lxcfleet.api import calls, client
 from lxcfleet.api.apps import AddAppRequest, BakeAppRequest, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
@@ -127,6 +130,22 @@ def test_an_unknown_key_of_a_query_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         call.takes.read(sent)
     assert caught.value.why == "query: patern: unknown key"
+
+
+@pytest.mark.parametrize(
+    ("sent", "outdated"),
+    [
+        (Sent(body={**CALLS["create_volume"].takes.write(REQUESTS["create_volume"][0]).body, "colour": "red"}), True),
+        (Sent(body={"name": 3}), False),
+    ],
+)
+def test_a_key_that_the_daemon_does_not_know_tells_of_another_version(sent: Sent, outdated: bool) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        CALLS["create_volume"].takes.read(sent)
+    answer = json.dumps({"error": caught.value.body()}).encode()
+    error = client._error_of(cast(http.client.HTTPResponse, SimpleNamespace(status=400, read=lambda: answer)))
+    assert ("systemctl restart lxcfleet" in error.hint) == outdated
+    assert ("colour: unknown key" in error.why) == outdated
 
 
 @pytest.mark.parametrize(
