@@ -209,7 +209,7 @@ class PlanRecord(TypedDict):
 
     id: str
     """Tells this plan from any other one: `apply` with this id does just this, or fails with the code ``conflict``. Empty for
-    those who may only read, as values that they may not see are no part of their plan."""
+    `scale`, which has no file, and for those who may only read, as values that they may not see are no part of their plan."""
     fleet: str
     changed: bool
     volumes: list[VolumeChangeRecord]

@@ -150,7 +150,8 @@ class Fleets:
             live = await check(self._core, self._orders, made, {})
             if ask.dry_run:
                 operation = self._core.operations.dry("scale", [], [])
-                return cast(ApplyRecord, {**operation.record(), "fleet_plan": await self._record(made)})
+                record = await self._record(made)
+                return cast(ApplyRecord, {**operation.record(), "fleet_plan": {**record, "id": ""}})
             if made.changed:
                 self._store.keep(during)  # what is not carried out now is what the next apply does
             return await self._begin("scale", made, live, {})

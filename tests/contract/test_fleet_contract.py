@@ -139,6 +139,8 @@ def test_each_change_is_of_a_class(shop: Shop) -> None:
 def test_what_set_and_scale_changed_stays_until_the_file_moves(shop: Shop, cli: Cli) -> None:
     shop.apply()
     assert cli("set", "web2", "memory=2G").status == 0
+    dry = cli("scale", "web", "5", "--dry-run")
+    assert (dry.status, dry.out.splitlines()[-1]) == (0, "all in all: 2 changes"), "no verb takes a plan of it"
     assert cli("scale", "web", "5").status == 0
     ran = shop.run("diff")
     assert (ran.status, ran.out) == (0, "nothing to do\n")

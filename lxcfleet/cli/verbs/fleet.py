@@ -193,7 +193,7 @@ def scale(
     request = ScaleRequest(check_name(group), count, fleet, dry_run)
     begun = connect(ctx).scale(request)
     if dry_run:
-        _show_plan(begun["fleet_plan"], style, quiet)
+        _show_plan(begun["fleet_plan"], style, quiet, title="all in all")
         return 0
     return _finish(ctx, begun, style=style, quiet=quiet, wait=True)
 
@@ -328,7 +328,7 @@ def _finish(ctx: click.Context, begun: ApplyRecord, *, style: str, quiet: bool, 
     return follow.finish(ctx, begun, style=style, quiet=quiet, more={"plan": begun["fleet_plan"]})
 
 
-def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
+def _show_plan(plan: PlanRecord, style: str, quiet: bool, title: str = "") -> int:
     if quiet:
         output.write("".join(f"{each['name']}\n" for each in plan["changes"]))
     else:
@@ -337,7 +337,7 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
         changes += [[f"app {each['name']}", "", each["change"], _what(each)] for each in plan["apps"]]
         changes += [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
         rows = [["name", "group", "change", "what"], *changes]
-        output.show(style, plan, lines=lambda: map(output.printable, _lines(plan)), rows=lambda: rows)
+        output.show(style, plan, lines=lambda: map(output.printable, _lines(plan, title)), rows=lambda: rows)
         if style == "table":
             _tell_kept(plan)
     return FOUND if plan["changed"] else 0
@@ -350,7 +350,8 @@ def _what(change: Any) -> str:
     return "; ".join([*parts, *([change["why"]] if change.get("why") else [])])
 
 
-def _lines(plan: PlanRecord) -> Iterator[str]:
+def _lines(plan: PlanRecord, title: str) -> Iterator[str]:
+    """``title``: instead of the plan's id, for a plan that `apply --plan` does not take."""
     for secret in plan["secrets"]:
         yield f"{secret['change']} secret {secret['name']}: {_what(secret)}"
     for volume in plan["volumes"]:
@@ -364,7 +365,7 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
     for (change, what), names in alike.items():
         yield f"{change} {some(names, _NAMED)}" + (f": {what}" if what else "")
     if plan["changed"]:
-        title = f"plan {plan['id']}" if plan["id"] else "what you may see of the plan"
+        title = title or (f"plan {plan['id']}" if plan["id"] else "what you may see of the plan")
         yield f"{title}: {counted(sum(len(cast(Any, plan)[each]) for each in _CHANGED), 'change')}"
     else:
         yield _NOTHING if plan["kept"] else _ALL_AS_IT_IS

@@ -1,4 +1,4 @@
-"""rollout status, pause, resume and abort."""
+"""rollout status, pause, resume, abort and undo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lxcfleet.cli.ui import output, rolling
 
 @click.group(cls=options.Suggesting)
 def rollout() -> None:
-    """Restarts in waves: how far they are; pause, resume, abort.
+    """Restarts in waves: how far they are; pause, abort, undo.
 
     There is one at a time. A patch of the host begins one, and so do `patch apply`, `restart --rolling` and changes by
     `set` that take a restart. A patch that comes meanwhile is taken up by it.
