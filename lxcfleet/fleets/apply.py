@@ -253,7 +253,14 @@ class Work:
 
     async def _change(self, operation: Operation) -> None:
         if self._live.at_once:
-            for result in await self._core.changing.carry_out(self._live.at_once):
+            results = await self._core.changing.carry_out(self._live.at_once)
+            mended = {each.name for each in self._plan.of(Kind.LIVE) if each.mends}
+            changed = [each.name for each in results if each.name in mended and each.error is None]
+            started = {each.name: each for each in await self._act(changed, Action.START, None)}
+            for result in results:
+                start = started.get(result.name)
+                if start is not None and (start.changed or start.error is not None):
+                    result = replace(result, status=start.status, error=start.error)
                 operation.add(result)
 
     async def _restart(self, operation: Operation) -> None:
@@ -282,25 +289,26 @@ class Work:
     async def _start(self, operation: Operation) -> None:
         if changes := self._plan.of(Kind.START):
             await self._core.changing.carry_out(await _planned(self._core, changes))
-        await self._act(operation, Kind.START, Action.START, None)
+        await self._do(operation, Kind.START, Action.START, None)
 
     async def _stop(self, operation: Operation) -> None:
-        await self._act(operation, Kind.STOP, Action.STOP, None)
+        await self._do(operation, Kind.STOP, Action.STOP, None)
 
     async def _destroy(self, operation: Operation) -> None:
-        await self._act(operation, Kind.DESTROY, Action.DESTROY, 0.0)
+        await self._do(operation, Kind.DESTROY, Action.DESTROY, 0.0)
 
-    async def _act(self, operation: Operation, kind: Kind, action: Action, timeout: float | None) -> None:
-        names = [each.name for each in self._plan.of(kind) if each.name in self._core.registry]
-        if not names:
-            return
+    async def _do(self, operation: Operation, kind: Kind, action: Action, timeout: float | None) -> None:
+        for result in await self._act([each.name for each in self._plan.of(kind)], action, timeout):
+            operation.add(result)
+
+    async def _act(self, names: Iterable[str], action: Action, timeout: float | None) -> list[Result]:
+        found = [self._core.registry[name] for name in names if name in self._core.registry]
 
         def job(container: Container) -> Job:
             return Job(container.name, lambda: self._core.actions.act(container, action, timeout))
 
-        jobs = self._core.actions.ordering.jobs(action, [self._core.registry[name] for name in names], job)
-        for result in await self._core.actions.run_jobs(action, jobs):
-            operation.add(result)
+        jobs = self._core.actions.ordering.jobs(action, found, job) if found else []
+        return await self._core.actions.run_jobs(action, jobs) if jobs else []
 
 
 _HOW: Mapping[str, tuple[str, str]] = {
@@ -320,6 +328,8 @@ def _results(
     where = f" at {halted['container']}" if halted and halted["container"] else ""
     why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
     hint = "`lxcfleet rollout status` has more; the next apply has the rest"
+    if halted and not back:
+        hint = "`lxcfleet rollout status` has more; mend it and `rollout resume`, or take it back: `lxcfleet rollout undo`"
     if halted and record["not_reverted"]:
         hint = f"it is not taken back (auto_revert): {record['not_reverted']}; `lxcfleet rollout status` has more"
     elif halted and reverts and not back:  # the operation was cancelled

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.containers.reconciling.changes import await_restart
+from lxcfleet.containers.reconciling.changes import await_restart, risky
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets import dependencies
 from lxcfleet.fleets.applied import Applied, AppliedGroup, is_tried, of_file, with_init
@@ -49,6 +49,7 @@ _DOWN = {
 """States of containers that do not run, and why that is left so. One that is being started is as the file has it."""
 
 
+_MENDED = "it ended with an error, and is started with that"
 _STATE = "state"
 """What a container that does not run is kept in; all other keys of what is kept are of specs and groups."""
 
@@ -114,6 +115,8 @@ class Change:
     why: str = ""
     former: Spec | None = None
     """The spec that it has, if it exists and gets another one."""
+    mends: bool = False
+    """It ended with an error, and what changes may be the cause: it is started."""
 
 
 @dataclass(frozen=True)
@@ -422,7 +425,11 @@ class _Planner:
         elif starts:
             yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now", spec)
         elif wanted != spec:
-            yield Change(name, group.name, Kind.LIVE, wanted, differs, former=spec)
+            # Limits that are lower in the former spec, and what takes a restart, may be why it ended.
+            cause = {*await_restart(spec, wanted), *risky(wanted, spec)} - {"publish"}
+            mends = now.state is State.FAILED and bool(cause)
+            yield Change(name, group.name, Kind.LIVE, wanted, differs, _MENDED if mends else "", spec, mends)
+            starts = mends
         done = now.state is State.EXITED and not self._jobs.isdisjoint((name, group.name))
         if now.in_force is None and not starts and now.state in _DOWN and not done:
             self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))

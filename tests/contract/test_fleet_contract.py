@@ -342,6 +342,29 @@ def test_a_failed_gate_halts_and_undo_puts_the_former_specs_back(shop: Shop, cli
     assert not shop.changes()
 
 
+def test_the_former_file_starts_what_failed_in_an_apply_that_halted(shop: Shop, cli: Cli) -> None:
+    command = f'{HEALTH}\n    command: [sh, -c, "test $MODE = prod && exec sleep 900; exit 3"]'
+    shop.write(('profiles: [base]\n    command: [sleep, "900"]', f"profiles: [base]\n    {command}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    former = shop.file.read_text()
+    shop.file.write_text(former.replace("MODE: prod", "MODE: night"))
+    falls_ill(shop.daemon, "web1")
+    ran = shop.apply(*QUICK, status=1)
+    assert "take it back: `lxcfleet rollout undo`" in ran.err
+    recovers(shop.daemon)
+    assert cli("rollout", "abort").status == 0
+    assert cli("wait", "web1", "--for", "stopped").status == 0
+    shop.file.write_text(former)
+    ran = shop.run("diff")
+    assert "live web1: " in ran.out
+    assert "it ended with an error, and is started with that" in ran.out
+    ran = shop.apply(*QUICK)
+    assert "web1  started" in ran.out
+    assert shop.daemon.call(lambda: all(each.running is not None for each in shop.daemon.parts.registry))
+    assert not shop.changes()
+
+
 def test_another_source_of_a_secret_comes_with_restarts_in_one_apply(shop: Shop) -> None:
     """What restarts for the secret waits for the rollout of the apply, and what that restarts is not restarted again."""
     for source in ("pw", "other"):

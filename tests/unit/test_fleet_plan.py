@@ -324,6 +324,25 @@ def test_a_container_that_does_not_run_is_told_of_and_one_that_is_being_started_
     assert found[State.FAILED][0].why == "it ended with an error, or could not be started"
 
 
+@pytest.mark.parametrize(
+    ("now", "mends"),
+    [
+        ("memory: 64M", True), ("memory: 16M", False), ("environment: {A: b}", True), ("labels: {a: b}", False),
+        ("memory: 32M", False),
+    ],
+)  # fmt: skip
+def test_what_failed_is_started_with_a_spec_that_may_mend_it(now: str, mends: bool) -> None:
+    text = "  web: {count: 1, command: [a], memory: 32M}\n"
+    made = planned(text, {})
+    spec = carry_out(made, {})["web1"].spec
+    text = text.replace("memory: 32M", now if now.startswith("memory") else f"memory: 32M, {now}")
+    plans = {s: planned(text, {"web1": Current(spec, None, s)}, made.after) for s in (State.FAILED, State.STOPPED)}
+    assert any(each.mends for each in plans[State.FAILED].changes) == mends
+    assert bool(plans[State.FAILED].kept) != mends
+    assert not any(each.mends for each in plans[State.STOPPED].changes)
+    assert plans[State.FAILED].id == plans[State.STOPPED].id
+
+
 def test_a_plan_holds_whatever_state_a_container_is_in() -> None:
     """One that fails and is started again is down and starting in turns: `apply --plan` was refused or not by chance."""
     made = planned("  web: {count: 2, command: [a], pids: 9}\n", {})
