@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -12,7 +14,7 @@ import click
 from lxcfleet import __version__
 from lxcfleet.cli.options import Suggesting
 from lxcfleet.cli.session import Session, session_of
-from lxcfleet.cli.ui.output import say_error
+from lxcfleet.cli.ui.output import FORMATS, say_error
 from lxcfleet.errors import FleetError, HostError, InvalidInput
 
 INTERRUPTED = 130
@@ -76,6 +78,9 @@ MEANT = {
     "status": "list", "thaw": "unfreeze", "unpause": "unfreeze", "version": "--version",
 }  # fmt: skip
 """Verbs of other tools, and the verb that does the same here."""
+
+_FOLLOWING = ("events", "logs")
+"""Verbs whose -f means --follow, as in `tail -f`."""
 
 
 class Verbs(Suggesting):
@@ -162,34 +167,52 @@ def _run(arguments: list[str], session: Session) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
-        return _report(error, session)
+        return _report(error, arguments, session)
     return status if isinstance(status, int) else 0
 
 
-def _report(error: Exception, session: Session) -> int:
+def _report(error: Exception, arguments: Sequence[str], session: Session) -> int:
     if session.debug or "--debug" in sys.argv[1:2]:
         import traceback
 
         traceback.print_exception(error)
-    told = _told(error)
+    told = _told(error, arguments)
     say_error(told)
     return session.failure_status or told.exit_status
 
 
-def _told(error: Exception) -> FleetError:
+_NO_NUMBER = re.compile(r"is not a valid integer( range)?\.$")
+
+
+def _told(error: Exception, arguments: Sequence[str]) -> FleetError:
     """``error`` as a FleetError."""
     if isinstance(error, FleetError):
         return error
     if isinstance(error, click.ClickException):
         ctx = error.ctx if isinstance(error, click.UsageError) else None
-        path = ctx.command_path if ctx else "lxcfleet"
-        return InvalidInput(error.format_message(), hint=f"`{path} -h` shows how it is used")
+        path = ctx.command_path if ctx else _verb_of(arguments)
+        message = _NO_NUMBER.sub("is not a whole number.", error.format_message())
+        hint = f"`{path} -h` shows how it is used"
+        if "-f" in arguments and {*arguments} & {*FORMATS} and path.split()[-1] in _FOLLOWING:
+            hint = f"-f is --follow here: `{path} --format json` prints for programs"
+        return InvalidInput(message, hint=hint)
     if isinstance(error, OSError):
         return HostError.from_os_error("lxcfleet could not go on", error)
     return FleetError(
         f"internal error: {type(error).__name__}: {error}",
         hint="this should not happen: `lxcfleet --debug …` shows where, please report it",
     )
+
+
+def _verb_of(arguments: Sequence[str]) -> str:
+    """The verb with the groups that it is in, as users write it: some of click's errors don't know theirs."""
+    path: list[str] = ["lxcfleet"]
+    command: click.Command = cli
+    for word in arguments:
+        if isinstance(command, click.Group) and (found := command.get_command(click.Context(command), word)):
+            path.append(word)
+            command = found
+    return " ".join(path)
 
 
 if __name__ == "__main__":

@@ -270,3 +270,23 @@ def test_exit_status_of_an_interrupt(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("lxcfleet.api.client.Client.containers", interrupted)
     assert cli("list").status == main.INTERRUPTED == follow.INTERRUPTED == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("audit", "shadow", "--fix"), "`lxcfleet audit shadow -h` shows how"),
+        (("scale", "web", "x"), "'x' is not a whole number."),
+        (("events", "-f", "json"), "-f is --follow here"),
+        (("cve", "cve-2026-1234"), "lxcfleet verify --cve CVE-2026-1234"),
+    ],
+)
+def test_a_wrong_argument_is_told_with_what_is_right(cli: Cli, arguments: tuple[str, ...], told: str) -> None:
+    ran = cli(*arguments)
+    assert (ran.status, told in ran.err) == (2, True), ran.err
+
+
+def test_a_format_after_the_follow_of_logs_is_no_containers_name(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web")
+    ran = cli("logs", "web", "-f", "json")
+    assert (ran.status, "-f is --follow here" in ran.err) == (1, True), ran.err

@@ -11,6 +11,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output
+from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.states import CveState
 from lxcfleet.units import counted, some
 
@@ -62,6 +63,11 @@ def cve(
       lxcfleet cve --state old-code-runs -f json
       lxcfleet verify --cve CVE-2026-28387
     """
+    cves = [each for each in patterns if each.upper().startswith("CVE-")]
+    if cves:
+        raise InvalidInput(
+            f"{cves[0]} is no container", hint=f"whether it is closed everywhere: lxcfleet verify --cve {cves[0].upper()}"
+        )
     chosen = options.optional_selection(patterns, labels, everything)
     found = _only(connect(ctx).cves(chosen), states, packages)
     if quiet:

@@ -13,8 +13,8 @@ from lxcfleet.api.records import LineRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
-from lxcfleet.cli.ui.output import on_terminal, write_bytes
-from lxcfleet.errors import InvalidInput, Unreachable
+from lxcfleet.cli.ui.output import FORMATS, on_terminal, write_bytes
+from lxcfleet.errors import InvalidInput, NotFound, Unreachable
 from lxcfleet.spec.selection import Selection, is_glob
 
 
@@ -66,6 +66,10 @@ def logs(
             _show(client, LinesRequest(chosen, lines or 0, since or 0.0, follow), _form(style, single is None, timestamps))
         if follow:
             raise BrokenOff("", why="it closed the connection")
+    except NotFound as error:
+        if follow and {*patterns} & {*FORMATS}:
+            error.hint = f"-f is --follow here; {error.hint}"
+        raise
     except BrokenOff as error:
         raise Unreachable(
             f"the daemon went away in the middle of the log of {_subject(chosen)}", why=error.why,

@@ -42,9 +42,14 @@ class SnapshotFiles:
         self._copies: set[asyncio.Task[Done]] = set()
         self._ending = False
 
-    def refuse(self, container: str) -> None:
-        """Raise WrongState if a container that is to be destroyed has snapshots."""
+    def refuse(self, container: str, *, moves: bool = False) -> None:
+        """Raise WrongState if a container that is to be destroyed, or moved, has snapshots."""
         there = snapshots.names(self.paths, container)
+        if there and moves:
+            raise WrongState(
+                f"{container} has snapshots, which do not go along; it was not moved", why=some(there, _NAMED),
+                hint=f"leave its files and snapshots here: --keep; or remove these: `lxcfleet snapshot rm {container} --all`",
+            )  # fmt: skip
         if there:
             raise WrongState(
                 f"{container} has snapshots and was not destroyed", why=some(there, _NAMED),

@@ -161,7 +161,7 @@ class Moves:
         container = self._known(ask.name)
         spec = self._refuse(container)
         if not ask.keep:
-            self._fleet.snapshot_files.refuse(ask.name)
+            self._fleet.snapshot_files.refuse(ask.name, moves=True)
         (used,) = await self._fleet.disk.used(DiskRequest(Selection((ask.name,)), top=0))
         notes = []
         if volumes_of(spec.volumes):
