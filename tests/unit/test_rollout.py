@@ -243,6 +243,31 @@ def test_the_next_wave_waits_no_longer_than_it_has_to() -> None:
     assert "to be healthy for 5 s" in decision.why
 
 
+def test_members_that_are_due_within_a_moment_share_a_look() -> None:
+    """A wave of a hundred, each healthy a little later than the one before, took a hundred looks at the whole fleet. Its end
+    is not noticed any later."""
+    plan = planner.begin_wave(rollout(*many(100), policy=policy(min_healthy_time=5.0)), names(100))
+    looks, clock = 0, 5.0
+    while True:
+        times = {name: clock - number / 100 for number, name in enumerate(names(100))}
+        seen = {name: replace(HEALTHY, healthy_for=time, running_for=time) for name, time in times.items()}
+        plan = planner.settle(plan, seen)
+        if not plan.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
+            break
+        decision = planner.decide(plan, seen)
+        assert isinstance(decision, Wait)
+        assert decision.seconds is not None
+        looks, clock = looks + 1, clock + decision.seconds
+    assert looks <= 5
+    assert clock == pytest.approx(5.99)
+
+
+def test_a_look_comes_when_the_first_is_due_however_long_others_take() -> None:
+    plan = planner.begin_wave(rollout(*many(2), policy=policy(min_healthy_time=5.0)), names(2))
+    seen = {"c1": replace(HEALTHY, healthy_for=4.0), "c2": replace(HEALTHY, healthy_for=1.0)}
+    assert planner.decide(planner.settle(plan, seen), seen) == Wait(1.0, "c1: to be healthy for 5 s")
+
+
 @pytest.mark.parametrize(
     ("now", "why"),
     [

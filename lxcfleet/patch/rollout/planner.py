@@ -91,7 +91,7 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
         return Prove(baked)
     if flying := rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
         pauses = [_pause(rollout, member, seen.get(member.name)) for member in flying]
-        return Wait(min(pauses), _waits_for(rollout, flying[0], seen))
+        return Wait(_together(pauses), _waits_for(rollout, flying[0], seen))
     waiting = rollout.by_phase(MemberPhase.WAITING)
     if rollout.status is Status.PAUSED and (waiting or not rollout.confirmed):
         return Wait(None, "paused")
@@ -135,6 +135,13 @@ def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
         left = rollout.times(member)[0] - live.since(member, now).healthy_for
         return LOOK_SECONDS if left <= 0 else max(left, 0.01)  # it waits for tests, whose end wakes the driver up
     return LOOK_SECONDS
+
+
+def _together(pauses: Sequence[float]) -> float:
+    """Seconds until the next look. Those that are due within a moment share it: else a wave of a hundred takes a hundred
+    looks at the whole fleet, and so many writes. The last one is not looked at any later, and with it the wave ends."""
+    moment = max(min(pauses), LOOK_SECONDS)
+    return max(pause for pause in pauses if pause <= moment)
 
 
 def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:

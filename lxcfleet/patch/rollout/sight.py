@@ -156,8 +156,8 @@ class Sight:
 
     def _see(self, container: Container, waits: bool) -> LiveState:
         running, prober = container.running, self._fleet.prober
-        busy = container.busy or self._owed(container) or self._pausing(container)
         if running is None:
+            busy = container.busy or self._owed(container) or self._pausing(container)
             failed = container.state in (State.FAILED, State.BACKOFF)
             return LiveState(None, container.labels, failed=failed, busy=busy, down_for=_down_for(container))
         health = prober.of(container)
@@ -175,7 +175,8 @@ class Sight:
         )
 
     def _pausing(self, container: Container) -> str | None:
-        return "it is tried again in a moment" if self._pauses.get(container.name, 0.0) > proc.uptime() else None
+        until = self._pauses.get(container.name)
+        return "it is tried again in a moment" if until is not None and until > proc.uptime() else None
 
     def _owed(self, container: Container) -> str | None:
         """Whether it will be started in a moment: after a kill of the daemon, or a reboot from inside."""
