@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,17 @@ def test_a_format_after_the_follow_of_logs_is_no_containers_name(cli: Cli, daemo
     daemon.fleet.add("web")
     ran = cli("logs", "web", "-f", "json")
     assert (ran.status, "-f is --follow here" in ran.err) == (1, True), ran.err
+
+
+@pytest.mark.parametrize("words", [("list",), ("fleet", "list"), ("volume", "list"), ("app", "list"), ("move", "--list"),
+                                   ("snapshot", "list"), ("secret", "list"), ("generation", "list")])  # fmt: skip
+def test_a_list_of_nothing_says_so_and_prints_no_table(cli: Cli, words: tuple[str, ...]) -> None:
+    ran = cli(*words)
+    assert (ran.status, ran.out, ran.err.startswith("lxcfleet: no ")) == (0, "", True), ran
+
+
+def test_a_fleet_file_that_is_taken_for_settings_is_told_where_it_goes(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text("lxcfleet: 1\nfleet: shop\ngroups: {}\n")
+    ran = cli("config", "check", str(file))
+    assert (ran.status, f"`lxcfleet diff -f {file}`" in ran.err) == (2, True), ran.err

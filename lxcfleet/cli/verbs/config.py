@@ -44,7 +44,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
 
     paths = session_of(ctx).paths
     if file and not file.is_file():
-        raise InvalidInput(f"there is no file {file}")
+        raise InvalidInput(f"{file} is no regular file" if file.exists() else f"there is no file {file}")
     path, wrong = file or paths.config_file, []
     looks: list[Callable[[], object]] = [lambda: load(path)]
     if file is None:
@@ -57,6 +57,8 @@ def check(ctx: click.Context, file: Path | None) -> None:
     if len(wrong) > 1:
         raise InvalidInput("neither the settings nor the mask's rules are valid", why="\n".join(each.why for each in wrong))
     if wrong:
+        if file and f"{file}: fleet: unknown key" in wrong[0].why.splitlines():
+            wrong[0].hint = f"a fleet file is checked by `lxcfleet diff -f {file}`"
         raise wrong[0]
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
     if wanted := _services(load(path), None if file else mask_rules.load(paths.mask_rules)):

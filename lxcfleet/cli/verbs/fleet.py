@@ -225,7 +225,10 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
         output.write("".join(f"{each['name']}\n" for each in fleets))
         return
     rows = [["fleet", "group", "file has", "count", "containers", "running", "applied", "file"], *_rows(fleets)]
-    output.show(style, fleets, lines=lambda: output.columns([[c.upper() for c in rows[0]], *rows[1:]]), rows=lambda: rows)
+    table = [[column.upper() for column in rows[0]], *rows[1:]]
+    output.show(style, fleets, lines=lambda: output.columns(table) if fleets else [], rows=lambda: rows)
+    if not fleets and style == "table":
+        output.say("lxcfleet: no fleets: `lxcfleet apply -f FILE` makes one")
 
 
 def _rows(fleets: Sequence[FleetRecord]) -> Iterator[list[str]]:
