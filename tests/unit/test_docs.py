@@ -104,6 +104,40 @@ def understood(words: list[str]) -> None:
             raise AssertionError(f"{words}: {error.format_message()}") from error
 
 
+def test_each_verb_that_a_message_or_a_sentence_names_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its options: whoever reads a hint types it. Values are left out of it, as many are placeholders."""
+    monkeypatch.chdir(tmp_path)
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "lxcfleet").rglob("*.py")]
+    texts = {text for file in files for text in re.findall(r"`lxcfleet ([a-z][^`\n|]*)`", file.read_text(encoding="utf-8"))}
+    assert len(texts) > 100
+    wrong = []
+    for text in sorted(texts):
+        try:
+            understood(shlex.split(re.sub(r"{[^{}]*}", "1", text).replace("'", "")))
+        except click.NoSuchOption as error:
+            wrong.append(f"{text}: {error.format_message()}")
+        except click.UsageError as error:
+            wrong += [f"{text}: {error.message}"] if "No such command" in error.message else []
+        except AssertionError as error:
+            wrong += [str(error)] if "No such option" in str(error) else []
+        except click.exceptions.Exit:
+            pass  # it shows a help
+    assert wrong == []
+
+
+def slug(head: str) -> str:
+    """The anchor that a headline gets."""
+    return re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-")
+
+
+def test_anchors_of_links_in_the_documents_are_headlines() -> None:
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+    heads = {name: {slug(head) for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)} for name, text in pages.items()}
+    for name, text in pages.items():
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", text):
+            assert anchor in heads.get(Path(target or name).name, ()), (name, target, anchor)
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
