@@ -54,7 +54,8 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
 def _table(records: Sequence[SecretRecord]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("NAME", "SOURCE", "CHANGED", "CONTAINERS")]
     for record in records:
-        last = f"! {record['problem'].splitlines()[0]}" if record["problem"] else _text(record, "containers")
+        problem = [f"! {record['problem'].splitlines()[0]}"] if record["problem"] else []
+        last = " ".join(part for part in (_text(record, "containers"), *problem) if part)
         rows.append((record["name"], record["source"], record["changed"] or "", last))
     return rows
 

@@ -59,7 +59,8 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
 def _table(records: Sequence[VolumeRecord]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("NAME", "SIZE", "USED", "CONTAINERS", "LABELS")]
     for record in records:
-        last = f"! {record['problem'].splitlines()[0]}" if record["problem"] else _text(record, "labels")
+        problem = [f"! {record['problem'].splitlines()[0]}"] if record["problem"] else []
+        last = " ".join(part for part in (_text(record, "labels"), *problem) if part)
         size, used = (output.size(record[key]) for key in ("size_bytes", "used_bytes"))  # type: ignore[literal-required]
         rows.append((record["name"], size, used, _text(record, "containers"), last))
     return rows
