@@ -279,6 +279,8 @@ def test_exit_status_of_an_interrupt(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
         (("audit", "shadow", "--fix"), "`lxcfleet audit shadow -h` shows how"),
         (("scale", "web", "x"), "'x' is not a whole number."),
         (("events", "-f", "json"), "-f is --follow here"),
+        (("create", "web", "--depends-on", "db", "--", "true"), "write it as NAME=CONDITION: started, healthy, completed"),
+        (("restart", "web", "--rolling", "--max-unavailable", "0"), "--max-unavailable: with none nothing could"),
         (("cve", "cve-2026-1234"), "lxcfleet verify --cve CVE-2026-1234"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +53,10 @@ def rolling_options(function: F) -> F:
 
 def policy_of(more: Mapping[str, Any]) -> dict[str, Any]:
     """The values of ``policy_options`` that were given, as requests have them."""
-    return {row.key: row.render(more[row.key]) for row in _policy() if more.get(row.key) is not None}
+    given = {row.key: row for row in _policy() if more.get(row.key) is not None}
+    for key, problem in replace(RolloutSettings(), **{key: more[key] for key in given}).problems():
+        raise InvalidInput(f"{given[key].option[-1]}: {problem}")
+    return {key: row.render(more[key]) for key, row in given.items()}
 
 
 def refused(more: dict[str, Any]) -> Iterator[str]:

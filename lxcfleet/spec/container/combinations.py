@@ -10,7 +10,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container import raw_lxc
 from lxcfleet.spec.container.addresses import is_hardware
 from lxcfleet.spec.container.depends import MAX_DEPENDS
-from lxcfleet.spec.container.fields import table
+from lxcfleet.spec.container.fields import NO_COMMAND, table
 from lxcfleet.spec.container.health import CheckKind
 from lxcfleet.spec.container.secrets import Then
 from lxcfleet.spec.container.spec import Spec
@@ -89,7 +89,7 @@ def as_it_is(spec: Spec) -> Spec:
 
 def _command_of_system(values: Values) -> InvalidInput | None:
     if values["init"] is Init.SYSTEM and values["command"]:
-        hint = "leave out --init or the command"
+        hint = NO_COMMAND
         return InvalidInput("a system container runs systemd and takes no command", hint=hint)
     return None
 

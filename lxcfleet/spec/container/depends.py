@@ -42,6 +42,8 @@ def check_dependency(name: str, condition: str) -> tuple[str, str]:
 class DependsType(Pairs):
     """Conditions by the name of a container or of a group."""
 
+    written = f"NAME=CONDITION: {', '.join(Condition)}"
+
     def __init__(self) -> None:
         super().__init__(check_dependency)
 

@@ -70,6 +70,8 @@ _GIVEN = "lxcfleet gives it"
 _OWNED = "only `lxcfleet apply` gives a container to a fleet"
 _MADE = "the ids of all of its files go with it"
 
+NO_COMMAND = "leave out the command (`set`: command=), or have an app container (init: app)"
+
 
 @dataclass(frozen=True)
 class SpecFields:
@@ -85,7 +87,7 @@ class SpecFields:
     )
     command: tuple[str, ...] = row(
         Command(), "The command and its arguments, as a list (app containers only).", default=(),
-        init=Init.APP, init_why="it runs systemd\nleave out --init or the command",
+        init=Init.APP, init_why=f"it runs systemd\n{NO_COMMAND}",
     )
     environment: Mapping[str, str] = row(
         Pairs(check_variable, secret=True), "Variables of its command, by name.", default={},

@@ -392,6 +392,9 @@ class Items(ValueType[tuple[T, ...]]):
 class Pairs(ValueType[Mapping[str, str]]):
     """Texts by key. ``check`` raises InvalidInput for a pair that is not allowed. ``secret``: the values are never shown."""
 
+    written = "KEY=VALUE"
+    """How one of them is written."""
+
     def __init__(self, check: Callable[[str, str], tuple[str, str]], *, secret: bool = False) -> None:
         self._check = check
         self._secret = secret
@@ -408,7 +411,7 @@ class Pairs(ValueType[Mapping[str, str]]):
         """``KEY=VALUE``; see ValueType."""
         key, equals, value = text.partition("=")
         if not equals:
-            raise InvalidInput(f"{text!r} has no value", hint="write it as KEY=VALUE")
+            raise InvalidInput(f"{text!r} has no value", hint=f"write it as {self.written}")
         return dict([self._check(key, value)])
 
     @property
