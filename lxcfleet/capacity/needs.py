@@ -308,7 +308,9 @@ def _compare(
     show: Callable[[int], str] = str
     if need in (MEMORY, DISK):
         show = words_of_size
-    message = f"{need.words}: {show(wanted)} needed, {about}{show(have)} left{detail}"
+    # The kernel's usual limit of open files is 2^63 - 1, which nobody can read.
+    left = "practically no limit" if show is str and have >> 48 else f"{about}{show(have)} left"
+    message = f"{need.words}: {show(wanted)} needed, {left}{detail}"
     if wanted <= have:
         return Finding(need.check, "ok", message, have, wanted)
     level: Level = "warning" if need.check in _ONLY_WARN else "fail"

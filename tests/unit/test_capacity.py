@@ -92,6 +92,11 @@ def test_an_estimate_is_called_one() -> None:
     assert "about 116 left" in find(found, "inotify-instances").message
 
 
+def test_a_limit_that_nobody_reaches_is_told_without_its_number() -> None:
+    found = find(needs.assess(1, Init.SYSTEM, replace(ROOMY, inodes_free=(1 << 63) - 1), GOOD, None), "inodes")
+    assert (found.level, found.message.endswith(" needed, practically no limit")) == ("ok", True), found
+
+
 def test_memory_keeps_a_rest_for_the_host() -> None:
     tight = replace(ROOMY, memory_total=GIB, memory_available=GIB // 4)
     found = find(needs.assess(100, Init.SYSTEM, tight, GOOD, 4000), "memory")
