@@ -31,6 +31,9 @@ class Addressing:
         self._subnet: Subnet | None = None
         self._pool: AddressPool | None = None
         self._claim: Claim | None = None
+        self._hardware: dict[str, str] | None = None
+        """The names of containers by the MAC addresses that were made for them; None: not looked up yet. To look at all for
+        each new one costs the square of their number."""
         self._host: tuple[str, IPv4Address | None] | None = None
         """The operator's bridge, and the host's address on it."""
 
@@ -167,13 +170,8 @@ class Addressing:
 
         ``others``: the specs of new containers that are created together with it.
         """
-        if spec.on_uplink:
-            taken = {each.mac for each in (*self._specs(), *others)}
-            return replace(spec, hardware=lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, taken))
-        if self._context.settings.dhcp:
-            taken = {each.mac for each in (*self._context.specs(), *others)}
-            own = lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, taken)
-            return replace(spec, hardware=own)
+        if spec.on_uplink or self._context.settings.dhcp:
+            return self._with_hardware(spec)
         subnet, pool = self._subnet, self._pool
         assert subnet is not None
         assert pool is not None
@@ -187,8 +185,19 @@ class Addressing:
             spec = replace(spec, address6=subnet.ipv6_of(spec.address.ip))
         return spec
 
+    def _with_hardware(self, spec: Spec) -> Spec:
+        if self._hardware is None:
+            self._hardware = {each.hardware: each.name for each in self._specs() if each.hardware is not None}
+        own = lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, self._hardware)
+        self._hardware[own] = spec.name
+        return replace(spec, hardware=own)
+
     def give_back(self, spec: Spec | None) -> None:
         """The container of this spec is gone: its addresses are free. None: no spec says which addresses it had."""
+        if spec is None:
+            self._hardware = None
+        elif self._hardware is not None and spec.hardware is not None:
+            self._hardware.pop(spec.hardware, None)
         if self._subnet is None or self._pool is None:
             return
         if spec is None:

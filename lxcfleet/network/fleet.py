@@ -196,6 +196,8 @@ class FleetNetwork:
         aliases.check(
             names, like.aliases, {each.name for each in context.registry}, context.specs(), context.settings.domain
         )
+        if like.connected:
+            aliases.check_groups([like], context.specs(), context.settings.domain)
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
         """Refuse names, addresses and ports of the host that containers can't have by their new specs; pairs of former and
@@ -213,6 +215,11 @@ class FleetNetwork:
             if spec.aliases != former.aliases:
                 present = {each.name for each in self._context.registry}
                 aliases.check((), spec.aliases, present, (), self._context.settings.domain)
+        renamed = [new for old, new in changed if new.connected and (old.aliases, old.labels) != (new.aliases, new.labels)]
+        if renamed:
+            names = {new.name for _, new in changed}
+            others = [each for each in self._context.specs() if each.name not in names]
+            aliases.check_groups(renamed, others, self._context.settings.domain)
         await self._publishing.check_changed(changed)
 
     def respecified(self, container: Container, keys: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lxcfleet.errors import Broken, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.health import judge
 from lxcfleet.host.net import dhcp, interfaces
 from lxcfleet.network import needs
+from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.rules import lan
 from lxcfleet.spec.container.addresses import is_hardware, lan_port
 from lxcfleet.spec.container.spec import Spec
@@ -22,16 +24,44 @@ from lxcfleet.spec.states import Health
 
 from .network_parts import Names, context_of, own_paths, run
 
+LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
 MAC = "06:0a:0b:0c:0d:0e"
 SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
 
 
 def test_a_name_has_always_the_same_mac_address() -> None:
-    first = lan.hardware("host", "c1", ())
-    assert first == lan.hardware("host", "c1", ["06:00:00:00:00:00"])
+    first = lan.hardware("host", "c1", {})
+    assert first == lan.hardware("host", "c1", {"06:00:00:00:00:00": "c3"})
     assert is_hardware(first)
-    others = [lan.hardware("host", "c2", ()), lan.hardware("other", "c1", ()), lan.hardware("host", "c1", [first])]
+    others = [lan.hardware("host", "c2", {}), lan.hardware("other", "c1", {}), lan.hardware("host", "c1", {first: "c3"})]
     assert len({first, *others}) == 4
+
+
+def test_each_new_container_has_a_mac_address_of_its_own_without_a_look_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand took a look at a thousand others each."""
+    context = context_of(own_paths(tmp_path), Container("web1", SPEC), settings=LAN)
+    looks: list[int] = []
+    addresses = Addressing(context)
+
+    def specs() -> list[Spec]:
+        looks.append(1)
+        return [SPEC]
+
+    monkeypatch.setattr(addresses, "_specs", specs)
+    new = [addresses.place(Spec(f"c{number}", network=Network.BRIDGE), ()) for number in range(50)]
+    assert (len({each.mac for each in new}), len(looks)) == (50, 1)
+    assert addresses.place(Spec("c7", network=Network.BRIDGE), ()).mac == new[7].mac  # it has it already
+    digest = hashlib.sha256
+    monkeypatch.setattr(
+        "lxcfleet.network.rules.lan.hashlib.sha256",
+        lambda data: digest(data.replace(b" other 0", b" c0 0")),
+    )
+    other = Spec("other", network=Network.BRIDGE)
+    assert addresses.place(other, ()).mac != new[0].mac  # it is somebody's
+    addresses.give_back(new[0])
+    assert addresses.place(other, ()).mac == new[0].mac
 
 
 def test_ports_of_the_bridge_are_named_by_it() -> None:

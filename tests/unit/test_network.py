@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from typing import Any
 
@@ -309,6 +310,23 @@ def test_a_name_leads_to_one_thing() -> None:
     for own, wanted, why in clashes:
         with pytest.raises(InvalidInput, match=why):
             aliases.check(own, wanted, {"web1"}, has, "fleet")
+
+
+def test_an_alias_is_no_name_of_a_group() -> None:
+    """Whichever comes first: web.role.fleet led to all with role=web and to the container that has it as an alias."""
+    group = Spec("web1", labels={"role": "Web"}, network=Network.BRIDGE)
+    alias = Spec("db1", aliases=("web.role", "a.b.c"), network=Network.BRIDGE)
+    other = Spec("db2", aliases=("db.role", "role"), labels={"shop": "x"}, network=Network.BRIDGE)
+    fine: list[list[Spec]] = [[other], [], [replace(group, labels={"role": "db1"})]]
+    for others in fine:
+        aliases.check_groups([alias], others, "fleet")
+    aliases.check_groups([other], [group, alias], "fleet")  # what was so before keeps nobody from other things
+    with pytest.raises(InvalidInput, match=r"web.role can't be an alias, .* with role=web\n.*-l role=web"):
+        aliases.check_groups([alias], [other, group], "fleet")
+    with pytest.raises(InvalidInput, match=r"label role=web\n.* web.role, which is an alias of db1"):
+        aliases.check_groups([group], [other, alias], "fleet")
+    with pytest.raises(InvalidInput, match="can't be an alias"):
+        aliases.check_groups([group, alias], [], "fleet")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.network.names.hosts import group_names
 from lxcfleet.spec.container.spec import Spec
 
 
@@ -34,3 +35,31 @@ def check(
                 f"{name} can't be a container's name, as it is an alias of {taken[name]}",
                 hint=f"choose another name, or take the alias away: lxcfleet set {taken[name]} aliases=",
             )
+
+
+def check_groups(new: Sequence[Spec], others: Iterable[Spec], domain: str) -> None:
+    """Refuse an alias that is the name of a group of containers with some label: it would lead to them, too.
+
+    ``new``: specs of which one may be the cause; ``others``: of all that stay as they are. Raises InvalidInput.
+    """
+    every = [*((spec, True) for spec in new), *((spec, False) for spec in others)]
+    aliased = {
+        f"{alias}.{domain}": (alias, spec.name, is_new) for spec, is_new in every for alias in spec.aliases if "." in alias
+    }
+    if not aliased:
+        return
+    for spec, is_new in every:
+        for group in aliased.keys() & {*group_names(spec.labels, domain)}:
+            alias, owner, by_alias = aliased[group]
+            value, _, key = alias.partition(".")
+            if by_alias:
+                raise InvalidInput(
+                    f"{alias} can't be an alias, as it is the name of the containers with {key}={value}",
+                    hint=f"choose another alias, or give the container that label: -l {key}={value}",
+                )
+            if is_new:
+                raise InvalidInput(
+                    f"a container can't have the label {key}={value}",
+                    why=f"its group would be found by {alias}, which is an alias of {owner}",
+                    hint=f"choose another label, or take the alias away: lxcfleet set {owner} aliases=",
+                )

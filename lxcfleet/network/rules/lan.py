@@ -9,7 +9,7 @@ So it holds also while the daemon does not run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
@@ -18,14 +18,14 @@ from lxcfleet.network.rules.rules import Behind, Published, published_chains, re
 from lxcfleet.spec.container.addresses import LAN_HARDWARE, lan_port
 
 
-def hardware(seed: str, name: str, taken: Collection[str]) -> str:
+def hardware(seed: str, name: str, owners: Mapping[str, str]) -> str:
     """A MAC address for the container ``name``: always the same for the same name, so that a DHCP server knows it again,
-    and another on each host. ``seed``: what is this fleet's own; ``taken``: those of its other containers."""
+    and another on each host. ``seed``: what is this fleet's own; ``owners``: its containers' names by such addresses."""
     number = 0
     while True:
         digest = hashlib.sha256(f"lxcfleet {seed} {name} {number}".encode()).digest()
         found = ":".join([LAN_HARDWARE, *(f"{byte:02x}" for byte in digest[:5])])
-        if found not in taken:
+        if owners.get(found, name) == name:
             return found
         number += 1
 
