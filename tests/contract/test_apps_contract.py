@@ -371,7 +371,7 @@ def test_a_bake_that_fails_leaves_nothing(
 
 
 def test_ctrl_c_ends_the_command_of_a_bake_and_leaves_nothing(cli: Cli, spawn: Spawn, daemon: Daemon) -> None:
-    process = spawn("app", "bake", "shop", "--version", "1", "--", "sleep", "60")
+    process = spawn("app", "bake", "shop", "--version", "1", "--", "sleep", "6000")
     soon(lambda: any(each["state"] == "running" for each in json.loads(cli("list", "-f", "json").out)))
     soon(lambda: any(line.endswith("/follow") for line in daemon.requests))
     process.send_signal(signal.SIGINT)

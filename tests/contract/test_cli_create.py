@@ -213,7 +213,7 @@ def test_if_all_fail_the_status_is_1(cli: Cli, daemon: Daemon) -> None:
     ],
 )
 def test_create_takes_a_health_check(cli: Cli, daemon: Daemon, options: list[str], check: dict[str, object]) -> None:
-    assert cli("create", "web", *options, "--", "sleep", "1").status == 0
+    assert cli("create", "web", *options, "--", "sleep", "900").status == 0
     told = json.loads(cli("info", "web", "-f", "json").out)["check"]
     usual: dict[str, object] = {"interval": 10.0, "timeout": 5.0, "retries": 3, "start_period": 30.0}
     assert told == {**usual, **check}
@@ -231,7 +231,7 @@ def test_create_takes_a_health_check(cli: Cli, daemon: Daemon, options: list[str
     ],
 )
 def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, daemon: Daemon, options: list[str]) -> None:
-    ran = cli("create", "web", *options, "--", "sleep", "1")
+    ran = cli("create", "web", *options, "--", "sleep", "900")
     assert (ran.status, daemon.fleet.names) == (2, set())
     assert "health" in ran.err or "check" in ran.err
 

@@ -62,7 +62,7 @@ def test_a_run_right_after_the_former_client_was_killed_waits_for_the_end_of_its
     """Its keeper has not heard of that yet. Before, it was refused, as it "runs already"."""
     assert cli("run", "web", "--", *FOREVER).status == 0  # the stand-in for the keeper says so, and its command runs on
     container = daemon.parts.registry["web"]
-    with subprocess.Popen(["sleep", "60"]) as client:
+    with subprocess.Popen(["sleep", "6000"]) as client:
         note = replace(container.foreground or Foreground(), client=f"{client.pid} {proc.began(client.pid)}")
         daemon.call(lambda: setattr(container, "foreground", note))
         ran = cli("run", "web")

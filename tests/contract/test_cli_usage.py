@@ -183,7 +183,7 @@ def test_verbs_of_other_tools_lead_to_existing_verbs() -> None:
     assert not {*VERBS, *main.ALIASES} & {*main.MEANT}
 
 
-@pytest.mark.parametrize("typed", [("create", "a", "sleep", "9"), ("exec", "a", "ls", "-l")])
+@pytest.mark.parametrize("typed", [("create", "a", "sleep", "900"), ("exec", "a", "ls", "-l")])
 def test_for_a_command_without_dashes_the_error_says_where_they_go(cli: Cli, typed: tuple[str, ...]) -> None:
     ran = cli(*typed)
     assert "a command to run goes after --" in ran.err

@@ -59,7 +59,7 @@ def test_programs_of_tests_are_compiled_once(tmp_path: Path) -> None:
 
 
 WAITING = {
-    "in a wait for a process": "import subprocess\ndef test_a(): subprocess.run(['sleep', '60'])\n",
+    "in a wait for a process": "import subprocess\ndef test_a(): subprocess.run(['sleep', '6000'])\n",
     "in select": "import select\ndef test_a(): select.select([], [], [], 60)\n",
     "in a lock": "import threading\ndef test_a():\n    lock = threading.Lock()\n    with lock: lock.acquire()\n",
 }

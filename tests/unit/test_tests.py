@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,13 @@ def test_no_example_is_held_against_a_clock() -> None:
     """On a busy machine tests of rollouts failed, as their examples were made up too slowly."""
     assert settings.default.deadline is None
     assert HealthCheck.too_slow in settings.default.suppress_health_check
+
+
+BRIEF = re.compile(r"""\bsleep["']?, *["']?\d{1,2}["']?[\])]""")
+"""A command that only sleeps, as a list, and for less than two minutes."""
+
+
+def test_no_container_that_is_to_run_on_ends_by_itself() -> None:
+    """One that slept for nine seconds had ended before the end of its test on a busy machine: it got no other spec then."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "contract").glob("test_*.py")}
+    assert {name: found for name, text in texts.items() if (found := BRIEF.findall(text))} == {}
