@@ -90,6 +90,8 @@ class Console:
         self.adrift = False
         """Whether the file has lost its name, and the next one is not there yet."""
         self._allowance = Allowance(limits.rate, limits.burst, float(limits.burst), time.monotonic())
+        self._rests = False
+        """Whether all was read that anybody has told of."""
 
     @property
     def descriptor(self) -> int | None:
@@ -134,8 +136,16 @@ class Console:
         """Open the file in which the position is, unless it is open; returns whether there is one."""
         if self._descriptor < 0 and not self._find():
             self.adrift = not self._over
+            if self._position is None:  # it has printed nothing yet
+                self._allowance.rest(time.monotonic())
             return False
         return True
+
+    def wake(self) -> None:
+        """Something was printed: if all was read before, nothing was until now."""
+        if self._rests:
+            self._allowance.rest(time.monotonic())
+            self._rests = False
 
     def step(self, send: Send) -> Outcome:
         """Pass on what stands in the file, up to ``CHUNK`` bytes. Raises OSError if it can't be read."""
@@ -163,7 +173,8 @@ class Console:
         if renamed and self._open_next(position):
             return Outcome.MORE
         self.adrift = renamed
-        self._allowance.rest()
+        self._allowance.rest(time.monotonic())
+        self._rests = True
         position.at = time.time()
         self._record.save(position)
         return Outcome.REST

@@ -35,6 +35,7 @@ class Allowance:
         """For how many lines one of so many bytes counts. It never counts for more than may be passed on at once."""
         return min(max(1, -(-size // KIB)), max(1, self.burst))
 
-    def rest(self) -> None:
-        """All was read: what the container did not use does not add up any further."""
+    def rest(self, now: float) -> None:
+        """All was read that was printed until this moment: what the container did not use does not add up any further."""
+        self.refill(now)
         self.left = min(self.left, float(self.burst))

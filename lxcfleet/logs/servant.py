@@ -118,9 +118,12 @@ class Follower:
         """Take note of files that were written to."""
         for watch in self._watches.changed():
             if watch == RenamedWatches.OVERFLOW:
-                self._dirty.update(dict.fromkeys(self._consoles))
-            elif watch in self._watched:
-                self._dirty[self._watched[watch]] = None
+                names = [*self._consoles]
+            else:
+                names = [self._watched[watch]] if watch in self._watched else []
+            for name in names:
+                self._consoles[name].wake()
+                self._dirty[name] = None
 
     def round(self) -> None:
         """Give each console with something new its turn, until all are at rest, the log takes nothing, or time is up."""

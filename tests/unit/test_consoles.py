@@ -74,10 +74,12 @@ def test_a_cleaned_line_is_always_one_line_that_can_be_printed(text: bytes) -> N
 def test_an_allowance_does_not_add_up_while_nothing_is_printed() -> None:
     allowance = Allowance(10, 100, 100.0, 0.0)
     assert allowance.refill(1000.0) == 10_100, "what has waited was printed meanwhile"
-    allowance.rest()
+    allowance.rest(1000.0)
     assert allowance.refill(1000.0) == 100
     assert allowance.refill(1001.0) == 110
     assert allowance.refill(900.0) == 110, "a clock that goes back takes nothing away"
+    allowance.rest(2000.0)
+    assert allowance.refill(2000.0) == 100, "what was at rest was printed by nobody"
 
 
 # entries
@@ -411,6 +413,37 @@ def test_orders_are_carried_out_and_a_log_that_is_not_there_is_told(tmp_path: Pa
         assert parsed(log.recv(4096))["MESSAGE"] == b"more"
         follower.obey({"do": "forget", "name": "a"})
         assert follower.pause() is None
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["it has printed before", "its first lines"])
+def test_a_container_that_was_silent_for_long_may_print_no_more_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """After a day, the whole flood was passed on. What waits as the log takes nothing counts for when it was printed."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "a/console.log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        follower = Follower("host")
+        follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "log")})
+        follower.obey({**_order(tmp_path / "a", "a"), "rate": 1, "burst": 3})
+        if there:
+            file.touch()
+        follower.round()
+        clock[0] += 86400
+        follower.look_for_files()
+        follower.round()
+        file.write_text("flood\n" * 9)
+        follower.note_changes()
+        clock[0] += 2
+        follower.look_for_files()
+        follower.round()
+        log.setblocking(False)
+        found = [parsed(log.recv(4096)) for _ in range(6)]
+        assert [each["MESSAGE"] for each in found[:-1]] == [b"flood"] * 5
+        assert found[-1]["LXCFLEET_LOST"] == b"4"
 
 
 def _order(directory: Path, name: str) -> dict[str, Any]:
