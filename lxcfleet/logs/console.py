@@ -269,14 +269,17 @@ class Console:
 
     def _open_next(self, position: Position) -> bool:
         """Go on in the file that was begun after this one; returns whether there is one already."""
-        if _inode(self._path) is None:
+        read = self._descriptor
+        if not self._take(self._path, None):
             return False
+        # Only now: files may be renamed between two looks, and another one may have come and gone unread.
         before = _inode(f"{self._path}.1")
-        os.close(self._descriptor)
-        self._descriptor = -1
+        os.close(read)
         if before not in (position.inode, None):
+            os.close(self._descriptor)
+            self._descriptor = -1
             return self._jump(position)
-        return self._begin(self._path, position)
+        return self._go_on(position)
 
     def _jump(self, position: Position) -> bool:
         """Go on in the oldest file that is still there: what was between is gone."""
@@ -284,8 +287,10 @@ class Console:
         return self._begin(f"{self._path}.1", position) or self._begin(self._path, position)
 
     def _begin(self, path: str, position: Position) -> bool:
-        if not self._take(path, None):
-            return False
+        return self._take(path, None) and self._go_on(position)
+
+    def _go_on(self, position: Position) -> bool:
+        """Be at the beginning of the file that was just opened."""
         position.inode, position.offset = os.fstat(self._descriptor).st_ino, 0
         self._record.save(position)
         return True

@@ -308,6 +308,31 @@ def test_files_that_were_overwritten_unread_are_told(world: World) -> None:
     assert sum("overwritten" in text for text in world.log.texts) == 1
 
 
+def test_a_file_that_comes_and_goes_while_the_next_one_is_opened_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was between two looks, and its lines were missing without a word."""
+    world.print("one\n")
+    world.work()
+    world.rotate()
+    world.print("two\n")
+    take = Console._take
+
+    def slow(console: Console, path: str, inode: int | None) -> bool:
+        if path == str(world.file):
+            monkeypatch.setattr(Console, "_take", take)
+            for text in ("three\n", "four\n"):
+                world.rotate()
+                world.print(text)
+        return take(console, path, inode)
+
+    monkeypatch.setattr(Console, "_take", slow)
+    world.work()
+    world.work()
+    assert [text for text in world.log.texts if "overwritten" not in text] == ["one", "three", "four"]
+    assert sum("overwritten" in text for text in world.log.texts) == 1
+
+
 def test_a_line_without_an_end_waits_for_it_and_comes_when_the_container_has_ended(world: World) -> None:
     world.print("login: ")
     world.work()
