@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 from pathlib import Path
@@ -10,9 +12,10 @@ import psutil
 import pytest
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.host.net import sockets
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.net import socket_diag, sockets
 from lxcfleet.host.net.sockets import PortInUse
-from lxcfleet.spec.container.ports import Publication, parse_publication
+from lxcfleet.spec.container.ports import PROTOCOLS, Publication, parse_publication
 
 pytestmark = pytest.mark.reaches("host sockets", "loopback", reason="it is about who has a port")
 
@@ -67,3 +70,58 @@ def test_an_address_of_many_is_none_of_the_hosts(address: str, protocol: str) ->
     """The kernel lets sockets be bound there: the port would be accepted, and lead to nothing."""
     with pytest.raises(InvalidInput, match="the host does not have the address"):
         sockets.check_free(parse_publication(f"{address}:8080:80/{protocol}"))
+
+
+def test_sockets_that_wait_for_others_are_found_by_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel's list of them, and by /proc where there is none."""
+    with contextlib.ExitStack() as held:
+        found: dict[tuple[str, int], str] = {}
+        for kind, protocol in ((socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")):
+            for address in ("0.0.0.0", "127.0.0.1", "::", "::1", "::ffff:127.0.0.1"):
+                one = held.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind))
+                one.bind((address, 0))
+                if protocol == "tcp":
+                    one.listen()
+                found[protocol, one.getsockname()[1]] = address
+        connected = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        connected.connect(("127.0.0.1", 9))
+        others = {key for key, address in found.items() if address in ("0.0.0.0", "::")}
+        for seen in (sockets.listening(os.getpid(), PROTOCOLS), sockets._listed(os.getpid(), PROTOCOLS)):
+            assert seen is not None
+            assert seen & found.keys() == others
+            assert ("udp", connected.getsockname()[1]) not in seen
+        assert {protocol for protocol, _ in sockets.listening(os.getpid(), ["udp"]) or ()} == {"udp"}
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket_diag, "listening", refuse)
+    assert sockets.listening(os.getpid(), ["tcp"]) == sockets._listed(os.getpid(), ["tcp"])
+
+
+def test_a_process_that_has_ended_listens_nowhere() -> None:
+    assert sockets.listening(2**22 + 1, ["tcp"]) is None  # pid_max(5) is never above 2**22
+
+
+def test_the_look_into_another_network_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is no such socket; a daemon that can't ends."""
+    entered: list[str] = []
+    ended: list[bool] = []
+    here = os.readlink("/proc/thread-self/ns/net")
+
+    def enter(namespace: int) -> None:
+        entered.append(os.readlink(f"/proc/self/fd/{namespace}"))
+        if len(entered) == 4:
+            raise OSError(errno.EPERM, "")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "")
+
+    monkeypatch.setattr(syscalls, "enter_network", enter)
+    monkeypatch.setattr(socket, "socket", fail)
+    monkeypatch.setattr(os, "abort", lambda: ended.append(True))
+    for wanted in ([], [True]):
+        with pytest.raises(OSError, match=r"^\[Errno 93\] $"):
+            socket_diag.listening(os.getpid(), ["tcp"])
+        assert ended == wanted
+    assert entered == [here] * 4

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host.net import socket_diag
 from lxcfleet.spec.container.ports import ALL4, ALL6, PROTOCOLS, Publication
 
 _WAITING = {"tcp": "0A", "udp": "07"}
@@ -104,8 +105,19 @@ def _meets(held: str, publication: Publication) -> bool:
 def listening(pid: int, protocols: Iterable[str] = PROTOCOLS) -> set[tuple[str, int]] | None:
     """Ports of these protocols on which programs in the network namespace of a process wait for others than themselves.
 
-    None: the process has ended. Each table takes the kernel milliseconds, as it goes through the sockets of all namespaces.
+    None: the process has ended.
     """
+    protocols = tuple(protocols)
+    try:
+        return socket_diag.listening(pid, protocols)
+    except (ProcessLookupError, FileNotFoundError):
+        return None
+    except OSError:  # a kernel that has no such list, or may load no module for it
+        return _listed(pid, protocols)
+
+
+def _listed(pid: int, protocols: Iterable[str]) -> set[tuple[str, int]] | None:
+    """The same by the tables in /proc."""
     found: set[tuple[str, int]] = set()
     for protocol in protocols:
         for table in (Path(f"/proc/{pid}/net/{protocol}"), Path(f"/proc/{pid}/net/{protocol}6")):
