@@ -32,21 +32,24 @@ SHELLS = {"bash": "lxcfleet", "zsh": "_lxcfleet", "fish": "lxcfleet.fish"}
 
 FILES = {
     "/etc/lxcfleet/lxcfleet.yaml": "The settings; see lxcfleet.yaml(5).",
+    "/etc/lxcfleet/profiles.d/*.yaml": "Profiles, one in each file; see lxcfleet.yaml(5).",
     "/etc/lxcfleet/mask.d/*.yaml": "Rules of your own for what containers see of the host.",
     "/var/lib/lxc/NAME/lxcfleet.yaml": "What is asked for: create writes it, and set changes it.",
     "/var/lib/lxc/NAME/delta/": "What the container wrote: its only state.",
+    "/var/lib/lxcfleet/": "What outlives containers: volumes, apps, generations, fleets as they were applied last.",
     "/run/lxcfleet/lxcfleet.sock": "Where lxcfleetd(8) answers: root and the group lxcfleet may use it, the group "
     "lxcfleet-ro to look.",
 }
 
 STATUS = {
     "0": "All was done.",
-    "1": "It failed.",
+    "1": "It failed, or nothing was done.",
     "2": "The command line or other input is not valid; nothing was changed.",
     "3": "Some of several containers failed; the rest was done.",
     "4": "A check found something.",
-    "125-127": "exec and shell: lxcfleet failed, the command can't be run, there is no such command. Other numbers are "
-    "the command's own.",
+    "125-127": "exec, shell, run and backup run: lxcfleet failed, the command can't be run, there is no such command. Other "
+    "numbers are the command's own.",
+    "130": "Ctrl-C ended it; what the daemon does goes on, if nothing else was said.",
 }
 
 ENVIRONMENT = {
