@@ -547,6 +547,11 @@ def test_an_undo_is_refused_if_no_container_has_the_specs_any_more(shop: Shop, c
     ran = cli("rollout", "undo")
     assert (ran.status, "they were changed since, or are gone" in ran.err) == (1, True)
     assert shop.spec("web1").environment["MODE"] == "dawn"
+    assert cli("set", "web1", "environment.MODE=dawn", *QUICK).status == 0
+    before = runs(shop)
+    ran = cli("rollout", "undo")
+    assert (ran.status, "the last rollout changed no specs" in ran.err) == (1, True), "that restart gave it what it had"
+    assert runs(shop) == before
 
 
 def runs(shop: Shop) -> dict[str, str]:

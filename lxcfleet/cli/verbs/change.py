@@ -122,7 +122,8 @@ def _show(record: SetRecord, style: str, quiet: bool) -> None:
     rollout = record["rollout"]
     if rollout is not None:
         how = "restarted" if record["restarts"] else "changed"
-        output.say(f"lxcfleet: {how} in waves: rollout {rollout['id']} is {rollout['status']}")
+        more = ": `lxcfleet rollout status --follow` shows how far" if rollout["ended"] is None else ""
+        output.say(f"lxcfleet: {how} in waves: rollout {rollout['id']} is {rollout['status']}{more}")
     if record["restart_needed"]:
         few = " ".join(record["restart_needed"][:5]) + (" …" if len(record["restart_needed"]) > 5 else "")
         output.say(f"lxcfleet: in force after a restart: lxcfleet restart --rolling {few}")

@@ -127,7 +127,8 @@ class Orders:
             members = {name: replace(member, bake=0.0) for name, member in members.items()}
         rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert, rejected=rejected)
         specs |= {name: changing_values(former, spec) for name, (former, spec) in resting.items()}
-        changes = ChangeSet(rollout.id, specs)
+        # One that only gets what its spec has for a while, as by `set --no-restart`, has nothing that could be taken back.
+        changes = ChangeSet(rollout.id, {name: each for name, each in specs.items() if each.wanted})
         self._change_sets.keep(changes)
         rollout = replace(rollout, about=changes.about)
         return await self._start(rollout, dry_run=False)

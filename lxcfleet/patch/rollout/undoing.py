@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lxcfleet.errors import ErrorBody, WrongState
+from lxcfleet.errors import ErrorBody, NotFound, WrongState
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.sight import Fleet
@@ -40,10 +40,12 @@ class Undoing:
             first = self._ledger.before(last.undoes)
             return _rest(last, first, still=first is not None and self._holds(first))
         if last is not None and last.kind is RolloutKind.CHANGE:
-            if last.status.ended and not self._holds(last):
+            empty = self._is_empty(last)
+            if empty or (last.status.ended and not self._holds(last)):
+                gone = f"no container has the specs of {last.id} any more: they were changed since, or are gone"
                 raise WrongState(
                     f"there is nothing to {'do again' if redo else 'undo'}",
-                    why=f"no container has the specs of {last.id} any more: they were changed since, or are gone",
+                    why="the last rollout changed no specs" if empty else gone,
                     hint="`lxcfleet set`, or a file to apply, gives them others",
                 )  # fmt: skip
             return last
@@ -52,6 +54,13 @@ class Undoing:
             hint="a patch is taken back on the host (apt install PACKAGE=VERSION), or for containers by `lxcfleet rollback`"
             if last else "what was changed at once is taken back by `lxcfleet set`, or by applying the former file",
         )  # fmt: skip
+
+    def _is_empty(self, last: Rollout) -> bool:
+        """Whether it is known that the rollout changes no spec."""
+        try:
+            return not self._sets.of(last.id).members
+        except NotFound:
+            return False
 
     def _holds(self, last: Rollout) -> bool:
         """Whether containers may have specs of this rollout."""
