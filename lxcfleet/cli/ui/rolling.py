@@ -173,7 +173,7 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
     """Print a rollout; gives its exit status."""
     if quiet:
         output.write("".join(f"{each['name']}\n" for each in record["containers"] if each["wave"] is not None))
-    elif style == "table" and record["undoes"] and not record["containers"] and not record["left_out"]:
+    elif style == "table" and not record["containers"] and record["undoes"] and not record["left_out"]:
         output.say(f"lxcfleet: {record['undoes']} is ended, and no container had its new spec yet")
     else:
         output.show(style, record, lines=lambda: _lines(record), rows=lambda: _rows(record))

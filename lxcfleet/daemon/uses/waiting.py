@@ -79,6 +79,8 @@ class Waiting:
         health, reason = self._healths.of(container), self._healths.reason(container)
         how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
         reason = reason or ("" if container.lack is None else container.lack.reason)
+        if until == "stopped":
+            reason = ""  # that is about why it does not run, or is ill
         return WrongState(
             f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
             hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
