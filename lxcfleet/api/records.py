@@ -263,7 +263,8 @@ class CreationRecord(OperationRecord):
     notes: list[str]
     """What may keep the requested containers from their work, one line each."""
     rollout: str | None
-    """With update: the id of the rollout that restarts the containers whose change takes a restart; null: there is none."""
+    """With update: the id of the rollout that changes containers in waves, and restarts those that it takes; null: there is
+    none."""
 
 
 class FindingRecord(TypedDict):
@@ -385,6 +386,7 @@ class SetRecord(TypedDict):
     """Whether a spec was changed or a container is restarted; with dry_run: whether one would be."""
     dry_run: bool
     results: list[ResultRecord]
+    """The status ``begun``: it gets its values in its turn, by ``rollout``."""
     plan: list[str]
     """With dry_run: the steps that would be done, in words."""
     restarts: list[str]
@@ -394,7 +396,7 @@ class SetRecord(TypedDict):
     notes: list[str]
     """What may keep the containers from their work with the new values, one line each."""
     rollout: RolloutRecord | None
-    """The rollout that restarts the containers."""
+    """The rollout that gives containers their values in waves, and restarts those that it takes; null: there is none."""
 
 
 class TargetRecord(TypedDict):
