@@ -285,6 +285,14 @@ def test_wait(cli: Cli, daemon: Daemon) -> None:
     assert (broken.status, json.loads(broken.out)["results"][0]["error"]["code"]) == (1, "broken")
 
 
+def test_a_wait_in_vain_says_how_a_container_ended_and_not_why_it_is_ill(cli: Cli) -> None:
+    cli("create", "job", "--", "sh", "-c", "exit 3")
+    assert cli("wait", "job", "--for", "stopped").status == 0
+    assert "  it is failed: exit status 3\n" in cli("wait", "job", "--timeout", "0").err
+    cli("create", "ill", "--health-exec", "false", "--health-interval", "0.1", "--", "sleep", "infinity")
+    assert "  it is running\n" in cli("wait", "ill", "--for", "stopped", "--timeout", "1").err
+
+
 def test_doctor(cli: Cli) -> None:
     good = cli("doctor", "-n", "10")
     assert (good.status, good.err) == (0, "")

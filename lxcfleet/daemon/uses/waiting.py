@@ -79,6 +79,8 @@ class Waiting:
         health, reason = self._healths.of(container), self._healths.reason(container)
         how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
         reason = reason or ("" if container.lack is None else container.lack.reason)
+        if not reason and container.state in (State.EXITED, State.FAILED) and container.exit is not None:
+            reason = container.exit.words
         if until == "stopped":
             reason = ""  # that is about why it does not run, or is ill
         return WrongState(
