@@ -285,6 +285,16 @@ def test_wait(cli: Cli, daemon: Daemon) -> None:
     assert (broken.status, json.loads(broken.out)["results"][0]["error"]["code"]) == (1, "broken")
 
 
+def test_what_to_do_is_told_once_where_many_fail_alike(cli: Cli, daemon: Daemon) -> None:
+    for name in ("a", "b", "c"):
+        daemon.fleet.add(name)
+    ran = cli("destroy", "--all")
+    assert [line for line in ran.err.splitlines() if "lxcfleet: " in line] == [
+        f"lxcfleet: {name} is running and was not destroyed" for name in ("a", "b", "c")
+    ]
+    assert ran.err.count("stop it first, or use --force") == 1
+
+
 def test_a_wait_in_vain_says_how_a_container_ended_and_not_why_it_is_ill(cli: Cli) -> None:
     cli("create", "job", "--", "sh", "-c", "exit 3")
     assert cli("wait", "job", "--for", "stopped").status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -65,9 +66,11 @@ class Progress:
             self._failed += 1
             self._talking = True
             self._clear()
-            more = (error["why"], error["hint"])
+            name = result["name"]
+            of_it = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+            more = (re.sub(of_it, "NAME", error["why"]), re.sub(of_it, "NAME", error["hint"]))
             short: ErrorBody = {"code": error["code"], "message": error["message"], "why": "", "hint": ""}
-            say_error(short if more in self._told else error, result["name"])
+            say_error(short if more in self._told else error, name)
             self._told.add(more)
             self._talking = False
 
