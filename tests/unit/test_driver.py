@@ -115,7 +115,8 @@ class World:
         self.restarted: list[str] = []
         config = SimpleNamespace(profiles={}, rollout=POLICY, stop_timeout=1.0)
         prober = SimpleNamespace(
-            of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "", demand=lambda *_, **__: None
+            of=lambda box: box.health, healthy_seconds=lambda _: 100.0, matures=lambda _: None, reason=lambda _: "",
+            demand=lambda *_, **__: None,
         )
         self.fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,

@@ -269,6 +269,28 @@ def test_a_look_comes_when_the_first_is_due_however_long_others_take() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"matures": 6.0}, 6.0),
+        ({"matures": 60.0}, 9.0),  # its deadline comes first
+        ({}, planner.LOOK_SECONDS),
+    ],
+)
+def test_what_becomes_healthy_by_its_age_is_looked_at_then(fields: dict[str, float], seconds: float) -> None:
+    """Each look is one at the whole fleet."""
+    seen = {**well(4), "c1": replace(STARTING, **fields)}
+    decision = planner.decide(planner.settle(begun("c1"), seen), seen)
+    assert isinstance(decision, Wait)
+    assert decision.seconds == seconds
+
+
+def test_what_was_changed_long_after_its_start_is_not_looked_at_again_and_again() -> None:
+    changed = Member("c1", NEW, healthy_deadline=10.0, phase=MemberPhase.GATED, wave=1, changed_at=100.0)
+    seen = {"c1": replace(STARTING, running_for=101.0, matures=60.0)}
+    assert planner.decide(rollout(changed), seen) == Wait(9.0, "c1: not healthy yet")
+
+
+@pytest.mark.parametrize(
     ("now", "why"),
     [
         (replace(STARTING, running_for=10.0, reason="status 500"), "it was not healthy 10 s after its start: status 500"),

@@ -134,6 +134,9 @@ def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
     if member.phase is MemberPhase.GATED and now is not None and now.healthy:
         left = rollout.times(member)[0] - live.since(member, now).healthy_for
         return LOOK_SECONDS if left <= 0 else max(left, 0.01)  # it waits for tests, whose end wakes the driver up
+    if member.phase is MemberPhase.GATED and member.expected and now is not None and now.matures is not None:
+        # Before that only its end could come, and that wakes the driver up.
+        return max(min(now.matures, rollout.times(member)[1] - live.since(member, now).running_for), 0.01)
     return LOOK_SECONDS
 
 

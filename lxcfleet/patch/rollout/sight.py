@@ -166,6 +166,7 @@ class Sight:
             labels=container.labels,
             healthy=health is Health.HEALTHY,
             unhealthy=health is Health.UNHEALTHY,
+            matures=None if health is Health.HEALTHY else prober.matures(container),
             healthy_for=prober.healthy_seconds(container),
             running_for=running.age,
             frozen=waits and running.payload.frozen,

@@ -223,6 +223,8 @@ class LiveState:
     healthy: bool = False
     unhealthy: bool = False
     """A check says so; neither: it is starting."""
+    matures: float | None = None
+    """Seconds until it counts as healthy by its age alone, if it is not yet; None: an event tells."""
     healthy_for: float = 0.0
     """Seconds."""
     running_for: float = 0.0
