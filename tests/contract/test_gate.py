@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
@@ -18,6 +20,7 @@ from lxcfleet.daemon.http.gate import Bounds
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.spec.selection import Selection
 
+from .conftest import soon
 from .real_daemon import Daemon
 
 ASK = b"GET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -293,3 +296,26 @@ def test_who_may_do_everything_is_not_limited(daemon: Daemon) -> None:
         assert rest(sock).startswith(b"HTTP/1.1 200")
     for each in held:
         each.close()
+
+
+def test_of_a_connection_that_has_ended_nothing_stays(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them, until Python looks for garbage, were megabytes of the daemon's."""
+    seen: list[weakref.ref[asyncio.BaseTransport]] = []
+    admit = gate.Gate.admit
+
+    def noted(self: gate.Gate, connection: gate._Connection, transport: asyncio.BaseTransport) -> asyncio.Protocol:
+        seen.append(weakref.ref(transport))
+        return admit(self, connection, transport)
+
+    monkeypatch.setattr(gate.Gate, "admit", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with closing(connected(daemon)) as sock:
+                sock.sendall(b"GET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+                rest(sock)
+        soon(lambda: sum(transport() is not None for transport in seen) <= 1)  # the last one may end now
+    finally:
+        gc.enable()
+    assert len(seen) == 20

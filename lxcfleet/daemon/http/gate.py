@@ -173,6 +173,9 @@ class _Connection(asyncio.Protocol):
         self._gate.gone(self)
         if self._inner is not None:
             self._inner.connection_lost(exc)
+        # asyncio's transport keeps a method of its own, and so itself, until Python looks for garbage. By then thousands
+        # of them can take some megabytes.
+        getattr(self._transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     def pause_writing(self) -> None:
         if self._inner is not None:
