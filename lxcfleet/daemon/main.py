@@ -22,6 +22,7 @@ from lxcfleet.daemon import systemd
 from lxcfleet.daemon.serving import Daemon
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import heap
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.log_format import Plain
 from lxcfleet.runtime.pulse import MeasuredLoop
@@ -84,6 +85,7 @@ def main(observers: Sequence[Observer] = ()) -> None:
     parser.add_argument("--version", action="version", version=f"lxcfleetd {__version__}")
     parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
     arguments = parser.parse_args()
+    heap.have_one()
     faulthandler.enable()  # after the watchdog's SIGABRT the traceback says where the daemon hung
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     # Nobody sees in which thread or at which line a message was made: see "Optimization" in Python's HOWTO of logging.
