@@ -15,6 +15,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Event, Told
 from lxcfleet.spec.container.apps import AppUse, Form, Release
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def has_release(paths: Paths, container: Container, release: str) -> bool:
         return any(spec.app is not None and spec.app.release == release for spec in specs)
     try:
         # The spec is broken. Whether it names the release is not known for sure, so any mention counts.
-        text = paths.container(container.name).spec.read_text(encoding="utf-8", errors="replace")
+        text = ondisk.text(paths.container(container.name).spec, errors="replace", most=ondisk.SMALL)
     except OSError:
         return True
     return release in text

@@ -17,6 +17,7 @@ from lxcfleet.errors import HostError, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Drained:
 
 def parse(text: str) -> Drained:
     """The record that ``text`` is. Raises ValueError."""
-    data = json.loads(text)
+    data = ondisk.parse(text)
     try:
         since, why, names = data["since"], data["why"], tuple(data["names"])
     except (KeyError, TypeError) as error:
@@ -61,7 +62,7 @@ class Drain:
 
     def _load(self) -> Drained | None:
         try:
-            return parse(self._paths.drained.read_text(encoding="utf-8"))
+            return parse(ondisk.text(self._paths.drained))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from lxcfleet.api.records import ExitRecord
 from lxcfleet.containers.restarts import FRESH, Course, End
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Past:
 def load(paths: ContainerPaths) -> Past:
     """The past of a container; empty if there is none, or the file can't be read."""
     try:
-        return _parse(json.loads(paths.exit.read_bytes()))
+        return _parse(ondisk.record(paths.exit, ondisk.SMALL))
     except FileNotFoundError:
         return Past()
     except (OSError, ValueError, KeyError, TypeError) as error:

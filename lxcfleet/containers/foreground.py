@@ -18,6 +18,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.terms import Init
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def read(paths: Paths, name: str) -> Foreground | None:
     """The note about a container; None: there is none, or it can't be read."""
     file = paths.container(name).foreground
     try:
-        data = json.loads(file.read_bytes())
+        data = ondisk.record(file, ondisk.SMALL)
         said = {key: bool(value) for key, value in data.items() if key in asdict(Foreground()) and key != "client"}
         return Foreground(**said, client=_identity(data.get("client")))
     except FileNotFoundError:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from lxcfleet.containers.desired import Lack
 from lxcfleet.errors import HostError, WrongState
-from lxcfleet.host.kernel import small, tree
+from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def load(paths: Paths, name: str) -> Journal | None:
     """
     file = paths.container(name).move
     try:
-        return moves.parse(small.content(file).decode())
+        return moves.parse(ondisk.content(file, ondisk.SMALL).decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from lxcfleet.containers.desired import Intent
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.host.kernel import small
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading import ondisk, strict_yaml
 from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import read_said
@@ -102,9 +101,11 @@ def load(paths: Paths, name: str) -> Spec | Broken | None:
     """The spec of ``name``; Broken if it can't be used; None if ``name`` is no container of ours."""
     file = paths.container(name).spec
     try:
-        return parse(name, file.read_bytes(), str(file))
+        return parse(name, ondisk.content(file, ondisk.SMALL), str(file))
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        if not file.is_symlink():
+            return None
+        return Broken(f"{name} is broken: its spec can't be read", why=f"{file} is a link that leads nowhere")
     except OSError as error:
         return Broken(f"{name} is broken: its spec can't be read", why=f"{file}: {error.strerror}")
     except Broken as error:
@@ -115,8 +116,8 @@ def started(paths: Paths, name: str) -> Spec | None:
     """The spec of a container's run; None if it is the one on disk, as far as is known."""
     own = paths.container(name)
     try:
-        text = own.started.read_bytes()
-        return None if text == own.spec.read_bytes() else parse(name, text, str(own.started))
+        text = ondisk.content(own.started, ondisk.SMALL)
+        return None if text == ondisk.content(own.spec, ondisk.SMALL) else parse(name, text, str(own.started))
     except FileNotFoundError:
         return None  # a former version started the container
     except (OSError, Broken) as error:
@@ -132,7 +133,7 @@ def noted(paths: Paths, name: str) -> Intent | None:
     """
     pending = paths.container(name).pending
     try:
-        text = small.content(pending).decode("ascii", errors="replace")
+        text = ondisk.content(pending, ondisk.SMALL).decode("ascii", errors="replace")
         if not text and pending.stat().st_mtime > proc.as_time(0.0):
             return Intent.RUN
     except OSError:
@@ -143,7 +144,7 @@ def noted(paths: Paths, name: str) -> Intent | None:
 def config(paths: Paths, name: str) -> str:
     """The LXC configuration of any container; empty if it can't be read."""
     try:
-        return paths.container(name).config.read_text(encoding="utf-8", errors="replace")
+        return ondisk.text(paths.container(name).config, errors="replace", most=ondisk.SMALL)
     except OSError:
         return ""
 

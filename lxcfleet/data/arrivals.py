@@ -16,6 +16,7 @@ from lxcfleet.errors import AlreadyExists, Broken, FleetError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import ContainerPaths, Paths, VolumePaths
 from lxcfleet.spec.container.volumes import Volume, check_volume
+from lxcfleet.spec.reading import ondisk
 
 
 def directory(name: str, token: str) -> str:
@@ -86,7 +87,7 @@ def awaited(own: ContainerPaths) -> frozenset[str]:
 def _noted(own: ContainerPaths) -> dict[str, str]:
     """What a container's note says; empty: it has none. Raises Broken, OSError."""
     try:
-        names = json.loads(own.arrivals.read_text(encoding="utf-8"))
+        names = ondisk.record(own.arrivals, ondisk.SMALL)
         return {os.path.basename(str(beside)): check_volume(str(name)) for beside, name in names.items()}
     except FileNotFoundError:
         return {}

@@ -9,20 +9,20 @@ from typing import TypeVar
 
 from lxcfleet.errors import Broken
 from lxcfleet.host.kernel import tree
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
 
-def load(record: Path, what: str, parse: Callable[[bytes], R], most: int = -1) -> R | Broken | None:
+def load(record: Path, what: str, parse: Callable[[bytes], R], most: int = ondisk.SMALL) -> R | Broken | None:
     """What a record says; Broken if it can't be used; None if the directory in which it should be is not there.
 
-    ``what``: what it is about, for complaints; ``parse``: raises Broken; ``most``: bytes that are read at most, -1: all.
+    ``what``: what it is about, for complaints; ``parse``: raises Broken; ``most``: bytes that it may have.
     """
     try:
-        with record.open("rb") as file:
-            return parse(file.read(most))
+        return parse(ondisk.content(record, most))
     except FileNotFoundError:
         if not record.parent.is_dir():
             return None

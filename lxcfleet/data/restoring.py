@@ -18,9 +18,10 @@ from typing import Any
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import Broken, WrongState
-from lxcfleet.host.kernel import small, syscalls, tree
+from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import monitor
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def finish(paths: Paths, container: str) -> str:
     container has got; empty: none. Raises FleetError, OSError."""
     own = paths.container(container)
     try:
-        journal: dict[str, Any] = json.loads(small.content(own.restoring))
+        journal: dict[str, Any] = ondisk.record(own.restoring, ondisk.SMALL)
         name, kept, inode = str(journal["from"]), journal["kept"], int(journal["inode"])
     except FileNotFoundError:
         return ""

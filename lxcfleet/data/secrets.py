@@ -33,6 +33,7 @@ from lxcfleet.host.kernel import home, locks, syscalls, tree
 from lxcfleet.host.process import confidential
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.secrets import LARGEST, SecretSource, SecretUse, SourceKind, key_of, parse_use, sources_from_json
+from lxcfleet.spec.reading import ondisk
 
 SIZE = "size=256M,nr_inodes=256k,mode=0700"
 """How much memory all values may take."""
@@ -230,7 +231,7 @@ def digest(paths: Paths, key: str, value: bytes) -> str:
 
 def _digest_key(paths: Paths) -> bytes:
     with contextlib.suppress(FileNotFoundError):
-        return paths.hmac_key.read_bytes()
+        return ondisk.content(paths.hmac_key)
     paths.state.mkdir(parents=True, exist_ok=True)
     new = paths.hmac_key.with_name(f".{secrets.token_hex(8)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -241,7 +242,7 @@ def _digest_key(paths: Paths) -> bytes:
     with contextlib.suppress(FileExistsError):
         os.link(new, paths.hmac_key)  # of two at once, the first one's
     os.unlink(new)
-    return paths.hmac_key.read_bytes()
+    return ondisk.content(paths.hmac_key)
 
 
 # -- the values, as they were fetched last ----------------------------------------------------------------------------
@@ -380,7 +381,7 @@ def note_known(paths: Paths, name: str, digests: Mapping[str, str]) -> None:
 def known(paths: Paths, name: str) -> dict[str, str]:
     """Digests of the values that a container's program knows, by file; empty if that was not noted."""
     try:
-        data = json.loads(paths.container(name).secrets.read_text(encoding="utf-8"))
+        data = ondisk.record(paths.container(name).secrets, ondisk.SMALL)
     except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in data.items()} if isinstance(data, dict) else {}
@@ -394,7 +395,7 @@ def declared(paths: Paths, fleet: str | None, settings: Mapping[str, SecretSourc
     own: dict[str, SecretSource] = {}
     if fleet is not None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            record = json.loads((paths.fleets / f"{fleet}.json").read_text(encoding="utf-8"))
+            record = ondisk.record(paths.fleets / f"{fleet}.json")
             own = sources_from_json(record.get("secrets"))
     return both(fleet, own, settings)
 

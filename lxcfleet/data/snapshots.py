@@ -24,6 +24,7 @@ from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.process import copying
 from lxcfleet.paths import ContainerPaths, Paths, SnapshotPaths
 from lxcfleet.spec.container.snapshots import check_snapshot
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.names import check_name
 
 _VERSION = 1
@@ -73,7 +74,7 @@ def dump(snapshot: Snapshot) -> str:
 def parse(text: bytes, where: str) -> Snapshot:
     """The record that ``text`` is; ``where``: its path, for errors. Raises Broken."""
     try:
-        data = json.loads(text)
+        data = ondisk.parse(text)
         _check(data)
     except ValueError as error:
         raise Broken("the record of a snapshot can't be used", why=f"{where}: {error}") from error
@@ -211,7 +212,7 @@ def take(paths: Paths, container: str, name: str, asker: int) -> None:
 def keep_base(source: ContainerPaths | SnapshotPaths, target: ContainerPaths | SnapshotPaths) -> None:
     """Give ``target`` the record of what the base was like, with the file that it names. Raises OSError."""
     try:
-        text = source.base_record.read_text(encoding="utf-8")
+        text = ondisk.text(source.base_record)
     except FileNotFoundError:
         target.base_record.unlink(missing_ok=True)  # the delta is one of a container that has never run
         return

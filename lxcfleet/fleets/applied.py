@@ -20,6 +20,7 @@ from lxcfleet.spec.files.fleet_groups import Group
 from lxcfleet.spec.files.fleet_volumes import ROWS as VOLUME_ROWS
 from lxcfleet.spec.files.profiles import ROLLOUT
 from lxcfleet.spec.policies.rollout import ProfileRollout
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import read_said, render_said
 
@@ -157,7 +158,7 @@ def to_json(applied: Applied) -> str:
 
 def from_json(text: str) -> Applied:
     """What ``to_json`` wrote, by this version or a former one. Raises ValueError."""
-    data: dict[str, Any] = json.loads(text)
+    data: dict[str, Any] = ondisk.parse(text)
     try:
         if data["version"] != VERSION:
             raise ValueError(f"it was written by another version: {data['version']!r}")

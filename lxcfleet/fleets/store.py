@@ -13,6 +13,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.secrets import SecretSource
 from lxcfleet.spec.policies.rollout import ProfileRollout
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class FleetStore:
 
     def _load(self, file: Path) -> None:
         try:
-            applied = records.from_json(file.read_text(encoding="utf-8"))
+            applied = records.from_json(ondisk.text(file))
             if applied.fleet != file.stem:
                 raise ValueError(f"it is about the fleet {applied.fleet!r}")
             self._known[file.stem] = applied

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lxcfleet.health.judge import Course
 from lxcfleet.host.kernel import tree
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import Health
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def save(file: Path, records: Mapping[str, Record]) -> None:
 def load(file: Path) -> dict[str, Record]:
     """What an earlier daemon wrote down; nothing, if that can't be read."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = ondisk.record(file)
         return {
             name: Record(identity, Course(Health(word), 1, failures, reason), since, *(asked or [since]))
             for name, (identity, word, failures, reason, since, *asked) in data.items()
@@ -51,5 +52,5 @@ def load(file: Path) -> dict[str, Record]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        log.warning("what an earlier daemon knew of the containers' health is lost: %s", error)
+        log.warning("%s can't be read: %s. What an earlier daemon knew of the containers' health is lost", file, error)
         return {}

@@ -28,6 +28,7 @@ from lxcfleet.launcher.children import secrets as children
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config, NetworkSettings, load
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.terms import Init
 
 LOOK_SECONDS = 5.0
@@ -101,7 +102,7 @@ def main() -> None:
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         own = paths.container(name)
-        config = own.config.read_text(encoding="utf-8", errors="surrogateescape")
+        config = ondisk.text(own.config, errors="surrogateescape", most=ondisk.SMALL)
         obstacles.refuse(own, config, obstacles.mounted_at(paths.root_mount), run=spec.init is Init.APP)
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)

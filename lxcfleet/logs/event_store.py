@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lxcfleet.api.records import EventRecord
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Reading:
 def _parse(line: bytes) -> Iterator[EventRecord]:
     """The event in a line; nothing, if the line is torn."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        data = json.loads(line)
+        data = ondisk.parse(line)
         container = data["container"]
         record: EventRecord = {
             "time": str(data["time"]), "what": str(data["what"]),

@@ -20,6 +20,7 @@ from lxcfleet.network.membership import Membership
 from lxcfleet.network.names.hosts import hosts_lines
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Discovery:
         """What is in a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
         try:
             if stat.S_ISREG(os.lstat(file).st_mode):
-                return file.read_text(encoding="ascii", errors="replace")
+                return ondisk.text(file, "ascii", "replace")
         except IsADirectoryError:
             pass
         _remove(file, self._context.paths.run)

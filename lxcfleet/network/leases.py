@@ -25,6 +25,7 @@ from lxcfleet.network.events import AddressChanged, NoDhcpAnswer
 from lxcfleet.network.rules import lan
 from lxcfleet.network.rules.rules import table
 from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Leases:
     def _said(self, container: Container) -> IPv4Address | None:
         client = Client(container.name, self._paths)
         try:
-            lease = lan.parse_lease(client.lease.read_text(encoding="ascii"))
+            lease = lan.parse_lease(ondisk.text(client.lease, "ascii", most=ondisk.SMALL))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from lxcfleet.host.process.standing import Standing
 from lxcfleet.network.rules.rules import Behind
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading import ondisk
 
 DNSMASQ, RESPONDER = "dnsmasq", "responder"
 TCP_SECONDS = 2.0
@@ -41,7 +42,7 @@ class NameServer:
     def current(self) -> bool:
         """Whether the configuration is what it should be at this moment."""
         try:
-            return self._paths.dnsmasq_config.read_text(encoding="utf-8", errors="replace") == self._config
+            return ondisk.text(self._paths.dnsmasq_config, errors="replace") == self._config
         except FileNotFoundError:
             return False
 

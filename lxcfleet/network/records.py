@@ -14,6 +14,7 @@ from lxcfleet.host.net import resolved
 from lxcfleet.network.addresses.changes import WHERE
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files.settings import NetworkSettings
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.terms import Addresses
 
 _MTU = "mtu"
@@ -36,7 +37,7 @@ def announce(paths: Paths, settings: NetworkSettings, gateway: IPv4Address | Non
         paths.resolv_conf.unlink(missing_ok=True)
         return
     with contextlib.suppress(OSError):
-        if paths.resolv_conf.read_text(encoding="ascii", errors="replace") == text:
+        if ondisk.text(paths.resolv_conf, "ascii", "replace") == text:
             return
     tree.write(paths.resolv_conf, text)
 
@@ -51,7 +52,7 @@ def record(paths: Paths, settings: NetworkSettings, mtu: int = 0) -> None:
 def recorded_mtu(paths: Paths) -> int:
     """The MTU with which an earlier daemon has made the bridge; 0: it is not known."""
     try:
-        found = json.loads(paths.network_record.read_text(encoding="utf-8")).get(_MTU, 0)
+        found = ondisk.record(paths.network_record).get(_MTU, 0)
     except (OSError, ValueError, AttributeError):
         return 0
     return found if isinstance(found, int) and LEAST_MTU <= found <= MOST_MTU else 0
@@ -60,11 +61,11 @@ def recorded_mtu(paths: Paths) -> int:
 def recorded(paths: Paths, settings: NetworkSettings) -> NetworkSettings:
     """``settings``, but with what an earlier daemon has set up; as they are, if it has set up nothing."""
     try:
-        found = json.loads(paths.network_record.read_text(encoding="utf-8"))
+        found = ondisk.record(paths.network_record)
         data: dict[str, Any] = {key: str(value) for key, value in found.items() if key != _MTU}
         return replace(settings, **{**data, "addresses": Addresses(data["addresses"])})
     except FileNotFoundError:
         return settings
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("what an earlier daemon noted of the network is lost: %s", error)
+        log.warning("%s can't be read: %s. What an earlier daemon set up of the network is lost", paths.network_record, error)
         return settings

@@ -27,6 +27,7 @@ from typing import Any, cast
 
 from lxcfleet.host.process.proc import RAN_ANEW
 from lxcfleet.network.names.dns import MAX_SIZE, Zone, answer, read_hosts
+from lxcfleet.spec.reading import ondisk
 
 _UNSURE_SECONDS = 0.05
 """A directory's time moves in steps of some milliseconds: one that changed just now may change again unseen."""
@@ -80,7 +81,7 @@ class Names:
         for name, mark in there.items():
             if self._read.get(name) != mark:
                 with contextlib.suppress(OSError, ValueError):
-                    self._zone.replace(name, read_hosts(Path(self._directory, name).read_text(encoding="ascii")))
+                    self._zone.replace(name, read_hosts(ondisk.text(Path(self._directory, name), "ascii", most=ondisk.SMALL)))
         self._read = there
 
 

@@ -21,6 +21,7 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.events import NetworkRepaired, UplinkGone
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.uplinks import Uplink
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -235,5 +236,5 @@ def write_names(context: Context, name: str, text: str) -> None:
     if not file.exists():
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.write(file, text)
-    elif file.read_text(encoding="utf-8", errors="replace") != text:  # damaged or not
+    elif ondisk.text(file, errors="replace") != text:  # damaged or not
         file.write_text(text, encoding="utf-8")

@@ -24,6 +24,7 @@ from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.container.apps import AppUse, parse_app
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.units import some
 
@@ -131,7 +132,7 @@ class AppSwitch:
 
     def _noted(self) -> dict[str, Switched]:
         try:
-            data: Mapping[str, Any] = json.loads(self._paths.app_history.read_bytes())
+            data: Mapping[str, Any] = ondisk.record(self._paths.app_history)
             found = {name: Switched(*each) for name, each in data.items()}
             for each in found.values():
                 _parsed(each.former)

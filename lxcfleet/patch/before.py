@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lxcfleet.containers.container import Container
 from lxcfleet.host.kernel import tree
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import Health
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,10 @@ class Before:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        data = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        data = ondisk.record(file)
+        return {str(name): str(run) for name, run in data.items()}
+    except FileNotFoundError:
         return {}
-    return {str(name): str(run) for name, run in data.items()} if isinstance(data, dict) else {}
+    except (OSError, ValueError, AttributeError) as error:
+        log.warning("%s can't be read: %s. Which containers were well before the patch is not known", file, error)
+        return {}

@@ -30,6 +30,7 @@ from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import causes
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import State
 from lxcfleet.units import some
 
@@ -178,8 +179,11 @@ def _seen(container: Container, first: _First) -> _First:
 
 def _read(file: Path) -> dict[str, _First]:
     try:
-        return {str(name): _parse(each) for name, each in json.loads(file.read_bytes()).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {str(name): _parse(each) for name, each in ondisk.record(file).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s can't be read: %s. Which containers the boot brought a patch is not known", file, error)
         return {}
 
 

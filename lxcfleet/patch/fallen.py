@@ -17,8 +17,9 @@ from pathlib import Path
 from lxcfleet.containers import owed, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
-from lxcfleet.host.kernel import small, tree
+from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Fallen:
     def _read(self, name: str) -> Fall | None:
         file = self._file(name)
         try:
-            data = json.loads(small.content(file))
+            data = ondisk.record(file, ondisk.SMALL)
             void = str(data["void"]) if "void" in data else self._former_wish(name)
             return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")), void)
         except FileNotFoundError:

@@ -23,6 +23,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.policies.windows import take_up_zone
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Holds:
     def _known(self) -> dict[str, Hold]:
         file = self._paths.held
         try:
-            found = {str(name): Hold(**each) for name, each in json.loads(file.read_bytes()).items()}
+            found = {str(name): Hold(**each) for name, each in ondisk.record(file).items()}
             for hold in found.values():
                 date.fromisoformat(hold.until)
         except FileNotFoundError:

@@ -31,6 +31,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.policies.windows import Reboot
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
@@ -127,7 +128,7 @@ class Rebooter:
     async def _recover(self) -> None:
         """An earlier daemon ended while the fleet was stopped for a reboot that did not come."""
         try:
-            names = json.loads(self._paths.rebooting.read_bytes())
+            names = ondisk.record(self._paths.rebooting)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -147,7 +148,7 @@ class Rebooter:
 
     def _last(self) -> datetime | None:
         try:
-            return datetime.fromisoformat(self._paths.rebooted.read_text(encoding="ascii"))
+            return datetime.fromisoformat(ondisk.text(self._paths.rebooted, "ascii"))
         except (OSError, ValueError):
             return None
 

@@ -19,6 +19,7 @@ from lxcfleet.patch.events import PatchAccepted, PatchRejected
 from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Rejections:
         """By fingerprint, the oldest first."""
         file = self._paths.rejected
         try:
-            return {each["patch"]: Rejection(**each) for each in json.loads(file.read_bytes())}
+            return {each["patch"]: Rejection(**each) for each in ondisk.record(file)}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
+
+log = logging.getLogger(__name__)
 
 
 class Rescued:
@@ -16,11 +20,15 @@ class Rescued:
         self._paths = paths
 
     def all(self) -> dict[str, int]:
-        """Them by name. A record that was damaged counts as none."""
+        """Them by name. A record that was damaged counts as none, and the log says so."""
         try:
-            found = json.loads(self._paths.rescued.read_bytes())
+            found = ondisk.record(self._paths.rescued)
             return {str(name): int(number) for name, number in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            told = "%s can't be read: %s. Which containers got their former base back by themselves is not known"
+            log.error(told, self._paths.rescued, error)
             return {}
 
     def keep(self, rescued: Mapping[str, int]) -> None:

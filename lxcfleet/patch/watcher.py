@@ -29,6 +29,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.policies.windows import PatchSettings, Policy
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,6 @@ def _stamp(path: Path) -> str | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="ascii")
+        return ondisk.text(path, "ascii")
     except (OSError, ValueError):
         return None

@@ -24,6 +24,7 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reading import ondisk
 
 PROTOCOL = 2
 """Counts the forms of what two hosts say to each other. A host understands its own form, and all before it."""
@@ -76,7 +77,7 @@ class Journal:
 
 def parse(text: str) -> Journal:
     """The journal that ``text`` is. Raises ValueError."""
-    data: Any = json.loads(text)
+    data: Any = ondisk.parse(text)
     try:
         own: dict[str, Any] = {**data, "step": Step(data["step"])}
         found = Journal(**own)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from lxcfleet.base.tree import join, parent
 from lxcfleet.errors import Broken
+from lxcfleet.spec.reading import ondisk
 
 
 class Source(NamedTuple):
@@ -209,7 +210,7 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
     if hashlib.sha256(body).digest() != digest:
         raise ValueError("its checksum is wrong")
     line, _, rest = zlib.decompress(body).partition(b"\n")
-    head = json.loads(line)
+    head = ondisk.parse(line)
     if head["format"] not in (FORMAT, _WITHOUT_OWNERS) or head["order"] != sys.byteorder:
         raise ValueError(f"its format is {head['format']} ({head['order']} endian)")
     sections = _SECTIONS if head["format"] == _WITHOUT_OWNERS else (*_SECTIONS, *_OWNERS)

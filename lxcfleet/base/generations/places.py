@@ -18,6 +18,7 @@ from lxcfleet.base.tree import parents
 from lxcfleet.errors import Broken, HostError, Unsupported
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 TAG = "CACHEDIR.TAG"
 _SIGNATURE = (
@@ -119,7 +120,7 @@ def known(paths: Paths) -> Mapping[str, Path]:
     """All places that were ever made, but for the one beside the records: by word. Raises Broken."""
     file = _file(paths)
     try:
-        found = json.loads(file.read_bytes())
+        found = ondisk.record(file)
         return {word: Path(path) for word, path in found.items() if word in WORDS and path.startswith("/")}
     except FileNotFoundError:
         return {}

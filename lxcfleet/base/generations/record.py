@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from lxcfleet.errors import Broken
+from lxcfleet.spec.reading import ondisk
 
 _VERSION = 1
 SHEET = re.compile(r"(s([1-9][0-9]{0,8}))(\.[a-z-]+)?")
@@ -78,7 +79,7 @@ def dump(generation: Generation) -> str:
 def parse(text: bytes, where: str) -> Generation:
     """The record that ``text`` is; ``where``: its path, for errors. Raises Broken."""
     try:
-        data = json.loads(text)
+        data = ondisk.parse(text)
         _check(data)
     except ValueError as error:
         raise Broken(

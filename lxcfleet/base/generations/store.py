@@ -20,6 +20,7 @@ from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.errors import Broken, FleetError, HostError, NotFound
 from lxcfleet.host.kernel import locks, mounts, syscalls, tree
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 NEW, GONE = ".new-", ".gone-"
 """What the names of directories begin with that are half made, and half removed."""
@@ -50,7 +51,7 @@ def load(paths: Paths, number: int) -> Generation:
     """The generation. Raises NotFound, Broken."""
     file = paths.generation_record(number)
     try:
-        generation = parse(file.read_bytes(), str(file))
+        generation = parse(ondisk.content(file), str(file))
     except FileNotFoundError:
         raise _missing(number) from None
     except OSError as error:
@@ -95,7 +96,7 @@ def listed(paths: Paths, name: str, *, stamps: bool = False) -> Manifest:
     that was made."""
     file = manifest_file(paths, name)
     try:
-        found = manifest.decode(file.read_bytes(), str(file), stamps=stamps)
+        found = manifest.decode(ondisk.content(file, ondisk.LARGE), str(file), stamps=stamps)
         top = os.lstat(sheet(paths, name)).st_ino
     except OSError as error:
         raise Broken(f"the sheet {name} is gone, or can't be read", why=f"{error.filename}: {error.strerror}") from error
@@ -111,7 +112,7 @@ def next_number(paths: Paths) -> int:
     """A number that no generation has or had."""
     given = [int(match[2]) for name in _names(paths.sheets) if (match := SHEET.search(name))]
     with contextlib.suppress(OSError, ValueError):
-        given.append(int(_last(paths).read_text(encoding="ascii")))
+        given.append(int(ondisk.text(_last(paths), "ascii")))
     return max([0, *given, *numbers(paths)]) + 1
 
 

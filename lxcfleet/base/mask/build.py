@@ -28,6 +28,7 @@ from lxcfleet.host.kernel import image, locks, mounts
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files import mask_rules
+from lxcfleet.spec.reading import ondisk
 
 _WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
 _WATCHED_BELOW = ("/etc/", "/var/", "/opt/", "/usr/local/")
@@ -296,7 +297,7 @@ def _entry(word: str) -> Entry:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_bytes())
+        record = ondisk.record(path)
     except (OSError, ValueError):
         return None
     keys = {"rules": str, "root": str, "image": list, "operator": dict, "parts": dict, "watched": dict, "entries": dict}

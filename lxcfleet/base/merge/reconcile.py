@@ -27,8 +27,9 @@ from lxcfleet.base.merge.records import MERGES, MOST, STATUS, Files, merge, pack
 from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.host.kernel import small, tree
+from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.units import as_size
 
 _MOST = 64 << 20
@@ -311,7 +312,7 @@ def _note(own: ContainerPaths, base: str, conflicts: list[str]) -> None:
 
 def _record(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(small.content(file))
+        found = ondisk.record(file, ondisk.SMALL)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -47,6 +47,7 @@ from lxcfleet.launcher.operations import CHECK
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.hooks import NO_HOOKS, Hooks
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class Stillness:
 
     def _read(self, name: str) -> str:
         try:
-            return self._paths.still(name).read_text(encoding="ascii", errors="replace")
+            return ondisk.text(self._paths.still(name), "ascii", "replace", ondisk.SMALL)
         except OSError:
             return ""
 

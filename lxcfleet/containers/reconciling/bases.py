@@ -18,6 +18,7 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,13 @@ class Bases:
 
     def _done(self) -> str:
         try:
-            return self._paths.notice_done.read_text(encoding="ascii")
+            return ondisk.text(self._paths.notice_done, "ascii")
         except (OSError, ValueError):
             return ""
 
     def _load(self) -> _Frozen | None:
         try:
-            data = json.loads(self._paths.patch_base.read_bytes())
+            data = ondisk.record(self._paths.patch_base)
             return _Frozen(int(data["generation"]), str(data["done"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None

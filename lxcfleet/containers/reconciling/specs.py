@@ -31,6 +31,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container import raw_lxc
 from lxcfleet.spec.container.io import DELTA
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.terms import LIMITS
 
 log = logging.getLogger(__name__)
@@ -244,7 +245,7 @@ class Specs:
         own = self._paths.container(container.name)
         try:
             # One that an earlier change left, as it could not be removed, is an older one.
-            if store.parse(container.name, own.former_spec.read_bytes(), str(own.former_spec)) == former:
+            if store.parse(container.name, ondisk.content(own.former_spec, ondisk.SMALL), str(own.former_spec)) == former:
                 os.rename(own.former_spec, own.spec)
         except FileNotFoundError:
             pass
@@ -279,7 +280,7 @@ class Specs:
         own = self._paths.container(container.name)
         try:
             if not self._put(own.started, spec):
-                text = own.spec.read_text(encoding="utf-8") if spec == wanted else store.render(spec)
+                text = ondisk.text(own.spec, most=ondisk.SMALL) if spec == wanted else store.render(spec)
                 tree.write(own.started, text)
         except (OSError, ValueError) as error:
             # If this fails, the next daemon does it once more, which changes nothing.

@@ -33,6 +33,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
 
@@ -58,12 +59,12 @@ class Record:
 
 
 def parse(text: str) -> Record:
-    """The record in ``text``; empty if the text can't be used."""
+    """The record in ``text``. Raises ValueError."""
     try:
-        data = json.loads(text)
+        data = ondisk.parse(text)
         return Record(str(data["boot"]), tuple(map(str, data["running"])), tuple(map(str, data["resting"])))
-    except (ValueError, KeyError, TypeError):
-        return Record()
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{error} is missing or wrong") from error
 
 
 class Boot:
@@ -102,11 +103,12 @@ class Boot:
 
     def _read(self) -> Record:
         try:
-            return parse(self._paths.running_record.read_text(encoding="utf-8"))
+            return parse(ondisk.text(self._paths.running_record))
         except FileNotFoundError:
             return Record()
         except (OSError, ValueError) as error:
-            log.error("what ran before the boot is not known: %s", error)
+            file = self._paths.running_record
+            log.error("%s can't be read: %s. If the host has booted, what ran before is not known: start it", file, error)
             return Record()
 
     def _rest(self, names: Sequence[str]) -> None:

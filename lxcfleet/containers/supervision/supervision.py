@@ -26,13 +26,14 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.restarts import FRESH, Course, End
 from lxcfleet.errors import Blocked, FleetError
-from lxcfleet.host.kernel import small, tree
+from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.restart import NEVER, Policy, Restart
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import Action, Health
 
 log = logging.getLogger(__name__)
@@ -213,14 +214,14 @@ class Supervision:
         """Whether its hook saw an lxc-stop that waited for its end."""
         own = self._paths.container(name)
         try:
-            return stopping.noted(small.content(own.stopping), name, str(self._paths.lxc))
+            return stopping.noted(ondisk.content(own.stopping, ondisk.SMALL), name, str(self._paths.lxc))
         except OSError:
             return False
 
     def _ran(self, name: str) -> str:
         """The boot of the host in which it ran as of the last word about it; empty: it did not run."""
         try:
-            text = self._paths.container(name).runs.read_text(encoding="ascii", errors="replace")
+            text = ondisk.text(self._paths.container(name).runs, "ascii", "replace", ondisk.SMALL)
         except OSError:
             return ""
         boot, _, whose = text.strip().partition(" ")

@@ -26,6 +26,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, Operation, now
 from lxcfleet.spec.container.apps import ROOT, Form, Release, usual_target
 from lxcfleet.spec.container.restart import Restart
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.names import first
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
@@ -172,7 +173,7 @@ class Baking:
 
     def _noted(self) -> list[str]:
         try:
-            return [str(name) for name in json.loads(self._paths.bakes.read_bytes())]
+            return [str(name) for name in ondisk.record(self._paths.bakes)]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:

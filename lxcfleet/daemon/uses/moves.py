@@ -256,7 +256,7 @@ class Moves:
         while data := await loop.sock_recv(connection, _MOST_SAID):
             try:
                 said = str(json.loads(data)["do"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InvalidInput("a message makes no sense", why=repr(error)) from error
             message, following = await self._do(container, journal, said)
             if said == "hand":

@@ -27,6 +27,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
 from lxcfleet.spec.container.volumes import Volume, volumes_of
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.rows import rows_of
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
@@ -115,7 +116,7 @@ class Volumes:
             return any(name in volumes_of(spec.volumes) for spec in specs)
         try:
             # The spec is broken. Whether it names the volume is not known for sure, so any mention counts.
-            text = self._paths.container(container.name).spec.read_text(encoding="utf-8", errors="replace")
+            text = ondisk.text(self._paths.container(container.name).spec, errors="replace", most=ondisk.SMALL)
         except OSError:
             return True
         return f"{name}:" in text

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lxcfleet.errors import Broken
+from lxcfleet.spec.reading import ondisk
 
 DEEPEST = 64
 """The most levels of directories in a release."""
@@ -44,7 +45,7 @@ def render(entries: Iterable[Entry]) -> str:
 def parse(text: str) -> list[Entry]:
     """Read what ``render`` wrote. Raises ValueError."""
     try:
-        return [Entry(*json.loads(line)) for line in text.splitlines()]
+        return [Entry(*ondisk.parse(line)) for line in text.splitlines()]
     except TypeError as error:
         raise ValueError(str(error)) from error
 

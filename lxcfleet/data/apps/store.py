@@ -22,7 +22,7 @@ from lxcfleet.errors import Broken, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.paths import Paths, ReleasePaths
 from lxcfleet.spec.container.apps import Form, Release, check_app, check_version, parse_release
-from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading import ondisk, strict_yaml
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import read_said, rows_of
 from lxcfleet.spec.reading.terms import RANGE_SIZE
@@ -211,7 +211,7 @@ def _altered(release: Release, found: list[str]) -> Broken:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape")
+        return ondisk.text(file, errors="surrogateescape", most=ondisk.LARGE)
     except FileNotFoundError:
         return ""
 

@@ -12,8 +12,8 @@ _MOST = 1 << 16
 
 def content(path: str | os.PathLike[str]) -> bytes:
     """The content of a plain file, or of one of the kernel's that tells a single record, such as /proc/PID/stat. Raises
-    OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    OSError. A named pipe in its place is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         found = os.read(descriptor, _MOST)
         if len(found) == _MOST:  # of a small one, nothing is left

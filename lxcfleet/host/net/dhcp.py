@@ -22,6 +22,7 @@ from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import entering, proc
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Client:
     def running(self) -> int | None:
         """The client's pid, if it runs."""
         try:
-            pid = int(self.pid_file.read_text(encoding="ascii"))
+            pid = int(ondisk.text(self.pid_file, "ascii", most=ondisk.SMALL))
             program = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except (OSError, ValueError):

@@ -14,6 +14,7 @@ from typing import NamedTuple, TextIO
 
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import lists
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,6 @@ def _write(file: TextIO, package: str, stamp: int, paths: Sequence[str]) -> None
 def read(record: Path) -> list[Loss]:
     """The losses that are noted in ``record``; none if they can't be read."""
     try:
-        return [Loss(str(package), str(path), float(noticed)) for package, path, noticed in json.loads(record.read_bytes())]
+        return [Loss(str(package), str(path), float(noticed)) for package, path, noticed in ondisk.record(record)]
     except (OSError, ValueError, TypeError):
         return []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
+from lxcfleet.spec.reading import ondisk
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _names(directory: Path) -> list[str]:
 def _read(file: Path) -> Session | None:
     """None: the process is gone, or its number is another's by now."""
     try:
-        container, began, loaded = json.loads(file.read_bytes())
+        container, began, loaded = ondisk.record(file, ondisk.SMALL)
         session = Session(str(container), int(file.name), float(began), float(began if loaded is None else loaded))
     except (OSError, ValueError, TypeError):
         return None

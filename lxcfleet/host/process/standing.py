@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.process import command, proc
+from lxcfleet.spec.reading import ondisk
 
 _END_SECONDS = 3.0
 _ANEW_SECONDS = 5.0
@@ -83,7 +84,7 @@ class Standing:
     def present(self) -> int | None:
         """The program's pid, if it runs, whatever its arguments: they name our pid file or its directory."""
         try:
-            pid = int(self.pid_file.read_text(encoding="ascii"))
+            pid = int(ondisk.text(self.pid_file, "ascii", most=ondisk.SMALL))
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return self._lost()

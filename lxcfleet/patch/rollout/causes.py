@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from lxcfleet.containers.ends.endings import RUNS
 from lxcfleet.patch.rollout.state import Halt, Rollout
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.units import some
 
 MOST = 20
@@ -83,7 +84,7 @@ def recall(text: str, base: str) -> dict[str, str] | None:
 def read(text: str) -> dict[str, dict[str, str]]:
     """The versions in the file's text, by base."""
     try:
-        data = json.loads(text)
+        data = ondisk.parse(text)
     except ValueError:
         return {}
     return {base: each for base, each in data.items() if isinstance(each, dict)} if isinstance(data, dict) else {}

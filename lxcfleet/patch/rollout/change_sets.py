@@ -22,6 +22,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.fields import askable, stored
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import Change, read_said
 
@@ -128,7 +129,7 @@ class ChangeSets:
             status = self._file(rollout).stat()
             key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if self._read is None or self._read[0] != key:
-                data = json.loads(self._file(rollout).read_text(encoding="utf-8"))
+                data = ondisk.record(self._file(rollout), ondisk.LARGE)
                 members = {name: Specs(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
                 self._read = key, ChangeSet(data["rollout"], members, data["undoes"])
             return self._read[1]

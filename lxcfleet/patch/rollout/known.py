@@ -14,6 +14,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,11 @@ class Known:
 
     def _read(self, name: str) -> frozenset[str]:
         try:
-            found = json.loads(self._paths.container(name).tests.read_bytes())
-        except (OSError, ValueError):
+            found = ondisk.record(self._paths.container(name).tests, ondisk.SMALL)
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError) as error:
+            log.warning("%s can't be read: %s. All its tests count as good before", self._paths.container(name).tests, error)
             return frozenset()
         return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
 

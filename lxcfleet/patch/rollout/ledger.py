@@ -26,6 +26,7 @@ from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind, Stat
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ class Ledger:
 
     def _load(self) -> Rollout | None:
         try:
-            return state.from_json(self._paths.rollout.read_text(encoding="utf-8"))
+            return state.from_json(ondisk.text(self._paths.rollout))
         except FileNotFoundError:
             return self._load_change()
         except (OSError, ValueError) as error:
@@ -195,7 +196,7 @@ class Ledger:
         if self._rollout is None or not self._rollout.undoes:
             return None
         try:
-            rollout = state.from_json(self._paths.undone_change.read_text(encoding="utf-8"))
+            rollout = state.from_json(ondisk.text(self._paths.undone_change))
         except (OSError, ValueError) as error:
             log.error("%s can't be read: %s. The rest of an undo can't be put back", self._paths.undone_change, error)
             return None
@@ -204,7 +205,7 @@ class Ledger:
     def _load_change(self) -> Rollout | None:
         """After a reboot: the last rollout, if it changed specs. If it had not come to its end, it does not go on."""
         try:
-            rollout = state.from_json(self._paths.last_change.read_text(encoding="utf-8"))
+            rollout = state.from_json(ondisk.text(self._paths.last_change))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

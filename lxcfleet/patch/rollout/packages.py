@@ -11,6 +11,7 @@ from lxcfleet.base.merge.records import STATUS, versions
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.rollout import causes
 from lxcfleet.paths import Paths
+from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, st
     bases = {name: base for name in names if (base := reconcile.last_base(paths, name))}
     file = paths.rollout_packages
     try:
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        before = ondisk.text(file) if file.exists() else ""
         noted = causes.read(before)
         kept = {base: each for base, each in noted.items() if not fresh or base in bases.values()}
         for name, base in bases.items():
@@ -42,7 +43,7 @@ def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, st
 def changed(paths: Paths, base: str) -> dict[str, list[str]] | None:
     """The packages that differ from the record of ``base``, with their versions then and now; None: not known."""
     with contextlib.suppress(OSError, ValueError):
-        before = causes.recall(paths.rollout_packages.read_text(encoding="utf-8"), base)
+        before = causes.recall(ondisk.text(paths.rollout_packages), base)
         if before is not None:
             with open(STATUS, "rb") as file:
                 return causes.changes(before, versions(file.read()))

@@ -13,6 +13,7 @@ from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.spec.policies import rollout as policies
 from lxcfleet.spec.policies.rollout import RolloutSettings, Share
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.selection import natural_order
 
 _VERSION = 1
@@ -274,7 +275,7 @@ def to_json(rollout: Rollout) -> str:
 def from_json(text: str) -> Rollout:
     """Read a rollout from its text; raises ValueError if it is none, or not one of this version."""
     try:
-        data: dict[str, Any] = json.loads(text)
+        data: dict[str, Any] = ondisk.parse(text)
         if data.pop("version") != _VERSION:
             raise ValueError("it was written by another version")
         members: list[Member] = [_member(each) for each in data.pop("members")]

@@ -12,7 +12,7 @@ from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.policies.rollout import ProfileRollout
 from lxcfleet.spec.policies.rollout_tests import Place
-from lxcfleet.spec.reading import marked_yaml
+from lxcfleet.spec.reading import marked_yaml, ondisk
 from lxcfleet.spec.reading.reader import Fields, Marked
 from lxcfleet.spec.reading.rows import Row, SectionType, read_said, render_said, schema_of
 from lxcfleet.spec.reading.types import ValueType
@@ -119,7 +119,7 @@ def load_directory(directory: Path, complain: Callable[[str], object]) -> dict[s
     for file in sorted(directory.glob("*.yaml")):
         complaints: list[str] = []
         try:
-            raw = marked_yaml.load(file.read_bytes(), str(file), complaints.append)
+            raw = marked_yaml.load(ondisk.content(file, ondisk.SMALL), str(file), complaints.append)
             found[file.stem] = replace(read(Fields(raw, "", complaints)), raw=raw)
         except InvalidInput as error:
             complaints += error.why.splitlines()

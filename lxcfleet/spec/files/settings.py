@@ -19,7 +19,7 @@ from lxcfleet.spec.files.profiles import Profile, ProfilesType, load_directory, 
 from lxcfleet.spec.policies.cves import CveSettings
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.policies.windows import PatchSettings
-from lxcfleet.spec.reading import strict_yaml
+from lxcfleet.spec.reading import ondisk, strict_yaml
 from lxcfleet.spec.reading.durations import Seconds
 from lxcfleet.spec.reading.names import MAX_DRAIN
 from lxcfleet.spec.reading.reader import Fields
@@ -266,7 +266,7 @@ def load(path: Path, tolerate: Callable[[str], object] | None = None) -> Config:
     ``tolerate``: see ``parse``. Raises InvalidInput with all complaints, each with the file and the key.
     """
     try:
-        text = path.read_bytes() if path.exists() else b""
+        text = ondisk.content(path, ondisk.SMALL) if path.exists() else b""
         return _with_directory(parse(text, str(path), tolerate), path, tolerate)
     except OSError as error:
         raise HostError.from_os_error("the settings can't be read", error) from error

@@ -33,7 +33,7 @@ from lxcfleet.data.archives import head as heads
 from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
-from lxcfleet.host.kernel import usage
+from lxcfleet.host.kernel import tree, usage
 from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
@@ -352,7 +352,7 @@ class FakeLauncher(Launcher):
     def _mask(self, _: MaskItem, reply: socket.socket) -> None:
         """A mask that hides nothing."""
         record = {"rules": "", "root": "/", "image": [], "operator": {}, "parts": {}, "watched": {}, "entries": {}}
-        self._paths.mask_record.write_text(json.dumps(record))
+        tree.write(self._paths.mask_record, json.dumps(record))
         answer(reply, "mask")
 
     # -- containers ------------------------------------------------------------------------------------------

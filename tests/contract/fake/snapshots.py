@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lxcfleet.data import doubles, restoring, snapshots
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import answer
 from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem
@@ -35,6 +35,8 @@ def bound(
             done = act()
         except FleetError as error:
             answer(reply, container, error)
+        except OSError as error:
+            answer(reply, container, HostError.from_os_error("the snapshot failed", error))
         else:
             answer(reply, container, notes=[done] if isinstance(done, str) and done else ())
 
