@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from lxcfleet.runtime import unforeseen
+
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0
@@ -137,7 +139,11 @@ class Tasks:
     def _note(self, entry: _Task, error: BaseException) -> None:
         settled = time.monotonic() - entry.began >= self._settled
         entry.row = 1 if settled else entry.row + 1
-        log.error("the task %s failed and is started again", _title(entry), exc_info=error)
+        refused = unforeseen.refusal(error) if isinstance(error, (MemoryError, RuntimeError)) else None
+        if refused is None:
+            log.error("the task %s failed and is started again", _title(entry), exc_info=error)
+        else:
+            log.error("the task %s failed and is started again: %s", _title(entry), refused.strerror)
         if entry.row == HOPELESS and not entry.subject:
             log.error("the task %s keeps failing: systemd is not told any more that the daemon is well", entry.name)
         history = self._histories[entry.name]

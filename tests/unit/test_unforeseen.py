@@ -31,6 +31,21 @@ def test_what_the_kernel_refused_is_told_with_a_next_step_and_logged_in_one_line
     assert not caplog.records[0].exc_info
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "Cannot allocate memory (errno 12)"),
+        (RuntimeError("can't start new thread"), "No room for another thread (errno 11)"),
+    ],
+)
+def test_a_host_without_room_is_no_defect_of_ours(error: Exception, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    told = unforeseen.told(log, "GET /x", raised(error))
+    assert isinstance(told, HostError)
+    assert (told.message, told.why) == ("the daemon can't do what that takes", why)
+    assert caplog.messages == [f"GET /x: {why}"]
+    assert not caplog.records[0].exc_info
+
+
 @pytest.mark.parametrize("error", [ValueError("no"), TimeoutError(), OSError("no number")])
 def test_a_defect_is_told_as_one_with_its_traceback_in_the_log(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     told = unforeseen.told(log, "GET /x", raised(error))
