@@ -140,7 +140,7 @@ def load(paths: ContainerPaths) -> Past:
         return _parse(ondisk.record(paths.exit, ondisk.SMALL))
     except FileNotFoundError:
         return Past()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         log.warning("%s can't be read: how it ended last is not known: %s", paths.exit, error)
         return Past()
 
@@ -150,15 +150,18 @@ def _parse(data: Mapping[str, Any]) -> Past:
     past = None if said is None else _parse_exit(said)
     tries = tuple(float(each) for each in course["tries"])
     due = course["due"]
+    if due is not None:
+        datetime.fromtimestamp(float(due), UTC)
     moment, gave_up, cause = None if due is None else float(due), bool(course["gave_up"]), str(course.get("cause", ""))
     read = Course(int(course["row"]), tries, moment, gave_up, cause)
     return Past(past, read, str(data["boot"]))
 
 
 def _parse_exit(said: Mapping[str, Any]) -> Exit:
-    status, seconds = said["status"], said["seconds"]
+    status, seconds, at = said["status"], said["seconds"], float(said["at"])
+    datetime.fromtimestamp(at, UTC)  # raises where no calendar has such a time: each list of containers would tell it
     return Exit(
-        at=float(said["at"]),
+        at=at,
         status=None if status is None else int(status) & 0xFFFF,
         out_of_memory=bool(said["out_of_memory"]),
         memory=str(said.get("memory", "")),

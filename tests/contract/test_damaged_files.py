@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,12 +125,25 @@ def _other_words(file: Path) -> None:
     except (OSError, ValueError):
         data = dict.fromkeys(("version", "boot", "exit", "course", "running", "since", "names", "members", "status"), 0)
     values = ["\ud800", {"x": [1e300]}, [[]], -1, 1e300, None, True, "9" * 30]
-    if isinstance(data, dict):
-        data = {key: values[number % len(values)] for number, key in enumerate(data)}
-    else:
-        data = {"a": data, "b": values}
+
+    def others(data: Any) -> Any:
+        if not isinstance(data, dict):
+            return {"a": data, "b": values}
+        found = enumerate(data.items())
+        return {key: others(each) if isinstance(each, dict) else values[n % len(values)] for n, (key, each) in found}
+
     file.unlink(missing_ok=True)
-    file.write_text(json.dumps(data))
+    file.write_text(json.dumps(others(data)))
+
+
+def _endless_times(file: Path) -> None:
+    """The same keys, and all numbers are beyond the end of time."""
+    try:
+        text = file.read_text()
+    except (OSError, ValueError):
+        text = '{"at": 1.5, "since": 1.5, "until": 1.5}'
+    file.unlink(missing_ok=True)
+    file.write_text(re.sub(r"(?<=[ \[])[0-9.]+(?=[,\]}\n])", "1e300", text))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -146,6 +160,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "mapping of mappings": _content(json.dumps({HURT: {HURT: {}}, WELL: {"until": {}}, "version": {}}).encode()),
     "mapping of lists": _content(json.dumps({HURT: [[]], WELL: [1, 2, 3, 4, 5, 6, 7], "version": []}).encode()),
     "other words": _other_words,
+    "endless times": _endless_times,
     "no text": _content(b"\xff\xfe\x80" * 20),
     "large": _large,
     "a directory": Path.mkdir,
@@ -153,7 +168,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a dangling link": lambda file: file.symlink_to("/nonexistent/file"),
     "a link to itself": lambda file: file.symlink_to(file.name),
 }
-KEEPS = {"cut", "other words"}
+KEEPS = {"cut", "other words", "endless times"}
 """Damages of what was there before."""
 
 

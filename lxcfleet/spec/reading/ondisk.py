@@ -20,8 +20,9 @@ SMALL = 1 << 20
 LARGE = 1 << 30
 """The same for what grows with the specs of a fleet, or with the files of an app."""
 _PIECE = 1 << 16
-_DIGITS = 19
-"""Of a number of 64 bits, beside its sign."""
+_DIGITS = 300
+"""More of them make a number that no floating-point number comes near, and so no time."""
+_TOLD = 20
 
 
 def content(path: str | os.PathLike[str], most: int = MOST) -> bytes:
@@ -70,10 +71,10 @@ def _no_number(word: str) -> float:
 
 def _finite(word: str) -> float:
     number = float(word)
-    return number if abs(number) < float("inf") else _no_number(word[:_DIGITS])
+    return number if abs(number) < float("inf") else _no_number(word[:_TOLD])
 
 
 def _whole(word: str) -> int:
-    if len(word) > _DIGITS + 1:
-        raise ValueError(f"{word[:_DIGITS]}… is too large")
+    if len(word) > _DIGITS:
+        raise ValueError(f"{word[:_TOLD]}… is too large")
     return int(word)
