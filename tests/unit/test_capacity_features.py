@@ -107,6 +107,14 @@ def test_an_error_keeps_its_number() -> None:
     assert probe == Probe("overlay", "fail", "no overlay: Invalid argument (EINVAL, errno 22)", "see dmesg")
 
 
+def test_a_host_that_is_short_of_processes_is_not_told_to_change_its_settings() -> None:
+    error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    probe = features._failed("user-namespace-support", "no user namespace can be made", error, "raise max_user_namespaces")
+    assert "EAGAIN" in probe.message
+    assert "max_user_namespaces" not in probe.hint
+    assert "free -h" in probe.hint
+
+
 @pytest.mark.reaches("devices", reason="the trial looks for /dev/loop-control")
 def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before 5.12 there is no mount_setattr(2), so not even privileged containers are possible."""

@@ -25,6 +25,9 @@ from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
 _PROBE_SECONDS = 20
+_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""What a host gives that is short of memory, processes or descriptors at the moment. It says nothing about its features."""
+_SEE = "see what the host lacks at the moment: `free -h`, `dmesg | tail`; then try again"
 _SCRATCH_TRIES = 3
 _PROBE_ID = 0x70000000
 _PROBE_RANGE = 65536
@@ -338,8 +341,7 @@ def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
 
 
 def _untried(error: OSError) -> Probe:
-    hint = "see what the host lacks: `free -h`, `dmesg | tail`"
-    return _failed("features", "the kernel's features can't be tried out, as no process can be made for that", error, hint)
+    return _failed("features", "the kernel's features can't be tried out, as no process can be made for that", error, _SEE)
 
 
 def _child(scratch: Path | None, send: int) -> NoReturn:
@@ -362,6 +364,8 @@ def _lxc_version() -> str:
 
 def _failed(check: str, message: str, error: OSError, hint: str) -> Probe:
     name = errno.errorcode.get(error.errno or 0, "?")
+    if error.errno in _SHORT:
+        hint = _SEE
     return Probe(check, "fail", f"{message}: {error.strerror} ({name}, errno {error.errno})", hint)
 
 
