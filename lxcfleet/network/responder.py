@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import pwd
 import signal
@@ -31,6 +32,8 @@ from lxcfleet.spec.reading import ondisk
 
 _UNSURE_SECONDS = 0.05
 """A directory's time moves in steps of some milliseconds: one that changed just now may change again unseen."""
+_SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""What reading gives while the host is short of something: that says nothing about which names there are."""
 CONNECTIONS = 64
 """Clients over TCP that are served at a time."""
 IDLE_SECONDS = 30.0
@@ -71,17 +74,29 @@ class Names:
 
     def _scan(self) -> None:
         there: dict[str, tuple[int, int]] = {}
-        with contextlib.suppress(OSError), os.scandir(self._directory) as files:
-            for file in files:
-                with contextlib.suppress(OSError):
-                    found = file.stat()
-                    there[file.name] = (found.st_ino, found.st_mtime_ns)
+        try:
+            with os.scandir(self._directory) as files:
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError):
+                        found = file.stat()
+                        there[file.name] = (found.st_ino, found.st_mtime_ns)
+        except OSError as error:
+            if error.errno in _SHORT:  # what was known stays, and the next question has it read again
+                self._sure = False
+                return
         for name in self._zone.files() - there.keys():
             self._zone.replace(name, {})
-        for name, mark in there.items():
-            if self._read.get(name) != mark:
-                with contextlib.suppress(OSError, ValueError):
-                    self._zone.replace(name, read_hosts(ondisk.text(Path(self._directory, name), "ascii", most=ondisk.SMALL)))
+        for name, mark in [*there.items()]:
+            if self._read.get(name) == mark:
+                continue
+            try:
+                self._zone.replace(name, read_hosts(ondisk.text(Path(self._directory, name), "ascii", most=ondisk.SMALL)))
+            except OSError as error:
+                if error.errno in _SHORT:
+                    del there[name]
+                    self._sure = False
+            except ValueError:
+                pass  # it is read again once it is another one
         self._read = there
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import struct
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -169,3 +171,23 @@ def test_a_file_that_can_not_be_read_costs_only_its_own_names(names: Names, tmp_
     (tmp_path / "web3").mkdir()
     assert names.now().exists("web1.fleet")
     assert names.now().files() == {"web1"}
+
+
+@pytest.mark.parametrize("call", ["scandir", "open"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_a_host_that_is_short_of_something_loses_no_name(
+    names: Names, tmp_path: Path, call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name was answered with that there is none, until its file changed."""
+    assert names.now().exists("web1.fleet")
+
+    def short(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "web2").write_text("10.0.0.2 web2.fleet\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, short)
+        assert names.now().exists("web1.fleet")
+        assert not names.now().exists("web2.fleet")
+    assert names.now().exists("web1.fleet")
+    assert names.now().exists("web2.fleet")
