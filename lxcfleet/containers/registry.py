@@ -176,7 +176,10 @@ class Registry:
             name, pid = answer["name"], answer["pid"]
             container = self._containers.get(name)
             if container is not None and container.running is None and container.busy is None and pid:
-                self.take_up(container, pid)
+                try:
+                    self.take_up(container, pid)
+                except HostError as error:  # one of several, and the next look tries it again
+                    log.error("%s", str(error).replace("\n", "; "))
         for name in unknown:
             self._note_unseen(name)
 
@@ -214,11 +217,18 @@ class Registry:
         return False
 
     def watch(self, container: Container, pid: int) -> None:
-        """Take note of a run, and watch for its end. If it has ended already, its end is noted at once."""
-        # If the monitor ended before it was asked, an impostor may have said that this is process 1.
-        found = proc.parent_and_start(pid) if pid > 0 and self._has_monitor(container.name) else None
-        parent, began = found or (0, 0.0)
-        descriptor = proc.open_pid(parent) if parent else None
+        """Take note of a run, and watch for its end. If it has ended already, its end is noted at once.
+
+        Raises HostError if neither can be told, as where no descriptor is left: then its state is not known for a while.
+        """
+        try:
+            # If the monitor ended before it was asked, an impostor may have said that this is process 1.
+            found = proc.parent_and_start(pid) if pid > 0 and self._has_monitor(container.name) else None
+            parent, began = found or (0, 0.0)
+            descriptor = proc.open_pid(parent) if parent else None
+        except OSError as error:
+            container.unseen = True
+            raise HostError.refused(f"{container.name} may run, and can't be watched", error) from error
         if descriptor is None:
             container.ends += 1
             self._bus.publish(Exited(container))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import Exited
 from lxcfleet.containers.reconciling.reconciler import refuse_unseen
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.supervision.boot import Boot
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor
+from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.spec import Spec
@@ -71,3 +75,29 @@ def test_an_action_under_way_is_not_disturbed(registry: Registry) -> None:
     registry["web"].busy = "start"
     asyncio.run(registry.observe())
     assert registry["web"].state is State.STARTING
+
+
+@pytest.mark.parametrize("call", ["open", "pidfd_open"])
+def test_a_daemon_without_a_descriptor_does_not_take_what_runs_for_ended(
+    registry: Registry, launcher: Blind, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end was told, and a restart policy would have started it once more."""
+    ended: list[Exited] = []
+    registry._bus.subscribe("test", Exited, ended.append)
+    launcher.answers = [{"name": "web", "pid": os.getpid()}]
+
+    def none_left(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, none_left)
+        with pytest.raises(HostError, match="can't be watched"):
+            registry.watch(registry["web"], os.getpid())
+        asyncio.run(registry.observe())
+    assert registry["web"].state is State.UNKNOWN
+    assert not ended
+
+
+@pytest.mark.parametrize("look", [proc.parent_and_start, proc.open_pid])
+def test_of_a_process_that_is_gone_there_is_nothing(look: Callable[[int], object]) -> None:
+    assert look(2**22 + 1) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -35,10 +36,10 @@ def finish(work: Callable[[], object]) -> NoReturn:
 
 def _stat(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from field 3 on, as the name in field 2 may have blanks and brackets;
-    None if the process is gone. proc(5)."""
+    None if the process is gone. proc(5). Raises OSError if that can't be told, as where no descriptor is left."""
     try:
         return small.content(f"/proc/{pid}/stat").rpartition(b")")[2].split() or None
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 
@@ -108,11 +109,14 @@ def make_thread_urgent() -> None:
 
 
 def open_pid(pid: int) -> int | None:
-    """A descriptor that stands for this process, even after its number is reused; None if the process is gone."""
+    """A descriptor that stands for this process, even after its number is reused; None if the process is gone. Raises OSError
+    if that can't be told, as where no descriptor is left."""
     try:
         return os.pidfd_open(pid)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise
 
 
 def send_signal(pid: int, parent: int, number: int) -> bool:

@@ -50,7 +50,10 @@ def running(directory: Path) -> list[Session]:
     """The sessions that run, by pid. Files of those that were killed are removed."""
     found = []
     for name in _names(directory):
-        session = _read(directory / name)
+        try:
+            session = _read(directory / name)
+        except OSError:  # the host has no descriptor left, say: it may run, and its file stays
+            continue
         if session is None:
             with contextlib.suppress(OSError):
                 (directory / name).unlink()
@@ -67,10 +70,10 @@ def _names(directory: Path) -> list[str]:
 
 
 def _read(file: Path) -> Session | None:
-    """None: the process is gone, or its number is another's by now."""
+    """None: the process is gone, or its number is another's by now. Raises OSError if that can't be told."""
     try:
         container, began, loaded = ondisk.record(file, ondisk.SMALL)
         session = Session(str(container), int(file.name), float(began), float(began if loaded is None else loaded))
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
     return session if proc.began(session.pid) == session.began else None
