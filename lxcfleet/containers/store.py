@@ -136,7 +136,10 @@ def noted(paths: Paths, name: str) -> Intent | None:
         text = ondisk.content(pending, ondisk.SMALL).decode("ascii", errors="replace")
         if not text and pending.stat().st_mtime > proc.as_time(0.0):
             return Intent.RUN
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning("%s can't be read: %s. What is to become of %s is not known", pending, error.strerror, name)
         return None
     return Intent.read(text)
 
