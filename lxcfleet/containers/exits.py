@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxcfleet.api.records import ExitRecord
 from lxcfleet.containers.restarts import FRESH, Course, End
 from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel.syscalls import born
 from lxcfleet.paths import ContainerPaths
 from lxcfleet.spec.reading import ondisk
 
@@ -179,8 +180,13 @@ def save(paths: ContainerPaths, past: Past) -> None:
     tree.write(paths.exit, json.dumps(data) + "\n")
 
 
-Mark = tuple[int, int]
-"""The inode and the size of a log."""
+class Mark(NamedTuple):
+    """A place in a log."""
+
+    inode: int
+    size: int
+    born: float | None = None
+    """When the log was made, as another one may get its inode; None: not known."""
 
 
 def mark(log_file: Path) -> Mark | None:
@@ -189,7 +195,20 @@ def mark(log_file: Path) -> Mark | None:
         found = log_file.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size
+    return Mark(found.st_ino, found.st_size, born(str(log_file)))
+
+
+def begin(log_file: Path) -> Mark:
+    """Where the next run begins in a log. One that is not there yet is made: of a log that was overwritten before anybody
+    read it, nobody could tell otherwise that something is missing."""
+    found = mark(log_file)
+    if found is None:
+        try:
+            os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:  # the start tells of a full disk, or of one that gives errors
+            log.debug("%s can't be made: %s", log_file, error)
+        found = mark(log_file)
+    return found or Mark(0, 0)
 
 
 def last_lines(log_file: Path, begin: Mark | None = None) -> tuple[str, ...]:

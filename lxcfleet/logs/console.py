@@ -17,6 +17,7 @@ from enum import Enum
 from itertools import chain
 from pathlib import Path
 
+from lxcfleet.host.kernel.syscalls import born
 from lxcfleet.logs.entries import Form, Head
 from lxcfleet.logs.lines import Line, clean, cut
 from lxcfleet.logs.position import Position, Record
@@ -68,6 +69,8 @@ class Run:
     head: Head
     mark: tuple[int, int] | None = None
     """The inode and the size of the console's file when it began; None: not known."""
+    born: float | None = None
+    """When that file was made; None: not known."""
 
 
 class Console:
@@ -263,9 +266,13 @@ class Console:
         found = _status(self._path)  # one look: the file may be renamed, or removed, at any moment
         if found is None:
             return None
-        if self._run.mark is not None and self._run.mark[0] == found.st_ino:
-            return Position(found.st_ino, self._run.mark[1])
-        return Position(found.st_ino, found.st_size if self._skip and self._run.mark is None else 0)
+        if self._run.mark is None or not self._run.mark[0]:
+            return Position(found.st_ino, found.st_size if self._skip and self._run.mark is None else 0)
+        before = _status(f"{self._path}.1")
+        for path, status in ((self._path, found), (f"{self._path}.1", before)):
+            if status is not None and status.st_ino == self._run.mark[0] and self._run.born in (None, born(path)):
+                return Position(*self._run.mark)
+        return Position((before or found).st_ino, 0, jumps=1)  # overwritten before the first look
 
     def _open_next(self, position: Position) -> bool:
         """Go on in the file that was begun after this one; returns whether there is one already."""

@@ -92,7 +92,8 @@ class Follower:
     def _follow(self, order: Mapping[str, Any]) -> None:
         name, form = order["name"], self._form or Form.JOURNAL
         mark = order["mark"]
-        run = Run(Head(form, order["fields"], self._host), None if mark is None else (mark[0], mark[1]))
+        head = Head(form, order["fields"], self._host)
+        run = Run(head) if mark is None else Run(head, (mark[0], mark[1]), mark[2])
         limits = Limits(order["rate"], order["burst"], wanted=order["journal"])
         console = self._consoles.get(name)
         if console is None:

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
 from lxcfleet.host.process.log_socket import RETRY_SECONDS
-from lxcfleet.logs import keeper
+from lxcfleet.logs import console, keeper
 from lxcfleet.logs.console import Console, Limits, Outcome, Run, Send
 from lxcfleet.logs.entries import LOST, Form, Head
 from lxcfleet.logs.lines import clean, cut
@@ -370,6 +371,35 @@ def test_a_new_container_is_read_from_the_begin_of_its_run(world: World) -> None
     world.print("first\n")
     world.work()
     assert world.log.texts == ["first"]
+
+
+@pytest.mark.parametrize("rotations", [1, 2, 3])
+@pytest.mark.parametrize("again", [True, False], ids=["one inode", "other inodes"])
+def test_what_was_overwritten_before_the_first_look_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, rotations: int, again: bool
+) -> None:
+    """A container printed ten megabytes at its start, before its console was followed: nine of them were missing, and nothing
+    was said."""
+    births: dict[str, float] = {}
+    monkeypatch.setattr(console, "born", lambda path: births[Path(path).read_text().split()[0]])
+    world.print("0\n")
+    births["0"] = 7.0
+    world.console = Console(
+        str(world.directory), replace(run("1", (world.file.stat().st_ino, 0)), born=7.0), Form.JOURNAL, world.limits,
+        over=False, skip=True,
+    )  # fmt: skip
+    with world.file.open():  # its inode is its own for as long
+        for number in range(1, rotations + 1):
+            world.rotate()
+            world.print(f"{number}\n")
+            births[str(number)] = 7.0 + number
+    if again:
+        world.console._run = replace(world.console._run, mark=(world.file.stat().st_ino, 0))
+    world.work()
+    world.work()
+    there = [str(number) for number in range(rotations + 1)][-2:]
+    assert [text for text in world.log.texts if "overwritten" not in text] == there
+    assert any("overwritten" in text for text in world.log.texts) == (rotations > 1 or again)
 
 
 def test_an_emptied_file_is_read_on(world: World) -> None:

@@ -347,7 +347,7 @@ class Lifecycle:
         """Start its init in a mount namespace that ``prepare`` gave. Raises FleetError."""
         log_file = str(self._paths.container(container.name).lxc_log)
         before = liblxc.log_size(log_file)
-        container.console = exits.mark(self._paths.container(container.name).console_log) or (0, 0)
+        container.console = exits.begin(self._paths.container(container.name).console_log)
         if container.spec is not None:
             await self._network.connect(container.spec)
         async with self._boots:
