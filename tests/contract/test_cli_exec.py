@@ -11,7 +11,6 @@ import struct
 import subprocess
 import termios
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,12 +251,14 @@ def test_ctrl_c_reaches_all_and_begins_no_more(spawn: Spawn, daemon: Daemon) -> 
 
 
 def test_a_second_ctrl_c_leaves(spawn: Spawn) -> None:
-    process = spawn("exec", "--all", "--", "sh", "-c", "trap '' INT; echo ready; sleep 30")
+    script = "trap 'echo got' INT; echo ready; while :; do sleep 0.05; done"
+    process = spawn("exec", "--all", "--", "sh", "-c", script)
     assert process.stdout is not None
     for _ in range(3):
-        process.stdout.readline()
+        assert process.stdout.readline().endswith(b"ready\n")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    for _ in range(3):  # a second one that comes before the first was dealt with is none
+        assert process.stdout.readline().endswith(b"got\n")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

@@ -212,7 +212,7 @@ def test_no_more_rehearsals_begin_at_once_than_there_may_be() -> None:
             nobody, fleet, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, tasks, nobody  # type: ignore[arg-type]
         )
         asked = [asyncio.ensure_future(rehearsals.rehearse(RehearseRequest("web1"))) for _ in range(AT_ONCE + 1)]
-        done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        done, waiting = await asyncio.wait(asked, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
         return [each.exception() for each in done]
