@@ -285,7 +285,7 @@ def test_a_dry_run_touches_nothing(shop: Shop) -> None:
 
 
 HEALTH = 'health: {exec: ["true"], interval: 0.1, retries: 1, start_period: 0}'
-QUICK = ("--healthy-deadline", "3", "--canaries", "1", "--max-unavailable", "1")
+QUICK = ("--healthy-deadline", "8", "--canaries", "1", "--max-unavailable", "1")
 """Until the deadline a busy machine has to have those healthy that become so; one that is ill is waited for as long."""
 
 
