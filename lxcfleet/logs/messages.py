@@ -69,6 +69,7 @@ MESSAGES = {
     "names-fail": Message("Containers can't look up names", "The message has the likely cause.", True),
     "names-work": Message("Containers can look up names again", "The fleet's name server answers."),
     "no-names": Message("The fleet's name server can't run", "It is tried again every five seconds.", True),
+    "port-shared": Message("Two fleets publish a port of the host", "One of them gets nothing: change it in one.", True),
 }
 """By the word that `lxcfleet events` shows."""
 _OTHERS = {

@@ -104,3 +104,16 @@ class NoNames(Event):
 
     def told(self) -> Told:
         return Told("no-names", None, self.why.replace("\n", "; "))
+
+
+@dataclass(frozen=True)
+class PortsShared(Event):
+    """Ports of the host that another fleet publishes, too, as neither was there when the other one asked for them."""
+
+    ports: tuple[str, ...]
+    """Each with the fleet that has it, too."""
+
+    def told(self) -> Told:
+        more = f"; {len(self.ports) - _SHOWN} more" if len(self.ports) > _SHOWN else ""
+        named = "; ".join(self.ports[:_SHOWN])
+        return Told("port-shared", None, f"published by two fleets, of which one gets nothing: {named}{more}")

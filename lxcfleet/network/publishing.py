@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Iterable, Sequence
 
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
 from lxcfleet.launcher.items.network import DatagramPort, PublishItem
 from lxcfleet.launcher.operations import PUBLISH, PUBLISHED
 from lxcfleet.network import name_server
 from lxcfleet.network.context import Context
+from lxcfleet.network.events import PortsShared
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import flows, rules, shared_ports
 from lxcfleet.network.rules.rules import Published
@@ -18,6 +20,8 @@ from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.container.addresses import OFF
 from lxcfleet.spec.container.ports import Publication
 from lxcfleet.spec.container.spec import Spec
+
+log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 
@@ -33,6 +37,9 @@ class Publishing:
         self._asked = self._done = 0
         """How often the rules were asked for, and up to which time they are as they should be."""
         self._forwards = False
+        self._made_anew = False
+        self._shared: tuple[str, ...] = ()
+        """What was told of ports that another fleet publishes, too."""
         complaint = "ports of the host can't be published"
         self._soon = Soon(context.tasks, "publishing", self.apply, complaint, retry=RETRY_SECONDS)
 
@@ -75,7 +82,7 @@ class Publishing:
 
     def distrust(self) -> None:
         """The whole table was made anew: do it once more, as members may have changed meanwhile."""
-        self._applied = None
+        self._applied, self._made_anew = None, True
         self.kick()
 
     async def apply(self) -> None:
@@ -91,6 +98,22 @@ class Publishing:
                 await self._carry_out(wanted, flows.changed(self._applied, wanted))
                 self._applied = wanted
             self._done = self._asked
+            if self._made_anew and self._applied:
+                self._made_anew = False
+                await self._tell_shared(self._applied)
+
+    async def _tell_shared(self, wanted: Sequence[Published]) -> None:
+        """Say which ports another fleet publishes, too: its table was not there when ours were asked for, as after a boot of
+        the host."""
+        try:
+            others = await self._context.ask_large(PUBLISHED, rules.table(self._context.settings.bridge))
+        except FleetError as error:
+            log.warning("whether another fleet publishes the same ports can't be told: %s", error)
+            return
+        found = tuple(shared_ports.clashes((each.publication for each in wanted), others["ports"]))
+        if found and found != self._shared:
+            self._context.bus.publish(PortsShared(found))
+        self._shared = found
 
     async def _carry_out(self, wanted: list[Published], datagrams: list[DatagramPort]) -> None:
         if not self._context.up:

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import sockets
+from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.events import PortsShared
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules.affinity import owners
 from lxcfleet.network.rules.rules import Published, publish, read_kept, read_published
-from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, published
+from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, clashes, published
 from lxcfleet.spec.container.ports import Publication, parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Affinity, Network
@@ -202,9 +204,39 @@ def test_simultaneous_changes_are_one_transaction(tmp_path: Path) -> None:
         assert "10.0.0.2" in launcher.asked[1][1]["rules"]
         publishing.distrust()
         await turns()
-        assert launcher.operations() == ["publish"] * 3
+        assert launcher.operations() == [*["publish"] * 3, "published"]
 
     asyncio.run(play())
+
+
+def test_a_port_that_two_fleets_publish_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a boot of the host neither's table is there when the other one asks: one got nothing, and nobody was told."""
+    launcher = FakeLauncher()
+    others: list[ForeignPort] = [
+        {"table": "lxcfleet_br1", "protocol": "tcp", "port": 80, "address": address} for address in ("192.0.2.1", None)
+    ]
+    told: list[str] = []
+
+    async def ask_large(operation: str, _: Any) -> Any:
+        return {"ports": others, "name_servers": []}
+
+    async def play() -> None:
+        publishing, discovery, (one, _) = parts(tmp_path, launcher)
+        monkeypatch.setattr(discovery._context, "ask_large", ask_large)
+        discovery._context.bus.subscribe("test", PortsShared, lambda event: told.append(event.told().message))
+        discovery.publish(one)
+        for _ in range(2):
+            publishing.distrust()
+            await turns()
+        others.clear()
+        publishing.distrust()
+        await turns()
+
+    asyncio.run(play())
+    assert told == ["published by two fleets, of which one gets nothing: 80/tcp (the bridge br1)"]
+    assert clashes(map(parse_publication, ["81:1", "80:1/udp", "0.0.0.0:80:1"]), others) == []
+    named = PortsShared(tuple(f"{port}/tcp (the bridge br1)" for port in range(80, 87))).told().message
+    assert named.endswith("84/tcp (the bridge br1); 2 more")
 
 
 def test_nothing_is_published_on_a_bridge_that_is_not_up(tmp_path: Path) -> None:

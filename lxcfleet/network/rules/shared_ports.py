@@ -74,6 +74,18 @@ def check_foreign(publications: Iterable[Publication], others: Sequence[ForeignP
                 raise _taken(publication, whose, "choose another port, or destroy what publishes it there")
 
 
+def clashes(publications: Iterable[Publication], others: Sequence[ForeignPort]) -> list[str]:
+    """Those that another fleet publishes, too, each with the fleet."""
+    theirs: dict[tuple[str, int], list[ForeignPort]] = {}
+    for other in others:
+        theirs.setdefault((other["protocol"], other["port"]), []).append(other)
+    return [
+        f"{publication.host}/{publication.protocol} (the bridge {bridge_in(other['table'])})"
+        for publication in publications
+        for other in [each for each in theirs.get(publication.key, ()) if meet(each["address"], publication.address)][:1]
+    ]
+
+
 def _taken(publication: Publication, why: str, hint: str) -> InvalidInput:
     where = f"{publication.host}/{publication.protocol}"
     return InvalidInput(f"the host's port {where} is published already", why=why, hint=hint)
