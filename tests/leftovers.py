@@ -112,7 +112,7 @@ def sweep() -> list[str]:
 
 def _sweep_after(file: Path) -> None:
     """Remove what the run of this file left. The kernel may end the pipe of a killed process before its lock is free."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     sweep()
     while file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def _remove_fleet(tag: str) -> None:
     _thaw(tag)
     containers, run, _ = directories
     _kill(lambda: [*_marked("LXCFLEET_RUN", str(run)), *_monitors(containers), *_servants(run), *_inside(tag)])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (cgroups := _cgroups(tag)) and time.monotonic() < deadline:  # one whose last process is just ending is busy
         for cgroup in sorted(cgroups, key=len, reverse=True):
             with contextlib.suppress(OSError):
@@ -204,7 +204,7 @@ def _remove_from_network(tag: str) -> None:
 
 def _kill(found: Callable[[], Iterable[int]]) -> None:
     """End processes until none is found any more."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while (pids := set(found()) - {os.getpid()}) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
