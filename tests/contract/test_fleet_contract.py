@@ -527,6 +527,16 @@ def test_a_value_by_set_that_takes_a_restart_reaches_the_canary_alone_if_it_is_b
     assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
 
 
+def test_a_set_that_is_taken_back_by_itself_tells_no_change(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 3\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    falls_ill_once(shop.daemon, "web1")
+    ran = cli("set", "web*", "environment.MODE=night", *QUICK)
+    assert (ran.status, "the former values are put back" in ran.err, "(was: " in ran.err) == (1, True, False), ran.err
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+
+
 def test_an_undo_tells_of_those_that_have_their_specs_back_at_once(shop: Shop, cli: Cli) -> None:
     shop.apply()
     assert cli("stop", "web2", "web3").status == 0

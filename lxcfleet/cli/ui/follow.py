@@ -269,7 +269,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
     """Tell the changed fields of containers: one message for all containers with the same changes."""
-    done = [result for result in results if result["status"] != "not begun"]
+    done = [result for result in results if result["status"] not in ("not begun", "taken back")]
     for names, text in [] if quiet else _alike(done, "{key}: {asked} (was: {has})"):
         say(printable(f"lxcfleet: {names}: {text}"))
 
