@@ -306,7 +306,7 @@ class RolloutMemberRecord(TypedDict):
     name: str
     phase: str
     wave: int | None
-    """Null: it has not begun; 0: it got its former spec back at once, in no wave."""
+    """Null: it has not begun; 0: it got its spec in no wave, as it did not run, or as an undo gave it back at once."""
     live: bool
     """Whether it gets another spec without a restart."""
     stale: bool
@@ -363,8 +363,8 @@ class RolloutRecord(TypedDict):
     undoes: str
     """The id of the rollout whose changes of specs this one takes back; empty: it takes none back."""
     left_out: dict[str, ErrorBody]
-    """The containers that it does not take back, by name, as it can't be told whether they have what the other one gave
-    them; with the error."""
+    """The containers that keep the spec which it replaces, by name, with the error: they could not be restarted, or it can't
+    be told whether they have what the rollout gave them that this one takes back."""
     not_reverted: str
     """Why a halt did not have its changes taken back, where that was to be done by itself (auto_revert); empty: it has, or
     that was not asked for."""

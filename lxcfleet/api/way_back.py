@@ -34,7 +34,7 @@ def in_words(record: RolloutRecord, what: str) -> str:
     """How far ``what``, such as the former values, are put back: the end of a sentence about a rollout that has halted."""
     told = _HOW.get(record["status"], "{what} are being put back").format(what=what)
     members = record["containers"]
-    without = [*record["left_out"], *(each["name"] for each in members if _not_begun(each))]
+    without = {*record["left_out"], *(each["name"] for each in members if _not_begun(each))}
     unsure = [each["name"] for each in members if not _not_begun(each) and each["phase"] != "done"]
     if without and record["status"] == "done":
         told += f", but for {some(natural_order(without), _NAMED)}"

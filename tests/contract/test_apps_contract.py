@@ -314,6 +314,42 @@ def test_what_is_just_being_started_as_its_turn_comes_gets_its_spec_all_the_same
     assert apps(cli) == ["shop@1"] * 4
 
 
+@pytest.mark.parametrize("undo", [False, True])
+@pytest.mark.usefixtures("shop")
+def test_what_is_stopped_before_its_turn_gets_its_spec_once_all_is_well(
+    cli: Cli, daemon: Daemon, spawn: Spawn, undo: bool
+) -> None:
+    """It was skipped, and the command said that all was done; its next start was with the release that was taken back."""
+    if undo:
+        assert cli("app", "use", "web*", "shop@2", *CANARY).status == 0
+    command = ["rollout", "undo"] if undo else ["app", "use", "web*", "shop@2", *CANARY]
+    stopped = threading.Event()
+    daemon.model.during = lambda name: name != "web1" or stopped.wait(60)
+    changing = spawn(*command)
+    soon(lambda: daemon.parts.registry["web1"].busy)
+    assert cli("stop", "web3").status == 0
+    stopped.set()
+    said = changing.communicate(timeout=60)
+    assert changing.returncode == 0, said
+    assert apps(cli) == ["shop@1" if undo else "shop@2"] * 4
+    members = json.loads(cli("rollout", "status", "-f", "json").out)["containers"]
+    notes = {each["name"]: (each["phase"], each["note"]) for each in members}
+    assert notes["web3"] == ("done", "it does not run, and stays so")
+    assert daemon.parts.registry["web3"].running is None
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_is_frozen_as_its_turn_comes_is_told_to_keep_its_former_spec(cli: Cli) -> None:
+    """It was skipped, and an undo said that it was done."""
+    assert cli("app", "use", "web*", "shop@2", *CANARY).status == 0
+    assert cli("freeze", "web2").status == 0
+    undone = cli("rollout", "undo")
+    assert (undone.status, apps(cli)) == (3, ["shop@1", "shop@2", "shop@1", "shop@1"])
+    assert "web2 keeps its former spec\n  it is frozen, and was not restarted\n" in undone.err
+    assert cli("unfreeze", "web2").status == 0
+    assert (cli("rollout", "undo").status, apps(cli)) == (0, ["shop@1"] * 4)
+
+
 @pytest.mark.usefixtures("shop")
 def test_the_former_release_is_kept_for_undo(cli: Cli, build: str) -> None:
     assert cli("app", "use", "--all", "shop@2", *CANARY).status == 0

@@ -242,8 +242,8 @@ def _next_step(record: RolloutRecord) -> str:
 
 
 def status_of(record: RolloutRecord) -> int:
-    """The exit status. 0: under way, or all containers are done; 1: none was done; 3: some failed, are still stale, or were
-    not reached, or are left out by an undo."""
+    """The exit status. 0: under way, or all containers are done; 1: none was done; 3: some failed, are still stale, were not
+    reached, or are left out."""
     if record["left_out"]:
         return SOME_FAILED
     bad = [each for each in record["containers"] if each["phase"] == "failed" or each["stale"]]

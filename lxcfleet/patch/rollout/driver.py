@@ -23,7 +23,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.ends import endings
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.order.ordering import BLOCKED
-from lxcfleet.errors import Busy, FleetError
+from lxcfleet.errors import Busy, FleetError, WrongState
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import baking, causes, halting, live, packages, planner
 from lxcfleet.patch.rollout.baking import Proof
@@ -127,9 +127,38 @@ class Driver:
             case Stop(container, why):
                 await self._halt(container, why)
             case Finish():
-                self._ledger.keep(planner.end(rollout, Status.DONE, now()))
-                self._ledger.say(_summary(rollout))
-                self._went_well(rollout)
+                await self._finish(rollout)
+
+    async def _finish(self, rollout: Rollout) -> None:
+        """End it. All are well that got their specs in their turns, so those that were stopped before get theirs, too."""
+        done = rollout
+        if rollout.kind is RolloutKind.CHANGE:
+            skipped = [m for m in rollout.by_phase(MemberPhase.SKIPPED) if m.wave is None and m.name in self._fleet.registry]
+            for member in skipped:
+                done = await self._give_late(done, member)
+            if self._ledger.active != rollout:
+                return  # what is to be done is decided anew
+        self._ledger.keep(planner.end(done, Status.DONE, now()))
+        self._ledger.say(_summary(done))
+        self._went_well(done)
+
+    async def _give_late(self, rollout: Rollout, member: Member) -> Rollout:
+        """Give its spec to one whose turn did not come, as it was stopped; what can't have it is left out."""
+        container = self._fleet.registry[member.name]
+        error: FleetError | None = None
+        try:
+            if container.running is None:
+                await self._change_sets.put(rollout.id, container)
+        except FleetError as failure:
+            error = failure
+        if self._change_sets.has(rollout.id, container):
+            return rollout.update(planner.given(member, "it does not run, and stays so"))
+        error = error or WrongState(
+            f"{member.name} keeps its former spec", why=member.note,
+            hint="once it can be restarted, " + (f"`lxcfleet rollout undo` takes {rollout.undoes} back there, too"
+            if rollout.undoes else "give it the new one by the same command"),
+        )  # fmt: skip
+        return replace(rollout, left_out={**rollout.left_out, member.name: error.body()})
 
     async def _wait(self, seconds: float | None, why: str) -> None:
         self._ledger.wait_for(why)

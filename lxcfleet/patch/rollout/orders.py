@@ -183,14 +183,14 @@ class Orders:
             container, before = registry[name], last.members.get(name)
             if container.running is None and (before is None or before.phase in (MemberPhase.DONE, MemberPhase.SKIPPED)):
                 await self._change_sets.put(rollout.id, container)  # somebody stopped it since, and it stays so
-                members[name] = _put_back(self._sight.member(container), "it does not run, and stays so")
+                members[name] = planner.given(self._sight.member(container), "it does not run, and stays so")
             else:
                 expected = before is None or before.expected
                 spec = applied(container.wanted, back.members[name].wanted) if container.wanted is not None else None
                 member = self._sight.member(container) if spec is None else self._member(container, spec)
                 if before is None and member.live:  # it got that at once, and can have it back so
                     await self._change_sets.put(rollout.id, container)
-                    members[name] = _put_back(member, "at once, without a restart")
+                    members[name] = planner.given(member, "at once, without a restart")
                 else:
                     # One that gets its restart at this moment has to have another one: its new spec may come with that.
                     begun = before is not None and before.phase is MemberPhase.RESTARTING and not before.live
@@ -302,11 +302,6 @@ class Orders:
             self.ledger.keep(rollout)
         except HostError as error:
             log.error("%s", error)
-
-
-def _put_back(member: Member, how: str) -> Member:
-    """A member that has its former spec already. Nothing is expected of it; it was in no wave of its own, which is wave 0."""
-    return replace(member, phase=MemberPhase.DONE, wave=0, live=True, expected=False, note=how)
 
 
 def _more(rollout: Rollout) -> str:

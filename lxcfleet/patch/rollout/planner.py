@@ -460,6 +460,11 @@ def leave_stopped(rollout: Rollout, name: str) -> Rollout:
     return rollout.update(_skip(member, "it was stopped"))
 
 
+def given(member: Member, how: str) -> Member:
+    """A member that has its spec without a turn. Nothing is expected of it; it was in no wave of its own, which is wave 0."""
+    return replace(member, phase=MemberPhase.DONE, wave=0, live=True, expected=False, note=how)
+
+
 def end(rollout: Rollout, status: Status, moment: str) -> Rollout:
     """End the rollout: it is done, or the operator aborted it."""
     return replace(rollout, status=status, ended=moment)

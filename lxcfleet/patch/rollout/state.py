@@ -81,7 +81,7 @@ class Member:
     was ill before is restarted all the same, but the rollout does not wait for it to become well."""
     phase: MemberPhase = MemberPhase.WAITING
     wave: int | None = None
-    """The wave in which it was restarted; the first is 1. 0: an undo gave it its former spec back at once, in no wave."""
+    """The wave in which it was restarted; the first is 1. 0: it got its spec in no wave."""
     restarted_for: int | None = None
     """The patch that it was last restarted for."""
     attempts: int = 0
@@ -169,7 +169,7 @@ class Rollout:
     undoes: str = ""
     """The id of the rollout whose changes of specs this one takes back; empty: none."""
     left_out: Mapping[str, ErrorBody] = field(default_factory=dict)
-    """The containers that it does not take back, as it can't be told whether the other one changed them."""
+    """The containers that keep the spec which it replaces, each with the error."""
     by_itself: bool = False
     """Nobody asked for that: the other one had halted, and its containers are to have back what they had."""
     about: str = ""
