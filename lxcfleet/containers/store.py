@@ -7,6 +7,7 @@ container is.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def load(paths: Paths, name: str) -> Spec | Broken | None:
     try:
         return parse(name, ondisk.content(file, ondisk.SMALL), str(file))
     except (FileNotFoundError, NotADirectoryError):
-        if not file.is_symlink():
+        if not os.path.islink(file):  # nor if the disk does not tell
             return None
         return Broken(f"{name} is broken: its spec can't be read", why=f"{file} is a link that leads nowhere")
     except OSError as error:

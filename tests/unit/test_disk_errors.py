@@ -30,6 +30,7 @@ from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import Action, State
 
 from .network_parts import context_of
@@ -157,7 +158,7 @@ def test_a_container_that_is_gone_is_not_settled(fleet: Fleet, monkeypatch: pyte
 
 
 def test_a_container_whose_spec_can_not_be_read_just_now_remains(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    with failing(monkeypatch, Path, "read_bytes", errno.ENOMEM):
+    with failing(monkeypatch, ondisk, "content", errno.ENOMEM):
         assert fleet.lifecycle.remains(fleet.container)
 
 
@@ -166,7 +167,7 @@ def test_a_container_without_a_directory_does_not_remain_whatever_can_be_read(
 ) -> None:
     """One whose creation had failed was told as broken, until the daemon was started again."""
     shutil.rmtree(fleet.own.directory)
-    with failing(monkeypatch, Path, "read_bytes", errno.ENOMEM):
+    with failing(monkeypatch, ondisk, "content", errno.ENOMEM):
         assert not fleet.lifecycle.remains(fleet.container)
         with failing(monkeypatch, os, "lstat", errno.EIO):  # nobody knows
             assert fleet.lifecycle.remains(fleet.container)

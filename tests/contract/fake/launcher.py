@@ -409,6 +409,9 @@ class FakeLauncher(Launcher):
         except FleetError as error:
             answer(reply, name, error)
             return
+        except OSError as error:
+            answer(reply, name, HostError.from_os_error(f"{name} can't be prepared", error))
+            return
         if item["mount"]:
             own.started.write_text(item["started"] or own.spec.read_text(encoding="utf-8"), encoding="utf-8")
         if item["mount"] and item["secrets"]:
