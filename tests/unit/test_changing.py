@@ -188,6 +188,25 @@ def test_the_user_of_a_new_container_is_one_that_it_has(tmp_path: Path) -> None:
         check_user(replace(spec, user=user, app=parse_app("shop@1:/")), tmp_path)
 
 
+def test_a_container_that_exists_may_have_users_of_its_own(tmp_path: Path, world: World) -> None:
+    """The user was looked for by nobody before the restart: that failed with the first container of the rollout."""
+    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    own = tmp_path / "delta/etc"
+    own.mkdir(parents=True)
+    (own / "passwd").write_text("app:x:1000:1000::/:/bin/sh\n")
+    spec = Spec("web", init=Init.APP, command=("x",), user="app")
+    check_user(spec, tmp_path, own.parent)
+    with pytest.raises(InvalidInput) as caught:
+        check_user(replace(spec, user="nosuch"), tmp_path, own.parent)
+    assert caught.value.why == "the host has no user nosuch, nor has the container"
+    (own / "passwd").unlink()
+    (own / "passwd").symlink_to("/etc/shadow")
+    check_user(replace(spec, user="nosuch"), tmp_path, own.parent)  # nobody knows what is there
+    with pytest.raises(InvalidInput, match="no-such-user"):
+        world.set("user=no-such-user")
+    assert world.set("user=root")
+
+
 def test_all_containers_get_the_assigned_values(world: World) -> None:
     planned = world.set("labels.tier=front", "environment.MODE=night")
     assert [each.changed for each in planned] == [True] * 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from lxcfleet.containers.reconciling import changes, steps
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.specs import Specs, lowers_memory
 from lxcfleet.containers.requests import services, vain
-from lxcfleet.containers.requests.commands import check_command
+from lxcfleet.containers.requests.commands import check_command, check_user
 from lxcfleet.errors import Broken, Busy, FleetError, WrongState
 from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
@@ -135,6 +136,8 @@ class Changing:
                 program = (spec.command[:1], spec.app)
                 if program != (former.command[:1], former.app) and program[0]:
                     await once(program, partial(check_command, self._paths, self._mask, spec))
+                if spec.user != former.user and anew:
+                    await asyncio.to_thread(check_user, spec, delta=self._paths.container(spec.name).delta)
                 if spec.generation not in (former.generation, 0):
                     store.load(self._paths, spec.generation)
                 if spec.units != former.units:
