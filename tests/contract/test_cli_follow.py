@@ -350,7 +350,7 @@ def test_a_full_disk_is_reported(spawn: Spawn, daemon: Daemon, typed: tuple[str,
         process = spawn(*typed, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert b"No space left on device" in err
+    assert b"stdout: No space left on device" in err
     assert b"Traceback" not in err
     assert b"daemon" not in err
 

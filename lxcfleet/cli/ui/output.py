@@ -66,15 +66,19 @@ def write(text: str) -> None:
 
 
 def write_bytes(data: bytes, *, error: bool = False) -> None:
-    """Write data to stdout or stderr, unbuffered."""
-    text = sys.stderr if error else sys.stdout
+    """Write data to stdout or stderr, unbuffered. An OSError names the one that takes no more."""
+    text, name = (sys.stderr, "stderr") if error else (sys.stdout, "stdout")
     if text is None:  # the caller closed it
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), name)
     stream = text.buffer
     rest = memoryview(data)
-    while rest:  # with PYTHONUNBUFFERED the stream is raw, and may write only a part
-        rest = rest[stream.write(rest) :]
-    stream.flush()
+    try:
+        while rest:  # with PYTHONUNBUFFERED the stream is raw, and may write only a part
+            rest = rest[stream.write(rest) :]
+        stream.flush()
+    except OSError as refused:
+        refused.filename = name
+        raise
 
 
 def say(text: str) -> None:
