@@ -181,7 +181,10 @@ def test_a_client_that_misses_a_field_in_an_older_daemons_record_says_to_restart
 
     def answer(listener: socket.socket) -> None:
         while True:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # it was shut down
+                return
             with connection:
                 if connection.recv(65536):
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -190,8 +193,11 @@ def test_a_client_that_misses_a_field_in_an_older_daemons_record_says_to_restart
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(paths.socket))
         listener.listen()
-        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        thread = threading.Thread(target=answer, args=(listener,), daemon=True)
+        thread.start()
         assert main.run(verb.split(), Session(paths)) == 1
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()  # else it goes on with whatever has the descriptor's number next
     said = capfd.readouterr().err
     assert "the daemon's answer has no" in said
     assert "systemctl restart lxcfleet" in said
