@@ -107,6 +107,7 @@ def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
         yield server
     finally:
         server.end()
+        print((directory / "sshd.log").read_text(errors="replace"))  # shown if the test has failed
         if made:
             with contextlib.suppress(OSError):
                 os.rmdir(_RUN)
