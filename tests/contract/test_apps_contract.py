@@ -345,9 +345,13 @@ def test_what_is_frozen_as_its_turn_comes_is_told_to_keep_its_former_spec(cli: C
     assert cli("freeze", "web2").status == 0
     undone = cli("rollout", "undo")
     assert (undone.status, apps(cli)) == (3, ["shop@1", "shop@2", "shop@1", "shop@1"])
-    assert "web2 keeps its former spec\n  it is frozen, and was not restarted\n" in undone.err
+    assert "web2 does not get its former spec back\n  it is frozen, and was not restarted\n" in undone.err
     assert cli("unfreeze", "web2").status == 0
     assert (cli("rollout", "undo").status, apps(cli)) == (0, ["shop@1"] * 4)
+    assert cli("freeze", "web3").status == 0
+    used = cli("app", "use", "web*", "shop@2", *CANARY)
+    assert (used.status, apps(cli)) == (3, ["shop@2", "shop@2", "shop@1", "shop@2"])
+    assert "web3 keeps its former spec\n  it is frozen, and was not restarted\n" in used.err
 
 
 @pytest.mark.usefixtures("shop")

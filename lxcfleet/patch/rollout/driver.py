@@ -153,11 +153,10 @@ class Driver:
             error = failure
         if self._change_sets.has(rollout.id, container):
             return rollout.update(planner.given(member, "it does not run, and stays so"))
-        error = error or WrongState(
-            f"{member.name} keeps its former spec", why=member.note,
-            hint="once it can be restarted, " + (f"`lxcfleet rollout undo` takes {rollout.undoes} back there, too"
-            if rollout.undoes else "give it the new one by the same command"),
-        )  # fmt: skip
+        message, hint = f"{member.name} keeps its former spec", "give it the new one by the same command"
+        if rollout.undoes:
+            message, hint = f"{member.name} does not get its former spec back", "lxcfleet rollout undo"
+        error = error or WrongState(message, why=member.note, hint=f"once it can be restarted: {hint}")
         return replace(rollout, left_out={**rollout.left_out, member.name: error.body()})
 
     async def _wait(self, seconds: float | None, why: str) -> None:
