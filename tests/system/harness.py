@@ -419,8 +419,11 @@ def free_port() -> int:
 
 
 def alive(pid: int | None) -> bool:
-    """Whether the process exists and is not a zombie."""
-    return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
+    """Whether the process exists and is not a zombie. One whose first thread has ended has its sockets as long as others run:
+    a client that came just then was never answered."""
+    threads = [] if pid is None else _subdirectories(f"/proc/{pid}/task")
+    states = [_read(pid or 0, f"task/{each}/stat").rpartition(b")")[2].split()[:1] for each in threads]
+    return any(state not in ([], [b"Z"], [b"X"]) for state in states)
 
 
 def cgroups_of(name: str) -> list[Path]:
