@@ -610,6 +610,7 @@ def test_whatever_another_program_changes_in_the_rules_is_undone(fleet: Fleet) -
         found = subprocess.check_output(["nft", "-s", "list", "table", "bridge", own], text=True)
         return found + subprocess.check_output(["nft", "-s", "list", "chain", "inet", own, "forwarding"], text=True)
 
+    until(lambda: f"limit {port}_sent" in rules())  # it comes a moment after the answer
     before = rules()
     for change in (
         f"flush set bridge {own} own4",
@@ -621,7 +622,7 @@ def test_whatever_another_program_changes_in_the_rules_is_undone(fleet: Fleet) -
         told = len(fleet.events("repaired"))
         subprocess.run(["nft", change], check=True)
         until(lambda told=told: len(fleet.events("repaired")) > told, what=change)  # type: ignore[misc]
-        assert rules() == before, change
+        until(lambda: rules() == before, what=change)
     told = len(fleet.events("repaired"))
     fleet.ok("restart", one)
     fleet.ok("set", one, "send_mbit=50")
