@@ -95,16 +95,9 @@ def main() -> int:
     parser.add_argument("--holes", type=int, default=3, metavar="N", help="of each source in the data (default: 3)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each measurement (default: 5)")
     options = parser.parse_args()
-    ours = fleet.Fleet(DIRECTORY / "fleet", RUN, options.count)
-    with fleet.Host(options.count):
-        try:
-            ours.prepare()
-            ours.cli("create", fleet.PREFIX, "-n", str(options.count), "--", "sleep", "infinity")
-            return _measure(ours, options)
-        finally:
-            ours.cli("destroy", "--all", "--force")
-            ours.end()
-            ours.clear()
+    with fleet.prepared(DIRECTORY / "fleet", RUN, options.count) as ours:
+        ours.cli("create", fleet.PREFIX, "-n", str(options.count), "--", "sleep", "infinity")
+        return _measure(ours, options)
 
 
 def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,22 @@ class Host:
         for file, text in self._restore:
             file.write_text(text, encoding="ascii")
         _edit_id_files(self._line, add=False)
+
+
+@contextmanager
+def prepared(directory: Path, run: Path, count: int) -> Iterator[Fleet]:
+    """A fleet with room for ``count`` containers on a host that can have them; nothing of it stays."""
+    ours = Fleet(directory, run, count)
+    with Host(count):
+        try:
+            ours.prepare()
+            yield ours
+        finally:
+            try:
+                ours.cli("destroy", "--all", "--force")
+            finally:
+                ours.end()
+                ours.clear()
 
 
 def _edit_id_files(line: str | None, *, add: bool) -> None:

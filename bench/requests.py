@@ -25,7 +25,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import fleet
-from lxcfleet.api.client import _UnixConnection
+from lxcfleet.api.client import UnixConnection
 
 DIRECTORY = Path("/var/lib/lxcfleet-bench")
 RUN = Path("/run/lxcfleet-bench")
@@ -73,7 +73,7 @@ class Clients:
                 self.wrong[f"{asked}: {status}"] += 1
 
     def _once(self, method: str, path: str, body: str | None) -> int:
-        connection = _UnixConnection(str(self._path), _SECONDS)
+        connection = UnixConnection(str(self._path), _SECONDS)
         try:
             headers = {} if body is None else {"Content-Type": "application/json"}
             connection.request(method, path, body, headers)
@@ -100,15 +100,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5, metavar="N", help="containers (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
-    ours = fleet.Fleet(DIRECTORY / "fleet", RUN, options.count)
-    with fleet.Host(options.count):
-        try:
-            ours.prepare()
-            return _measure(ours, options)
-        finally:
-            ours.cli("destroy", "--all", "--force")
-            ours.end()
-            ours.clear()
+    with fleet.prepared(DIRECTORY / "fleet", RUN, options.count) as ours:
+        return _measure(ours, options)
 
 
 def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:

@@ -94,17 +94,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, metavar="N", help="containers (default: 100)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of each look (default: 20)")
     options = parser.parse_args()
-    ours = fleet.Fleet(DIRECTORY / "fleet", RUN, options.count)
-    with fleet.Host(options.count):
-        try:
-            ours.prepare()
-            return _measure(ours, options)
-        finally:
-            try:
-                ours.cli("destroy", "--all", "--force")
-            finally:
-                ours.end()
-                ours.clear()
+    with fleet.prepared(DIRECTORY / "fleet", RUN, options.count) as ours:
+        return _measure(ours, options)
 
 
 def _say(text: str) -> None:

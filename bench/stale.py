@@ -54,15 +54,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=5, metavar="N", help="in each of them (default: 5)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of each measurement (default: 7)")
     options = parser.parse_args()
-    ours = fleet.Fleet(DIRECTORY / "fleet", RUN, options.count)
-    with fleet.Host(options.count):
-        try:
-            ours.prepare()
-            return _measure(ours, options)
-        finally:
-            ours.cli("destroy", "--all", "--force")
-            ours.end()
-            ours.clear()
+    with fleet.prepared(DIRECTORY / "fleet", RUN, options.count) as ours:
+        return _measure(ours, options)
 
 
 def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:

@@ -48,7 +48,9 @@ class _Record(dict[str, Any]):
         )  # fmt: skip
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP on a Unix socket. ``timeout``: seconds; None: without end."""
+
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -217,7 +219,7 @@ class Client:
         target = call.path.format(**{key: quote(value, safe="") for key, value in sent.path.items()})
         if sent.query:
             target += "?" + urlencode(sent.query, doseq=True)
-        connection = _UnixConnection(str(self._paths.socket), self._timeout)
+        connection = UnixConnection(str(self._paths.socket), self._timeout)
         try:
             connection.connect()
         except OSError as error:
