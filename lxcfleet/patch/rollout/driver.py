@@ -152,7 +152,8 @@ class Driver:
         except FleetError as failure:
             error = failure
         if self._change_sets.has(rollout.id, container):
-            return rollout.update(planner.given(member, "it does not run, and stays so"))
+            runs = container.running is not None  # then somebody else gave it that
+            return rollout if runs else rollout.update(planner.given(member, "it does not run, and stays so"))
         message, hint = f"{member.name} keeps its former spec", "give it the new one by the same command"
         if rollout.undoes:
             message, hint = f"{member.name} does not get its former spec back", "lxcfleet rollout undo"
