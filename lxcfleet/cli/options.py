@@ -161,6 +161,15 @@ def optional_selection(patterns: Iterable[str], labels: Iterable[str], everythin
     return Selection(chosen, tuple(parse_label(label) for label in labels), everything)
 
 
+def one_name(name: str) -> str:
+    """The name of the one container that a verb takes; raises InvalidInput."""
+    if is_glob(name):
+        raise InvalidInput(
+            f"{name!r} is a glob, and one container has to be named", hint=f"`lxcfleet list {name!r}` shows which there are"
+        )
+    return check_name(name)
+
+
 def environment(variables: Iterable[str]) -> dict[str, str]:
     """The variables from ``environment_option``."""
     result: dict[str, str] = {}
@@ -193,9 +202,15 @@ class Suggesting(click.Group):
 
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, _CLOSE)
             close = [self.meant[args[0]]] if args[0] in self.meant else close
+            close = close or self._below(ctx, args[0])
             if close:
-                error.message += f" Did you mean {close[0]!r}?"
+                error.message += f" Did you mean {' or '.join(map(repr, close))}?"
             raise
+
+    def _below(self, ctx: click.Context, verb: str) -> list[str]:
+        """The verbs of groups in this one that have this name, such as `patch rehearse`."""
+        groups = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return [f"{name} {verb}" for name, group in groups if isinstance(group, click.Group) and verb in group.commands]
 
 
 class TakesCommand(click.Command):

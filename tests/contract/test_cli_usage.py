@@ -178,6 +178,26 @@ def test_for_an_unknown_verb_a_similar_one_is_suggested(cli: Cli, typed: list[st
     assert f"Did you mean {meant!r}?" in cli(*typed).err
 
 
+def test_for_a_verb_of_a_group_that_is_typed_without_the_group_the_groups_are_named(cli: Cli) -> None:
+    assert "Did you mean 'patch rehearse'?" in cli("rehearse").err
+    assert "Did you mean 'app undo' or 'rollout undo'?" in cli("undo").err
+    assert "Did you mean" not in cli("patch", "create").err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("info", "web*"), ("diff", "web*"), ("shell", "web[12]"), ("backup", "run", "web*", "--", "true"),
+        ("snapshot", "restore", "web?", "a"), ("snapshot", "rm", "web*", "a"), ("snapshot", "rm", "web*"),
+    ],
+)  # fmt: skip
+def test_a_glob_for_a_verb_of_one_container_is_refused_as_such(cli: Cli, typed: tuple[str, ...]) -> None:
+    ran = cli(*typed)
+    assert ran.out == ""
+    assert "is a glob, and one container has to be named" in ran.err
+    assert "`lxcfleet list 'web" in ran.err
+
+
 def test_verbs_of_other_tools_lead_to_existing_verbs() -> None:
     assert all(meant in VERBS or meant.startswith("-") for meant in main.MEANT.values())
     assert not {*VERBS, *main.ALIASES} & {*main.MEANT}

@@ -19,7 +19,6 @@ from lxcfleet.cli.ui import output
 from lxcfleet.cli.verbs.execute import RunsCommand
 from lxcfleet.errors import Denied, FleetError, from_body
 from lxcfleet.spec.container.snapshots import check_snapshot, name_at
-from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection
 
 _PACKAGE = str(Path(__file__).resolve().parents[3])
@@ -56,7 +55,7 @@ def run(ctx: click.Context, /, *, name: str, chosen: str, yes: bool) -> int:
       lxcfleet backup run db1 --snapshot before-upgrade -- tar --xattrs -cf /srv/db1.tar .
     """
     command = options.command_after_dashes(ctx)
-    check_name(name)
+    options.one_name(name)
     if not command:
         raise click.UsageError("no program after --", ctx)
     if os.geteuid() != 0:

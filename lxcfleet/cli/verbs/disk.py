@@ -10,7 +10,6 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND, SOME_FAILED
 from lxcfleet.cli.ui import output
 from lxcfleet.errors import FleetError
-from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import is_glob
 
 DEPTH = 2
@@ -116,7 +115,7 @@ def _tell(records: list[DiskRecord], style: str, *, narrow: bool, quiet: bool) -
 
 def changes(ctx: click.Context, name: str, path: str, most: int, style: str, *, quiet: bool) -> int:
     """Show what a container changed; gives the exit status."""
-    record = connect(ctx).diff(DiffRequest(check_name(name), path, most))
+    record = connect(ctx).diff(DiffRequest(options.one_name(name), path, most))
     if quiet:
         output.write("".join(f"{output.printable(each['path'])}\n" for each in record["changes"]))
         return FOUND if record["changed"] else 0

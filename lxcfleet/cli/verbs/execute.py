@@ -16,7 +16,6 @@ from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui import attach, output, spool
 from lxcfleet.cli.ui.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.errors import FleetError, InvalidInput
-from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection, is_glob, natural_order
 from lxcfleet.units import some
 
@@ -235,7 +234,7 @@ def shell(ctx: click.Context, name: str, variables: tuple[str, ...]) -> int:
       lxcfleet shell web1
       lxcfleet shell web1 < script.sh
     """
-    check_name(name)
+    options.one_name(name)
     return _in_one(ctx, name, (), options.environment(variables), None)
 
 

@@ -12,7 +12,6 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.container.ports import gather_publications, parse_publication
-from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.states import State
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def info(ctx: click.Context, name: str, style: str) -> None:
       lxcfleet info web1
       lxcfleet info web1 -f json | jq .pid
     """
-    details = connect(ctx).info(check_name(name))
+    details = connect(ctx).info(options.one_name(name))
     fields = tuple(field for field in details if field != "spec")
     output.show(
         style,

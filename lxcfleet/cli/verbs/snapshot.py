@@ -23,7 +23,6 @@ from lxcfleet.cli.ui import follow, output
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, Unconfirmed
 from lxcfleet.spec.container.snapshots import check_snapshot
-from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.selection import Selection
 
 _FIELDS = ("container", "name", "created", "bytes", "shared", "frozen_ms", "made_by", "why", "exists", "path", "problem")
@@ -161,7 +160,7 @@ def restore(
       lxcfleet snapshot restore db1 before-upgrade --discard-present --dry-run
     """
     request = RestoreSnapshotRequest(
-        check_name(name), check_snapshot(snapshot_name), stop, discard_present, yes, dry_run
+        options.one_name(name), check_snapshot(snapshot_name), stop, discard_present, yes, dry_run
     )  # fmt: skip
     begin = _asking(request, lambda client, each: client.restore_snapshot(each))
     return run_operation(ctx, begin, style=style, quiet=quiet, dry_run=dry_run)
@@ -201,9 +200,9 @@ def rm(
       lxcfleet snapshot rm db1 before-upgrade
       lxcfleet snapshot rm db1 --all --dry-run
     """
+    options.one_name(name)
     if everything == bool(names):
         raise InvalidInput("name snapshots, or say --all", hint=f"`lxcfleet snapshot list {name}` shows them")
-    check_name(name)
     if everything:
         names = tuple(each["name"] for each in connect(ctx).snapshots(Selection((name,))))
         if not names:
