@@ -7,9 +7,9 @@ own, and so nothing of the host's /etc changes. Debian's package is unpacked, no
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +24,9 @@ from .harness import CLIENT, LEAST, Fleet, free_port
 
 _UNPACKED = Path.home() / ".cache/lxcfleet/packages"
 _RUN = Path("/run/sshd")
+"""An empty directory of the host. Without it sshd ends each connection as it begins, also for the servers of other runs."""
+_OURS = 0o711
+"""Its mode where a test made it: Debian's own has another one."""
 
 
 @dataclass
@@ -63,6 +66,25 @@ def _accounts(directory: Path) -> str:
 
 
 @contextmanager
+def _empty_directory(port: int) -> Iterator[None]:
+    """What keeps ``_RUN`` there until the last server of the tests has ended."""
+    mark = _RUN / f"lxcfleet-{port}"
+    leftovers.note("directory", str(mark))
+    while not mark.exists():
+        with contextlib.suppress(FileExistsError):
+            _RUN.mkdir(mode=_OURS)
+        with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+            mark.mkdir()
+    try:
+        yield
+    finally:
+        mark.rmdir()
+        if stat.S_IMODE(_RUN.stat().st_mode) == _OURS:
+            with contextlib.suppress(OSError):  # others have their marks there
+                _RUN.rmdir()
+
+
+@contextmanager
 def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
     """A server behind which ``lxcfleet`` is that of ``fleet``."""
     program, libraries = _program()
@@ -87,27 +109,21 @@ def serving(fleet: Fleet, directory: Path) -> Iterator[Server]:
         f"Host other\n HostName 127.0.0.1\n Port {port}\n User root\n IdentityFile {directory / 'client'}\n"
         f" IdentitiesOnly yes\n UserKnownHostsFile {directory / 'known_hosts'}\n GlobalKnownHostsFile /dev/null\n"
     )
-    made = not _RUN.exists()
-    _RUN.mkdir(mode=0o755, exist_ok=True)
-    if made:
-        leftovers.note("directory", str(_RUN))
     command = f"mount --make-rprivate / && {_accounts(directory)} exec {program} -D -e -f {directory / 'sshd_config'}"
     environment = {"PATH": variables["PATH"], **({"LD_LIBRARY_PATH": libraries} if libraries else {})}
-    with (directory / "sshd.log").open("wb") as log:
-        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", command], env=environment, stdout=log, stderr=log)
-    server = Server(config, process)
-    try:
-        deadline = time.monotonic() + LEAST
-        while True:
-            assert process.poll() is None, (directory / "sshd.log").read_text()
-            if f"listening on 127.0.0.1 port {port}" in (directory / "sshd.log").read_text():
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield server
-    finally:
-        server.end()
-        print((directory / "sshd.log").read_text(errors="replace"))  # shown if the test has failed
-        if made:
-            with contextlib.suppress(OSError):
-                os.rmdir(_RUN)
+    with _empty_directory(port):
+        with (directory / "sshd.log").open("wb") as log:
+            process = subprocess.Popen(["unshare", "--mount", "sh", "-c", command], env=environment, stdout=log, stderr=log)
+        server = Server(config, process)
+        try:
+            deadline = time.monotonic() + LEAST
+            while True:
+                assert process.poll() is None, (directory / "sshd.log").read_text()
+                if f"listening on 127.0.0.1 port {port}" in (directory / "sshd.log").read_text():
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield server
+        finally:
+            server.end()
+            print((directory / "sshd.log").read_text(errors="replace"))  # shown if the test has failed
