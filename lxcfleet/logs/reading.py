@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
-import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -21,10 +19,9 @@ from typing import NamedTuple
 from lxcfleet.api.records import LineRecord
 from lxcfleet.logs import times
 from lxcfleet.logs.lines import Line, clean, cut
+from lxcfleet.logs.rotated import Rotated
 from lxcfleet.paths import ContainerPaths
 
-BLOCK = 1 << 16
-"""Bytes that are read of a file at once."""
 LONGEST = 1 << 15
 """Bytes of a line, above which it is shown in pieces."""
 BATCH = 500
@@ -55,17 +52,13 @@ class Tail:
 
     def __init__(self, directory: Path, name: str, lines: int, since: float = 0.0) -> None:
         """``lines``: begin so many lines before the end; 0: with the oldest. ``since``: leave out what is older."""
-        self._path, self._name, self._since = ContainerPaths(directory).console_log, name, since
+        self._log, self._name, self._since = Rotated(ContainerPaths(directory).console_log, lines), name, since
         self._noted = _noted(directory)
         self._number, self._latest, self._rest = 0, 0.0, b""
-        self._descriptor, self._inode, self._offset = -1, 0, 0
-        self._begin(lines)
 
     def close(self) -> None:
         """Read nothing any more."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._log.close()
 
     def lines(self, *, now: float = 0.0, most: int = 0) -> Iterator[Shown]:
         """The whole lines that are there by now and were not given before, to be taken to the end.
@@ -73,10 +66,10 @@ class Tail:
         ``now``: when they came; 0: as was noted. ``most``: blocks that are read at most; 0: any number.
         """
         blocks = 0
-        while (blocks < most or not most) and (block := self._block()):
+        while (blocks < most or not most) and (block := self._log.block()):
             blocks += 1
-            data, begin = self._rest + block, self._offset - len(block) - len(self._rest)
-            clock, used = times.Clock(self._noted, self._inode), 0
+            data, begin = self._rest + block, self._log.offset - len(block) - len(self._rest)
+            clock, used = times.Clock(self._noted, self._log.inode), 0
             for piece in cut(data, LONGEST):
                 at = now or clock.at(max(0, begin + used)) or 0.0
                 used = piece.end
@@ -94,79 +87,12 @@ class Tail:
         self._number += 1
         return Shown(self._latest, self._name, self._number, piece.text) if self._latest >= self._since else None
 
-    # -- files -----------------------------------------------------------------------------------------------
-
-    def _block(self) -> bytes:
-        """The next bytes; empty: there are none yet."""
-        if self._descriptor < 0 and not self._take(self._path, 0):
-            return b""
-        for _ in range(3):
-            renamed = _inode(self._path) != self._inode
-            data = os.pread(self._descriptor, BLOCK, self._offset)
-            self._offset += len(data)
-            if data or not renamed:
-                break
-            before = Path(f"{self._path}.1")
-            missed = _inode(before) not in (self._inode, None) and self._take(before, 0)
-            if not missed and not self._take(self._path, 0):
-                break
-        if not data:
-            self._offset = min(self._offset, os.fstat(self._descriptor).st_size)
-        return data
-
-    def _begin(self, lines: int) -> None:
-        """Find the place."""
-        left = lines
-        for path in (self._path, Path(f"{self._path}.1")):
-            if self._take(path, 0) and lines:
-                self._offset, left = _back(self._descriptor, left)
-                if not left:
-                    return
-
-    def _take(self, path: Path, offset: int) -> bool:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return False
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(descriptor)
-            return False
-        self.close()
-        self._descriptor, self._inode, self._offset = descriptor, found.st_ino, offset
-        return True
-
-
-def _back(descriptor: int, lines: int) -> tuple[int, int]:
-    """The place so many lines before the file's end, and how many more lines would have been wanted."""
-    end = size = os.fstat(descriptor).st_size
-    left = lines + 1  # the end of the line before, too
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        left -= 1
-    while end > 0:
-        begin = max(0, end - BLOCK)
-        block = os.pread(descriptor, end - begin, begin)
-        place = len(block)
-        while (place := block.rfind(b"\n", 0, place)) >= 0:
-            left -= 1
-            if left == 0:
-                return begin + place + 1, 0
-        end = begin
-    return 0, max(0, left - 1)
-
 
 def _noted(directory: Path) -> Sequence[times.Time]:
     try:
         return times.read(str(ContainerPaths(directory).console_times))
     except OSError:
         return []
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.lstat().st_ino
-    except OSError:
-        return None
 
 
 class Reading:

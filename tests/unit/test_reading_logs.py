@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.api.records import LineRecord
+from lxcfleet.daemon.http import log_file
 from lxcfleet.errors import InvalidInput
-from lxcfleet.logs import reading
+from lxcfleet.logs import reading, rotated
 from lxcfleet.logs.reading import Reading, Tail
 from lxcfleet.logs.times import Times
 from lxcfleet.spec.reading.moments import parse_since
@@ -162,3 +163,71 @@ def test_what_was_missed_between_two_looks_is_not_read_twice(world: World) -> No
         world.print("a", 11, f"{number}\n")
     assert [each.text for each in tail.lines(now=1.0)] == [b"2", b"3"]
     tail.close()
+
+
+@pytest.mark.parametrize("which", ["console.log", "console.log.1"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_file_that_is_rotated_during_the_look_is_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, which: str, before: bool
+) -> None:
+    """Another rotation comes just before, or just after, one of the two looks that tell which file is the next one."""
+    world.print("a", 10, "one\n")
+    tail = Tail(world.root / "a", "a", 0)
+    assert [each.text for each in tail.lines()] == [b"one"]
+    world.rotate("a")
+    world.print("a", 11, "two\n")
+    look, asked = rotated._inode, list[Path]()
+
+    def rotate() -> None:
+        world.rotate("a")
+        world.print("a", 12, "three\n")
+
+    def rotated_meanwhile(path: Path) -> int | None:
+        first = path.name == which and path not in asked
+        asked.append(path)
+        if first and before:
+            rotate()
+        found = look(path)
+        if first and not before:
+            rotate()
+        return found
+
+    monkeypatch.setattr(rotated, "_inode", rotated_meanwhile)
+    texts = [each.text for _ in range(3) for each in tail.lines(now=1.0)]
+    tail.close()
+    assert texts == [b"two", b"three"]
+
+
+def test_a_single_log_is_followed_across_rotations(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the former file has its new name already, and the next one is not there yet, and across two at once."""
+    monkeypatch.setattr(log_file, "FOLLOW_SECONDS", 0.0)
+    world.print("a", 10, "zero\none\n")
+    file = world.root / "a" / "console.log"
+
+    async def follow() -> bytes:
+        seen = b""
+        pieces = log_file.pieces(str(file), 1, follow=True)
+        empty = 0
+        async for piece in pieces:
+            seen += piece
+            empty = 0 if piece else empty + 1
+            if empty < 3:
+                continue
+            if file.exists() and seen.endswith(b"one\n"):
+                file.rename(f"{file}.1")
+            elif not file.exists():
+                file.write_text("two, which is longer\n")
+            elif seen.endswith(b"longer\n"):
+                for text in ("three\n", "four, which is longer\n"):
+                    world.rotate("a")
+                    world.print("a", 12, text)
+            else:
+                break
+            empty = 0
+            if seen.endswith(b"four, which is longer\n"):
+                break
+        await pieces.aclose()  # type: ignore[attr-defined]
+        return seen
+
+    expected = b"one\ntwo, which is longer\nthree\nfour, which is longer\n"
+    assert asyncio.run(asyncio.wait_for(follow(), 60)) == expected
