@@ -237,14 +237,27 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(
     assert nothing_left(paths)
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_an_archive_that_is_cut_off_anywhere_is_refused(paths: Paths, tmp_path: Path, mode: str) -> None:
     whole = archive(tmp_path / "a.tar", ("a", b"x" * 700), ("b", os.urandom(3000)), mode=mode).read_bytes()
-    cuts = range(0, 5120, 512) if mode == "w" else range(0, len(whole) * 9 // 10, 97)  # the rest is the end's padding
+    cuts = range(0, 5120, 512) if mode == "w" else [*range(0, len(whole), 97), len(whole) - 1]
     for cut in cuts:
         (tmp_path / "cut.tar").write_bytes(whole[:cut])
         with pytest.raises(FleetError):
             seal(paths, tmp_path / "cut.tar")
+        assert nothing_left(paths)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_an_archive_with_an_altered_byte_is_refused(paths: Paths, tmp_path: Path, mode: str) -> None:
+    """Random bytes are stored as they are: there only the check sum shows it."""
+    whole = archive(tmp_path / "a.tar", ("a", b"x" * 700), ("b", os.urandom(3000)), mode=mode).read_bytes()
+    for place in [*range(64, len(whole), 211), len(whole) - 3]:  # neither gzip's head nor the last bits are checked
+        altered = bytearray(whole)
+        altered[place] ^= 4
+        (tmp_path / "altered.tar").write_bytes(altered)
+        with pytest.raises(FleetError):
+            seal(paths, tmp_path / "altered.tar")
         assert nothing_left(paths)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Protocol, Self
 
 from lxcfleet.base.mask import build
-from lxcfleet.data.apps import libraries, manifest, merged, store
+from lxcfleet.data.apps import compressed, libraries, manifest, merged, store
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.kernel.entries import is_whiteout
@@ -307,12 +307,16 @@ def unpack(source: IO[bytes], sealer: Sealer, strip: int) -> None:
     """
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     _Member.whole = False
+    plain = compressed.opened(source)
     try:
-        with tarfile.open(fileobj=source, mode="r|*", tarinfo=_Member, errors="surrogateescape") as archive:
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member, errors="surrogateescape") as archive:
             for member in archive:
                 _unpack_one(archive, member, sealer, strip)
                 vars(archive)["members"] = []  # it would remember all of them
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
+        compressed.read_out(plain, MOST_BYTES)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number it is gzip's or bzip2's
+            raise
         raise InvalidInput("this archive can't be read", why=str(error) or type(error).__name__) from error
     except MemoryError:
         raise InvalidInput("this archive can't be read", why="a header in it asks for too much memory") from None
