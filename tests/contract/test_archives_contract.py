@@ -206,6 +206,14 @@ def test_an_archive_goes_through_a_pipe(cli: Cli, daemon: Daemon, spawn: Spawn) 
     assert daemon.fleet["copy"].state is State.RUNNING
 
 
+def test_a_full_disk_behind_stdout_is_named(cli: Cli, daemon: Daemon, spawn: Spawn) -> None:
+    assert cli("create", "web", *SLEEP).status == 0
+    with open("/dev/full", "wb") as full:
+        out = spawn("export", "web", "-o", "-", stdout=full)
+        _, err = out.communicate(timeout=60)
+    assert (out.returncode, b"stdout: No space left on device" in err) == (1, True), err
+
+
 WRONG: dict[str, tuple[str, ...]] = {
     "no place": ("export", "web"),
     "two places": ("export", "web", "-o", "x", "--to", "."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -247,8 +246,8 @@ def _to_stdout(exporting: _Exporting, name: str) -> int:
     with spool.empty() as file:
         message = exporting.into(name, file.fileno())
         file.seek(0)
-        shutil.copyfileobj(file, sys.stdout.buffer, _PIECE)
-        sys.stdout.buffer.flush()
+        while piece := file.read(_PIECE):
+            output.write_bytes(piece)
         frozen = message["frozen_ms"]
         told = "" if frozen is None else f"; it was frozen for {frozen / 1000:.2f} s"
         output.say(f"lxcfleet: {name}: {output.size(file.tell())} of {output.size(message['bytes'])}{told}")
