@@ -9,6 +9,7 @@ or a directory whose name says that it is left over.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.data import records
-from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound
+from lxcfleet.errors import AlreadyExists, Broken, Busy, HostError, InvalidInput, NotFound
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.process import copying
 from lxcfleet.paths import ContainerPaths, Paths, SnapshotPaths
@@ -245,8 +246,43 @@ def exists(container: str, name: str) -> AlreadyExists:
     return AlreadyExists(f"{container} has a snapshot {name} already", hint="give it another --name")
 
 
+def keep_for_reading(paths: Paths, container: str, name: str) -> int:
+    """A lock, which keeps a snapshot from being removed until no process has this descriptor any more. Raises NotFound,
+    HostError, OSError."""
+    own = paths.snapshot(container, name)
+    get(paths, container, name)
+    descriptor = os.open(own.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    get(paths, container, name)  # it may have been removed just before
+    return descriptor
+
+
+@contextlib.contextmanager
+def unread(paths: Paths, container: str, name: str) -> Iterator[None]:
+    """See that nobody reads a snapshot that is to be removed, and begins to. Raises Busy."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(FileNotFoundError):
+            own = paths.snapshot(container, name)
+            descriptor = os.open(own.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            held.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(
+                    f"the snapshot {name} of {container} is in use", why="a program of `lxcfleet backup run` reads it",
+                    hint="wait until that has ended",
+                ) from error  # fmt: skip
+        yield
+
+
 def retire(paths: Paths, container: str, name: str) -> str:
-    """Take a snapshot's name away, by one rename; the new name of its directory, empty: there is none. Raises HostError."""
+    """Take a snapshot's name away, by one rename; the new name of its directory, empty: there is none. Raises HostError,
+    Busy."""
+    with unread(paths, container, name):
+        return _retire(paths, container, name)
+
+
+def _retire(paths: Paths, container: str, name: str) -> str:
     own = paths.snapshot(container, name)
     below = f"{own.directory}/"
     if mounted := sorted(point for point in mounts.points() if point.startswith(below)):

@@ -27,6 +27,7 @@ def show(paths: Paths, container: str, name: str) -> str:
     Raises FleetError, OSError.
     """
     found = snapshots.get(paths, check_name(container), check_snapshot(name))
+    os.set_inheritable(snapshots.keep_for_reading(paths, container, name), True)  # for as long as the program runs
     target, source = paths.backup(container), paths.snapshot(container, name).delta
     for directory in (target.parent, target):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

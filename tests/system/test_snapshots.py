@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,24 @@ def test_a_backup_program_sees_the_container_s_owners_and_can_t_write(fleet: Fle
     assert fleet.json_any("snapshot", "list") == []
     assert str(fleet.paths.backup(name)) not in Path("/proc/self/mountinfo").read_text()
     assert fleet.run("backup", "run", name, "--", "/nowhere").status == 127
+
+
+def test_what_a_backup_program_reads_stays_until_it_has_ended(fleet: Fleet) -> None:
+    """Neither `destroy` nor `snapshot rm` takes it away: the program would find less and less, and call that a backup."""
+    name = fleet.name("web")
+    fleet.create(name)
+    fleet.inside(name, "echo one >/srv/f")
+    fleet.ok("snapshot", "create", name, "--name", "a")
+    backup = fleet.spawn(
+        "backup", "run", name, "--snapshot", "a", "--", "sh", "-c", "echo here; read line; cat srv/f", stdin=subprocess.PIPE
+    )
+    assert backup.stdout is not None
+    assert backup.stdout.readline() == b"here\n"
+    for typed in (("snapshot", "rm", name, "a"), ("destroy", name, "--force", "--with-snapshots")):
+        ran = fleet.run(*typed)
+        assert (ran.status, "backup run" in ran.err) == (1, True), ran
+    assert fleet.state(name) == "running"
+    out, err = backup.communicate(b"\n", timeout=TIMEOUT)
+    assert (backup.returncode, out) == (0, b"one\n"), err
+    fleet.ok("destroy", name, "--force", "--with-snapshots")
+    assert fleet.json_any("snapshot", "list") == []

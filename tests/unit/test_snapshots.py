@@ -18,7 +18,7 @@ from lxcfleet.containers.copies import copy_cost
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.data import restoring, snapshots
 from lxcfleet.data.snapshots import Snapshot
-from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotFound, WrongState
+from lxcfleet.errors import AlreadyExists, Broken, Busy, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
@@ -177,6 +177,17 @@ def test_a_snapshot_is_removed_by_its_new_name(paths: Paths) -> None:
     assert snapshots.retire(paths, "web", "a") == ""
     snapshots.remove(paths, "web", gone)
     assert not paths.snapshots.exists()
+
+
+def test_a_snapshot_that_is_read_is_not_removed(paths: Paths) -> None:
+    reading = snapshots.keep_for_reading(paths, "web", "a")
+    with pytest.raises(Busy, match="is in use"):
+        snapshots.retire(paths, "web", "a")
+    assert snapshots.names(paths, "web") == ["a"]
+    os.close(reading)
+    assert snapshots.retire(paths, "web", "a")
+    with pytest.raises(NotFound):
+        snapshots.keep_for_reading(paths, "web", "a")
 
 
 def test_what_is_half_made_is_set_aside(paths: Paths) -> None:

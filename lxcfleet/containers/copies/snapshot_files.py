@@ -42,9 +42,15 @@ class SnapshotFiles:
         self._copies: set[asyncio.Task[Done]] = set()
         self._ending = False
 
-    def refuse(self, container: str, *, moves: bool = False) -> None:
-        """Raise WrongState if a container that is to be destroyed, or moved, has snapshots."""
+    def refuse(self, container: str, *, moves: bool = False, removed: bool = False) -> None:
+        """Raise WrongState if a container that is to be destroyed, or moved, has snapshots; those that are to be ``removed``
+        with it must not be read just now, else raise Busy."""
         there = snapshots.names(self.paths, container)
+        if removed:
+            for name in there:
+                with snapshots.unread(self.paths, container, name):
+                    pass
+            return
         if there and moves:
             raise WrongState(
                 f"{container} has snapshots, which do not go along; it was not moved", why=some(there, _NAMED),

@@ -133,8 +133,7 @@ class Actions:
         if ask.action is Action.DESTROY:
             try:
                 moving.refuse_destroy(self._paths, container.name)
-                if not ask.with_snapshots:
-                    self._snapshots.refuse(container.name)
+                self._snapshots.refuse(container.name, removed=ask.with_snapshots)
             except FleetError as error:
                 return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
         return self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
@@ -217,8 +216,7 @@ class Actions:
         name = container.name
         if action is Action.DESTROY:
             moving.refuse_destroy(self._paths, name)
-            if not with_snapshots:
-                self._snapshots.refuse(name)
+            self._snapshots.refuse(name, removed=with_snapshots)
         if action is Action.RESTART and container.foreground is not None:
             return await self._renew(container, container.foreground, timeout, drain)
         want = replace(plan.WANTED[action], lasting=lasting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,7 +16,7 @@ from lxcfleet.daemon.uses.events import SnapshotFailed
 from lxcfleet.daemon.uses.snapshots import Snapshots
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import SCHEDULE, Snapshot
-from lxcfleet.errors import FleetError, HostError
+from lxcfleet.errors import Busy, FleetError, HostError
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
@@ -134,7 +135,8 @@ class Schedules:
         made, notes = await self._made.make(container, name, "", SCHEDULE, size, shares=shares, unasked=True)
         try:
             for old in expired(await asyncio.to_thread(self._past, container), spec.snapshots.keep):
-                await self._made.remove_one(container.name, old)
+                with contextlib.suppress(Busy):  # a backup program reads it: it goes with the next one
+                    await self._made.remove_one(container.name, old)
         except OSError as error:
             raise HostError.from_os_error(f"{container.name}: old snapshots can't be removed", error) from error
         return Result(container.name, "snapshot made", True, notes=(f"snapshot {made.name}", *notes))
