@@ -39,6 +39,7 @@ from lxcfleet.patch.events import Frozen, GenerationRemoved
 from lxcfleet.patch.holding import check_until
 from lxcfleet.patch.holds import Hold, Holds, today
 from lxcfleet.patch.rejections import Rejection, Rejections
+from lxcfleet.patch.rollout.claims import refuse_claimed
 from lxcfleet.patch.rollout.orders import NOT_BAKED, Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -219,6 +220,7 @@ class Generations:
                 f"generation {number} is in use", why=f"these containers {stand}: {some(names, _NAMED)}",
                 hint="give them another base first: lxcfleet rollback NAME --to host" if users else "mend or destroy them",
             )  # fmt: skip
+        refuse_claimed(self._paths, self._registry, f"generation {number}", lambda spec: spec.generation == number)
 
     async def _refuse_last(self, numbers: Sequence[int], others: Sequence[int]) -> None:
         """Refuse to remove ``numbers`` if a good one is among them, and none among those that stay."""

@@ -284,6 +284,19 @@ def test_a_failed_gate_may_be_left_halted(cli: Cli, daemon: Daemon) -> None:
 
 
 @pytest.mark.usefixtures("shop")
+def test_what_a_rollout_may_give_back_is_not_removed(cli: Cli, daemon: Daemon) -> None:
+    """No spec names it any more, as all of its members have the new release: but it has not ended."""
+    assert cli("destroy", "web2", "web3", "web4", "--force").status == 0
+    daemon.model.fails["web1"] = HostError("its program ends at once")
+    assert cli("app", "use", "web1", "shop@2", "--no-revert", *CANARY).status in (1, 3)
+    for words in (("shop@1", "--dry-run"), ("shop@1",)):
+        refused = cli("app", "rm", *words)
+        assert (refused.status, "may give it to web1" in refused.err) == (1, True), refused
+    assert cli("rollout", "abort").status == 0
+    assert cli("app", "rm", "shop@1").status == 0
+
+
+@pytest.mark.usefixtures("shop")
 def test_what_is_just_being_started_as_its_turn_comes_gets_its_spec_all_the_same(
     cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,10 +21,12 @@ from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.data import AppItem
 from lxcfleet.launcher.operations import REMOVE_APP, SEAL_APP, VERIFY_APP
+from lxcfleet.patch.rollout.claims import refuse_claimed
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
 from lxcfleet.spec.container.apps import Form, Release, outdated, parse_release
+from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
 
@@ -186,7 +188,11 @@ class Apps:
         needed = {*self._needed(), f"{name}@{but}"}
         for version in outdated(name, versions, keep, used, needed):
             release = f"{name}@{version}"
-            if release in self._busy or self.users(release):
+            if release in self._busy:
+                continue
+            try:
+                self._refuse(name, version)
+            except FleetError:  # since it was looked at, or for a rollout
                 continue
             try:
                 await self._remove(name, version)
@@ -239,6 +245,11 @@ class Apps:
                 why=f"specs of these containers name it: {some(users, _NAMED)}",
                 hint=f"give them another release first: lxcfleet app use SEL {name}@VERSION; or none: lxcfleet set SEL app=",
             )
+
+        def named(spec: Spec) -> bool:
+            return spec.app is not None and spec.app.release == f"{name}@{version}"
+
+        refuse_claimed(self._paths, self._registry, f"the app {name}@{version}", named)
 
     async def _remove(self, name: str, version: str) -> None:
         store.retire(self._paths, name, version)

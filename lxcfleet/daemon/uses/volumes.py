@@ -23,6 +23,7 @@ from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.data import VolumeItem
 from lxcfleet.launcher.operations import CHANGE_VOLUME, MAKE_VOLUME, REMOVE_VOLUME
+from lxcfleet.patch.rollout.claims import refuse_claimed
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
@@ -241,6 +242,7 @@ class Volumes:
                 f"the volume {name} is in use", why=f"specs of these containers name it: {some(users, _NAMED)}",
                 hint="destroy them, or take it out of their specs: lxcfleet set NAME volumes=…",
             )  # fmt: skip
+        refuse_claimed(self._paths, self._registry, f"the volume {name}", lambda spec: name in volumes_of(spec.volumes))
 
     @contextmanager
     def in_hand(self, name: str) -> Iterator[None]:

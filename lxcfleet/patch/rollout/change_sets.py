@@ -102,6 +102,13 @@ def _read(text: str) -> Mapping[str, Any]:
     return {**dict.fromkeys(key for key in values if values[key] is None and key in rows), **read}
 
 
+def load(file: Path) -> ChangeSet:
+    """The change set in a file. Raises OSError, ValueError, KeyError, TypeError, AttributeError."""
+    data = ondisk.record(file, ondisk.LARGE)
+    members = {name: Specs(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
+    return ChangeSet(data["rollout"], members, data["undoes"])
+
+
 class ChangeSets:
     """The change sets on disk, and how a member gets its spec."""
 
@@ -129,9 +136,7 @@ class ChangeSets:
             status = self._file(rollout).stat()
             key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if self._read is None or self._read[0] != key:
-                data = ondisk.record(self._file(rollout), ondisk.LARGE)
-                members = {name: Specs(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
-                self._read = key, ChangeSet(data["rollout"], members, data["undoes"])
+                self._read = key, load(self._file(rollout))
             return self._read[1]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
