@@ -57,6 +57,18 @@ def test_a_drained_host_s_fleet_is_down_and_comes_up_as_it_was(cli: Cli, daemon:
     assert cli("drain", "--end").status == 1
 
 
+def test_what_has_ended_by_itself_goes_on_to_say_so(cli: Cli) -> None:
+    """A job that has completed would have been stopped, and what depends on it blocked for ever."""
+    cli("create", "job", "--", "true")
+    cli("create", "bad", "--", "sh", "-c", "exit 3")
+    soon(lambda: [states(cli)[each] for each in ("job", "bad")] == ["exited", "failed"])
+    assert cli("create", "web", "--depends-on", "job=completed", *SLEEP).status == 0
+    assert cli("drain").status == 0
+    assert states(cli) == {"job": "exited", "bad": "failed", "web": "stopped"}
+    assert cli("drain", "--end").status == 0
+    assert states(cli) == {"job": "exited", "bad": "failed", "web": "running"}
+
+
 def test_what_is_to_run_by_itself_waits_for_the_end_of_the_drain(cli: Cli, daemon: Daemon) -> None:
     """As after a boot: it is blocked, and starts once the drain ends, also where the drain does not know of it."""
     assert cli("create", "web", "--no-start", *SLEEP).status == 0

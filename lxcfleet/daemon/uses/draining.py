@@ -19,7 +19,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operation, Operations, now
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.states import Action
+from lxcfleet.spec.states import Action, State
 
 
 class Draining:
@@ -66,9 +66,12 @@ class Draining:
         if not ask.dry_run:
             self._drain.begin(now(), ask.why, [each.name for each in self._registry if _runs(each)])
             self._bus.publish(DrainBegan(ask.why))
-        if not len(self._registry):
+        # What has ended by itself goes on to say so: a stop would make of a job that has completed one that was stopped.
+        ended = (State.EXITED, State.FAILED)
+        names = tuple(each.name for each in self._registry if each.state not in ended or _runs(each))
+        if not names:
             return self._operations.dry("drain", [], [])
-        stop = ActionRequest(Action.STOP, Selection(everything=True), ask.timeout, ask.drain, dry_run=ask.dry_run)
+        stop = ActionRequest(Action.STOP, Selection(names), ask.timeout, ask.drain, dry_run=ask.dry_run)
         return await self._actions.begin(stop, stop_timeout)
 
     async def end(self, ask: EndDrainRequest, stop_timeout: float) -> Operation:
