@@ -249,6 +249,28 @@ def test_a_fifo_that_is_replaced_is_noticed(tmp_path: Path, instead: str, caplog
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("looked", [False, True])
+@pytest.mark.parametrize("instead", ["a file", "another FIFO", "nothing"])
+def test_a_run_that_was_not_heard_has_not_the_end_of_the_run_before(tmp_path: Path, instead: str, looked: bool) -> None:
+    """The record of its start was lost, so what was known was still that of the run before: `start` told it as this one's."""
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        assert monitors.end("a", 9472) == Ending(9472)
+        path = monitor_fifo.path_of(monitors.paths.lxc)
+        path.unlink()
+        if instead == "a file":
+            path.touch()
+        elif instead == "another FIFO":
+            os.mkfifo(path)
+        if looked:
+            monitors.endings.check()
+        assert (monitors.endings.heard("a"), monitors.of("a")) == (None, None)
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
 READER = """
 import fcntl, sys
 fifo = open(sys.argv[1], "r+b", 0)

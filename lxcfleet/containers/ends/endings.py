@@ -54,8 +54,7 @@ class Endings:
 
     def check(self) -> None:
         """Listen to monitors, if this daemon does not yet. A failure is logged, once."""
-        if not self._fifo.reads:
-            self._known.clear()  # the start of a new run may not have been heard
+        self._forget_unsure()
         self._memory.check()
         try:
             self._fifo.check()
@@ -68,13 +67,18 @@ class Endings:
 
     def of(self, container: Container) -> Ending | None:
         """How its last run ended; None: it runs, or that is not known."""
-        self._fifo.drain()
-        return None if container.running is not None else self._known.get(container.name)
+        return None if container.running is not None else self.heard(container.name)
 
     def heard(self, name: str) -> Ending | None:
         """How its process 1 ended, if it has; its monitor may still tidy up. None: it runs, or that is not known."""
         self._fifo.drain()
+        self._forget_unsure()
         return self._known.get(name)
+
+    def _forget_unsure(self) -> None:
+        """While monitors are not heard, the start of a new run is not: what is known may be of the run before."""
+        if not self._fifo.reads:
+            self._known.clear()
 
     def heard_at(self, name: str) -> float:
         """When it was heard how it ended, in seconds since the epoch: its monitor tidied up after that. Else it is now."""

@@ -75,8 +75,8 @@ class MonitorFifo:
 
     @property
     def reads(self) -> bool:
-        """Whether records reach this process at the moment."""
-        return self._descriptor is not None
+        """Whether records reach this process at the moment: not if somebody has put another file in the FIFO's place."""
+        return self._descriptor is not None and (self._relayed or self._is_there(self._descriptor))
 
     def check(self) -> None:
         """Begin to read, unless that is done already; begin anew if another file has the path now. Raises HostError.
