@@ -32,11 +32,21 @@ case $word in running|degraded)
     systemctl show --no-pager --property=Id,NRestarts '*.service' |
     awk 'BEGIN { RS = ""; FS = "\\n" } /NRestarts=[1-9]/ { for (i = 1; i <= NF; i++) { split($i, part, "=")
         if (part[1] == "Id") id = part[2]; else if (part[1] == "NRestarts") n = part[2] } print id, "restarts", n }'
+    [ $# = 0 ] || systemctl show --all --no-pager --property=Id,LoadState,ActiveState,WantedBy,RequiredBy,ConditionResult \
+        --property=ConditionTimestampMonotonic,InactiveExitTimestampMonotonic -- "$@" |
+    awk 'BEGIN { RS = ""; FS = "\\n" } { split("", v)
+        for (i = 1; i <= NF; i++) { at = index($i, "="); v[substr($i, 1, at - 1)] = substr($i, at + 1) }
+        if (v["ActiveState"] == "inactive" && v["InactiveExitTimestampMonotonic"] == 0 && v["LoadState"] != "masked" &&
+            v["WantedBy"] v["RequiredBy"] != "" && (v["ConditionTimestampMonotonic"] == 0 || v["ConditionResult"] != "no"))
+            print v["Id"], "never", v["LoadState"] }'
 esac
 echo "systemd is $word"
 """
-"""Asks systemd inside for its state, for the units that failed or wait for their next start, and for the restarts of each
-service. One command does all of it, as it costs a process of the launcher. ``judge.read_systemd`` reads the answer."""
+"""Asks systemd inside for its state, for the units that failed or wait for their next start, for the restarts of each
+service, and which of its arguments, the units that the container was asked to run, it was to start at boot and never did: a
+unit that another one keeps from starting is left as if nobody had wanted it. A condition that does not hold, and what was
+disabled or masked in the container, are no failure. One command does all of it, as it costs a process of the launcher.
+``judge.read_systemd`` reads the answer."""
 _LONGEST_REASON = 200
 
 
@@ -70,9 +80,11 @@ class Checks:
     async def systemd(self, container: Container, course: Course) -> Systemd:
         """What its systemd says of itself and of its units; nothing if it could not be asked. ``course``: until now."""
         turn = self._asked_again if course.failures else self._entered
+        asked = [unit for unit in container.spec.units if "@." not in unit] if container.spec is not None else []
         try:
             async with turn:
-                said = await self._enter(container, ("/bin/sh", "-c", _ASK_SYSTEMD), judge.patience(course))
+                command = ("/bin/sh", "-c", _ASK_SYSTEMD, "sh", *asked)
+                said = await self._enter(container, command, judge.patience(course))
         except (FleetError, OSError):
             return Systemd()
         return judge.read_systemd(str(said["output"]))

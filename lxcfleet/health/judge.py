@@ -4,9 +4,10 @@ A container that runs is *starting* until it proves that it does its work, and t
 when it did not come that far, or does so no more. What the proof is depends on the container:
 
 - With a check, a check that passes.
-- A system container without one: its systemd is up, no unit failed, and no service is being restarted again and again. A
-  service that does not come back, or not for long, is what a rollout has to stop at. So it is asked once more when it has
-  been healthy for as long as a rollout demands. Units that its spec says to ignore do not count.
+- A system container without one: its systemd is up, no unit failed, each service of the host's that it is to run has begun,
+  and no service is being restarted again and again. A service that does not come back, or not for long, is what a rollout has
+  to stop at. So it is asked once more when it has been healthy for as long as a rollout demands. Units that its spec says to
+  ignore do not count.
 - An app container without one: that it has been alive for a while. Nothing has to be asked for that.
 
 A container that has to have an address from a DHCP server is not healthy without one.
@@ -80,6 +81,8 @@ class Systemd:
     """The units that failed and will be started again by their Restart=."""
     restarts: Mapping[str, int] = field(default_factory=dict)
     """How often each service was restarted by its Restart= so far, without those that never were."""
+    never: Mapping[str, str] = field(default_factory=dict)
+    """The units that the container is to run and that did not begin at boot: how systemd has read each; systemd.unit(5)."""
 
 
 _DIGITS = 9
@@ -88,18 +91,20 @@ _DIGITS = 9
 
 def read_systemd(text: str) -> Systemd:
     """The answer to the question of ``checks``: lines of ``systemctl list-units``, of restarts, and the state at last."""
-    word, failed, waiting, restarts = "", [], [], {}
+    word, failed, waiting, restarts, never = "", [], [], {}, {}
     for line in text.splitlines():
         match line.split():
             case ["systemd", "is", said]:
                 word = said
             case [unit, "restarts", number] if number.isdecimal() and len(number) <= _DIGITS:
                 restarts[unit] = int(number)
+            case [unit, "never", state]:
+                never[unit] = state
             case [unit, _, _, ("auto-restart" | "auto-restart-queued"), *_]:
                 waiting.append(unit)
             case [unit, _, "failed", *_]:
                 failed.append(unit)
-    return Systemd(word, tuple(failed), tuple(waiting), restarts)
+    return Systemd(word, tuple(failed), tuple(waiting), restarts, never)
 
 
 def serves(spec: Spec | None, health: Health | None) -> bool:
@@ -156,11 +161,17 @@ def _ill(said: Systemd, before: Mapping[str, int], ignored: Container[str]) -> s
         return f"systemd is degraded: {', '.join(failed)} failed"
     if said.word == "degraded" and not said.failed:
         return "systemd is degraded: a unit failed"
+    if never := sorted(unit for unit in said.never if unit not in ignored):
+        return ", ".join(f"{unit} did not begin{_of_load(said.never[unit])}" for unit in never)
     again = {*said.waiting, *(unit for unit, number in said.restarts.items() if number > before.get(unit, 0))}
     if looping := sorted(unit for unit in again if unit not in ignored):
         times = [f"{unit} ends and is started again{_times(said.restarts.get(unit, 0))}" for unit in looping]
         return ", ".join(times)
     return ""
+
+
+def _of_load(state: str) -> str:
+    return ": a unit that it needs is missing or failed" if state == "loaded" else f": systemd has read its file as {state}"
 
 
 def _times(number: int) -> str:

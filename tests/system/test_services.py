@@ -85,6 +85,23 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
     assert fleet.run("exec", name, "--", "systemctl", "is-active", NAME).status != 0
 
 
+def test_a_service_that_another_unit_keeps_from_beginning_leaves_its_container_unhealthy(fleet: Fleet, host: Path) -> None:
+    """A patch that changes the unit so is what a rollout has to stop at. A condition that does not hold is no failure."""
+    other = f"{NAME}.other.service"
+    (host / other).write_text("[Unit]\nAssertPathExists=/not/there\n[Service]\nExecStart=/bin/true\n")
+    name = fleet.name("s")
+    fleet.create(name, command=(), options=("--unit", NAME))
+    fleet.ok("wait", name, "--for", "healthy")
+    change = host / f"{NAME}.service.d/word.conf"
+    change.write_text(f"[Unit]\nRequires={other}\nAfter={other}\n")
+    ran = fleet.run("restart", name, "--rolling", "--healthy-deadline", "20")
+    assert (ran.status, f"{NAME}.service did not begin" in ran.err) == (1, True), ran.err
+    fleet.ok("rollout", "abort")
+    change.write_text("[Unit]\nConditionPathExists=/not/there\n")
+    fleet.ok("restart", name)
+    fleet.ok("wait", name, "--for", "healthy")
+
+
 def test_a_service_that_the_host_does_not_have_is_refused_before_anything_is_made(fleet: Fleet) -> None:
     refused = fleet.run("create", fleet.name("x"), "--unit", f"{NAME}-gone")
     assert (refused.status, f"the host has no unit {NAME}-gone.service" in refused.err) == (2, True)

@@ -157,6 +157,18 @@ def test_a_service_that_is_restarted_again_and_again_is_not_healthy() -> None:
     assert judge.judge_systemd(after, Systemd("running")).health is Health.HEALTHY
 
 
+def test_a_service_of_the_hosts_that_never_began_is_not_healthy() -> None:
+    """Before, one that another unit kept from starting left no trace: its systemd says running, and no unit failed."""
+    said = judge.read_systemd("web.service never loaded\nodd.timer never bad-setting\nshort never\nsystemd is running")
+    assert said == Systemd("running", never={"web.service": "loaded", "odd.timer": "bad-setting"})
+    course = judge.judge_systemd(Course(), said)
+    odd = "odd.timer did not begin: systemd has read its file as bad-setting"
+    web = "web.service did not begin: a unit that it needs is missing or failed"
+    assert (course.health, course.reason) == (Health.UNHEALTHY, f"{odd}, {web}")
+    assert judge.judge_systemd(course, said, ("web.service", "odd.timer")).health is Health.HEALTHY
+    assert judge.judge_systemd(course, Systemd("running")).health is Health.HEALTHY
+
+
 def test_restarts_while_it_booted_do_not_count() -> None:
     booting = judge.judge_systemd(Course(), Systemd("starting"))
     assert judge.judge_systemd(booting, Systemd("running", restarts={"web.service": 2})).health is Health.HEALTHY
