@@ -32,7 +32,7 @@ from lxcfleet.base.mask import compiler
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import Broken, Busy, HostError, NoCapacity, NotFound, Unsupported
 from lxcfleet.host.kernel import syscalls, tree
-from lxcfleet.host.kernel.entries import Directory, Whiteout
+from lxcfleet.host.kernel.entries import Directory, Symlink, Whiteout
 from lxcfleet.host.packages import dpkg
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files.mask_rules import Rules
@@ -361,11 +361,14 @@ def test_what_the_operator_shows_is_there(paths: Paths, host: Path) -> None:
 
 def test_the_mask_of_a_generation_is_that_of_the_host(paths: Paths, host: Path) -> None:
     (host / "var/lib/tool").mkdir(mode=0o755)
-    owned(host, "usr/bin/tool", "var/lib/tool")
+    (host / "var/lib/tool/conf").symlink_to("/etc/tool")
+    (host / "var/lib/tool/made").symlink_to("/etc/other")
+    owned(host, "usr/bin/tool", "var/lib/tool", "var/lib/tool/conf")
     freeze(paths, host)
     ours, _ = compiler.plan(paths, Rules(), Tree(host))
     frozen, _ = compiler.plan(paths, Rules(), Tree(store.sheet(paths, "s1")))
     assert "/var/lib/tool" in frozen
+    assert isinstance(frozen["/var/lib/tool/conf"], Symlink)
     assert "/tmp" in frozen
     assert not frozen.keys() - ours.keys()
     for path, entry in ours.items():

@@ -202,9 +202,25 @@ def test_what_is_mounted_is_not_asked(tree: OwnedTree, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tree, "lstat", lstat)
     rules = [own(RuleKind.EMPTY, "/var/lib")]
-    found = {rule.path for rule in state.directories(tree, rules, {"/var/lib/app/export"})}
+    found = {rule.path for rule in state.keep(tree, rules, {"/var/lib/app/export"})[0]}
     assert found == {"/var/lib/app"}
     assert "/var/lib/app/export" not in asked
+
+
+def test_links_of_packages_lead_where_they_do_on_the_host(tree: OwnedTree) -> None:
+    """tomcat's settings and logs are found by links in its directory of state, and without them it does not start."""
+    where = {"/var/lib/app/conf": "/etc/app", "/var/lib/app/logs": "../../log/app", "/var/lib/private/key": "/etc/app/key"}
+    tree.give("/var/lib/app", 33)
+    tree.give("/var/lib/private", 33, mode=0o700)
+    for path, target in {**where, "/var/lib/app/made-by-the-program": "/srv/customer"}.items():
+        (tree.root / path.lstrip("/")).symlink_to(target)
+    put(tree.root, "var/lib/dpkg/info/app.list", "\n".join(["/.", "/var/lib/app", "/var/lib/private", *where, ""]))
+    entries = plan(tree)
+    assert {path: entry.target for path, entry in entries.items() if isinstance(entry, Symlink) and "/var/lib/" in path} == {
+        "/var/lib/app/conf": "/etc/app", "/var/lib/app/logs": "../../log/app", "/var/lib/dbus/machine-id": "/etc/machine-id",
+    }  # fmt: skip
+    assert opaque(entries["/var/lib/app"])
+    assert "/var/lib/app/conf" not in plan(tree, Rules((own(RuleKind.HIDE, "/var/lib/app"),)))
 
 
 def test_the_operators_rules_come_first(tree: OwnedTree) -> None:

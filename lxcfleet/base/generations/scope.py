@@ -83,12 +83,12 @@ class Scope:
 def scope(paths: Paths, operator: Rules, tree: Tree, mounts: Collection[str] = ()) -> Scope:
     """What containers see of ``tree`` under the built-in rules and the ``operator``'s, and what the mask is made from."""
     fixed = rules.expand(rules.built_in(paths), tree)
-    kept = state.directories(tree, [*fixed, *operator.rules], mounts)
+    kept, links = state.keep(tree, [*fixed, *operator.rules], mounts)
     every = [*fixed, *kept, *operator.rules]
     shown = {tree.real(rule.path) for rule in every if rule.kind is RuleKind.SHOW and rule.path != "/"}
     whole = frozenset(path for path in shown if not shown.intersection(parents(path)) and tree.exists(path))
     bare = {"/"}
-    for path in (*(real for rule in every for real in _places(tree, rule)), *whole, *filter(tree.is_link, _LINKS)):
+    for path in (*(real for rule in every for real in _places(tree, rule)), *whole, *links, *filter(tree.is_link, _LINKS)):
         bare.update(each for each in (*parents(path), path) if each not in whole)
     own = (paths.lxc, paths.run, paths.etc, paths.state)
     sheets = (join(point, paths.sheets_elsewhere) for point in ("/", *CANDIDATES))

@@ -51,9 +51,9 @@ def plan(
     """
     fixed = rules.expand(rules.built_in(paths), tree)
     own = [rule for rule in operator.rules if rule.kind is RuleKind.SHOW]
-    programs = state.directories(tree, [*fixed, *operator.rules], mounts - parts.keys())
+    programs, links = state.keep(tree, [*fixed, *operator.rules], mounts - parts.keys())
     all_rules = [*fixed, *programs, *operator.rules]
-    built_in = {**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
+    built_in = {**links, **neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
     placed = _without(built_in, operator.rules)
     placed |= neutral.replacements(tree, operator.replace)
     first = compile_rules(all_rules, placed, tree)

@@ -2,8 +2,9 @@
 
 Programs that packages bring expect them, and most are made by no program but by the package's scripts, once, on the host. So
 they are found in four ways: packages list them, accounts have them as homes, tmpfiles.d declares them, and the rest is seen
-by its owner. Never is anything learnt that another user of the host could not see: the search by owner enters only
-directories of root's that all users may list, and the other three read files that all users may read.
+by its owner. Links that packages have in them are there, too: tomcat's settings are found by one. Never is anything learnt
+that another user of the host could not see: the search by owner enters only directories of root's that all users may list,
+the links are in directories that all users may list, and the rest is read from files that all users may read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from lxcfleet.base.tree import Tree, join, parents
+from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.host.kernel.entries import Entry, Symlink
 from lxcfleet.spec.files.mask_rules import Rule, RuleKind
 
 TOPS = ("/var/lib", "/var/log", "/var/cache", "/var/spool")
@@ -37,8 +39,8 @@ _FIRST_USER = 1000
 _PUBLIC = stat.S_IROTH | stat.S_IXOTH
 
 
-def directories(tree: Tree, rules: Iterable[Rule], mounts: Collection[str] = ()) -> list[Rule]:
-    """Rules that keep the directories of programs, empty, where ``rules`` hide everything else.
+def keep(tree: Tree, rules: Iterable[Rule], mounts: Collection[str] = ()) -> tuple[list[Rule], dict[str, Entry]]:
+    """Rules that keep the directories of programs, empty, where ``rules`` hide everything else; and packages' links in them.
 
     ``mounts`` are not looked into: what the host mounted there is not the base's.
     """
@@ -64,11 +66,14 @@ def directories(tree: Tree, rules: Iterable[Rule], mounts: Collection[str] = ())
         if path.startswith(below) and kept(path) and tree.is_directory(path)
     )
     chosen = sorted(wanted, key=lambda path: (path.count("/"), path))[:_MOST]
-    return [Rule(path, RuleKind.EMPTY, reasons[path]) for path in sorted(chosen)]
+    links: dict[str, Entry] = {
+        path: Symlink(tree.link(path), "a package's link") for path in _links(tree, packages.listed, chosen)
+    }
+    return [Rule(path, RuleKind.EMPTY, reasons[path]) for path in sorted(chosen)], links
 
 
 def concerns(path: str, inside: bool) -> bool:
-    """Whether ``directories`` may find something else once a directory at ``path`` has another owner or mode, or with
+    """Whether ``keep`` may find something else once a directory at ``path`` has another owner or mode, or with
     ``inside`` once a directory came into ``path``."""
     return path in TOPS if inside else path.rpartition("/")[0] in TOPS
 
@@ -95,6 +100,12 @@ def _packages(tree: Tree) -> _Packages:
             if b"\n/var/" in content:
                 listed.update(line for line in content.split(b"\n") if line.startswith(b"/var/"))
     return _Packages(frozenset(names), frozenset(map(os.fsdecode, listed)))
+
+
+def _links(tree: Tree, listed: Iterable[str], kept: Collection[str]) -> list[str]:
+    """The links that packages list in directories that are kept, and that any user of the host may see."""
+    places = {path for path in kept if _listable(tree, [*parents(path), path])}
+    return sorted(path for path in listed if parent(path) in places and tree.is_link(path))
 
 
 def _declared(tree: Tree) -> Iterator[str]:
