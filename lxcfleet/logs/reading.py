@@ -55,6 +55,8 @@ class Tail:
         self._log, self._name, self._since = Rotated(ContainerPaths(directory).console_log, lines), name, since
         self._noted = _noted(directory)
         self._number, self._latest, self._rest = 0, 0.0, b""
+        self.behind = False
+        """Whether the last look read as much as it was allowed to, so that more may be there already."""
 
     def close(self) -> None:
         """Read nothing any more."""
@@ -66,8 +68,10 @@ class Tail:
         ``now``: when they came; 0: as was noted. ``most``: blocks that are read at most; 0: any number.
         """
         blocks = 0
-        while (blocks < most or not most) and (block := self._log.block()):
+        self.behind = False
+        while block := self._log.block():
             blocks += 1
+            self.behind = blocks == most
             data, begin = self._rest + block, self._log.offset - len(block) - len(self._rest)
             clock, used = times.Clock(self._noted, self._log.inode), 0
             for piece in cut(data, LONGEST):
@@ -76,6 +80,8 @@ class Tail:
                 if (shown := self._show(piece, at)) is not None:
                     yield shown
             self._rest = data[used:]
+            if self.behind:
+                return
 
     def unfinished(self) -> Iterator[Shown]:
         """What follows the last line's end."""
@@ -113,7 +119,8 @@ class Reading:
             while batch := await asyncio.to_thread(self._batch, found):
                 yield batch
             while follow:
-                await asyncio.sleep(FOLLOW_SECONDS)
+                if not any(tail.behind for tail in self._tails.values()):  # else the file is overwritten before it is read
+                    await asyncio.sleep(FOLLOW_SECONDS)
                 batch = await asyncio.to_thread(self._news, self._chosen())
                 if batch:
                     yield batch

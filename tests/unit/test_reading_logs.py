@@ -165,6 +165,38 @@ def test_what_was_missed_between_two_looks_is_not_read_twice(world: World) -> No
     tail.close()
 
 
+def test_one_that_prints_more_than_is_read_in_one_look_is_looked_at_again_at_once(world: World) -> None:
+    """After each look a pause came, so a busy container's file was overwritten before it was read."""
+    world.print("a", 10, "begin\n")
+    many = "x" * 99 + "\n"
+    count = 3 * reading.BLOCKS * rotated.BLOCK // len(many)
+    sleeps = 0
+
+    async def follow() -> int:
+        nonlocal sleeps
+        texts = 0
+        async for some in (records := Reading(world.chosen, 0, 0.0).records(follow=True)):
+            if some[0]["text"] == "begin":
+                world.print("a", 11, many * count)
+                continue
+            texts += len(some)
+            if texts >= count:
+                break
+        await records.aclose()  # type: ignore[attr-defined]
+        return texts
+
+    async def counted(seconds: float) -> None:
+        nonlocal sleeps
+        sleeps += 1
+        await plain(seconds)
+
+    plain = asyncio.sleep
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lxcfleet.logs.reading.asyncio.sleep", counted)
+        assert asyncio.run(asyncio.wait_for(follow(), 60)) == count
+    assert sleeps == 1
+
+
 @pytest.mark.parametrize("which", ["console.log", "console.log.1"])
 @pytest.mark.parametrize("before", [True, False])
 def test_a_file_that_is_rotated_during_the_look_is_read_once(
