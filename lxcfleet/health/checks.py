@@ -37,7 +37,8 @@ case $word in running|degraded)
     awk 'BEGIN { RS = ""; FS = "\\n" } { split("", v)
         for (i = 1; i <= NF; i++) { at = index($i, "="); v[substr($i, 1, at - 1)] = substr($i, at + 1) }
         if (v["ActiveState"] == "inactive" && v["InactiveExitTimestampMonotonic"] == 0 && v["LoadState"] != "masked" &&
-            v["WantedBy"] v["RequiredBy"] != "" && (v["ConditionTimestampMonotonic"] == 0 || v["ConditionResult"] != "no"))
+            v["WantedBy"] " " v["RequiredBy"] ~ /(multi-user|default|basic|sysinit|sockets|timers|paths)\\.target/ &&
+            (v["ConditionTimestampMonotonic"] == 0 || v["ConditionResult"] != "no"))
             print v["Id"], "never", v["LoadState"] }'
 esac
 echo "systemd is $word"
@@ -45,8 +46,8 @@ echo "systemd is $word"
 """Asks systemd inside for its state, for the units that failed or wait for their next start, for the restarts of each
 service, and which of its arguments, the units that the container was asked to run, it was to start at boot and never did: a
 unit that another one keeps from starting is left as if nobody had wanted it. A condition that does not hold, and what was
-disabled or masked in the container, are no failure. One command does all of it, as it costs a process of the launcher.
-``judge.read_systemd`` reads the answer."""
+disabled or masked in the container, are no failure; what was disabled may still be wanted by a unit that does not run. One
+command does all of it, as it costs a process of the launcher. ``judge.read_systemd`` reads the answer."""
 _LONGEST_REASON = 200
 
 

@@ -101,6 +101,14 @@ def test_a_service_that_another_unit_keeps_from_beginning_leaves_its_container_u
     fleet.ok("restart", name)
     fleet.ok("wait", name, "--for", "healthy")
 
+    change.write_text(f"[Unit]\nRequires={other}\nAfter={other}\n")
+    # It was disabled in the container, and is wanted by a unit that does not run, as PostgreSQL's clusters may be.
+    idle = f"printf '[Unit]\\nWants={NAME}.service\\n[Service]\\nExecStart=/bin/true\\n' >idle.service"
+    loaded = "mkdir multi-user.target.d && printf '[Unit]\\nAfter=idle.service\\n' >multi-user.target.d/idle.conf"
+    fleet.inside(name, f"cd /etc/systemd/system && {idle} && {loaded} && systemctl -q disable {NAME}")
+    fleet.ok("restart", name)
+    fleet.ok("wait", name, "--for", "healthy")
+
 
 def test_a_service_that_the_host_does_not_have_is_refused_before_anything_is_made(fleet: Fleet) -> None:
     refused = fleet.run("create", fleet.name("x"), "--unit", f"{NAME}-gone")
