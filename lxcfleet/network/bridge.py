@@ -346,7 +346,9 @@ class Bridge:
         if self._watch is None:
             try:
                 own = rules.table(self._context.settings.bridge)
-                self._watch = TableWatch(own, self._rules_gone, self._filter_changed)
+                self._watch = TableWatch(
+                    own, self._rules_gone, self._rules_unknown, self._filter_changed, lambda: self._context.loads
+                )
             except HostError as error:
                 log.warning("%s", error)
 
@@ -359,6 +361,14 @@ class Bridge:
         self._losses += 1
         if self._context.up and not self._flushed:
             self._flushed = True
+            self._repair_soon.kick()
+
+    def _rules_unknown(self) -> None:
+        """Somebody may have changed them: the kernel could not tell of each change, as when another program loads a large
+        set. Load them anew, and tell of no repair that nobody knows of."""
+        if self._context.up:
+            log.info("the packet filter's rules are loaded anew: the kernel could not tell of each change in them")
+            self._context.up = False
             self._repair_soon.kick()
 
 

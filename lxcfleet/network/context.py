@@ -11,7 +11,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import Ask, Large
+from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, PUBLISH, RULES, Ask, Large
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
@@ -21,6 +21,8 @@ from lxcfleet.spec.files.settings import NetworkSettings
 A = TypeVar("A")
 R = TypeVar("R")
 
+_LOADING = (DISCONNECT, JOIN, NETWORK, PUBLISH, RULES)
+"""Each of these is one transaction of the packet filter's."""
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -41,14 +43,26 @@ class Context:
         self.up = False
         """Whether bridge, rules and name server were set up by the settings in force."""
         self._launcher = launcher
+        self._loading = self._loaded = 0
 
     async def ask(self, operation: Ask[A, R], argument: A) -> R:
         """The answer of a child of the launcher. Raises FleetError."""
-        answer = await self._launcher.ask(operation, argument)
+        loads = operation in _LOADING
+        self._loading += loads
+        try:
+            answer = await self._launcher.ask(operation, argument)
+        finally:
+            self._loading -= loads
         said: Any = answer
         if said.get("error"):
             raise from_body(said["error"])
+        self._loaded += loads
         return answer
+
+    @property
+    def loads(self) -> int | None:
+        """How often rules of ours were loaded since this daemon began; None: they are being loaded."""
+        return None if self._loading else self._loaded
 
     async def ask_large(self, operation: Large[A, R], argument: A) -> R:
         """The same for an answer that may not fit into a datagram. Raises FleetError."""

@@ -629,6 +629,30 @@ def test_whatever_another_program_changes_in_the_rules_is_undone(fleet: Fleet) -
     assert len(fleet.events("repaired")) == told  # what lxcfleet itself changes is as it should be
 
 
+def test_a_change_of_the_rules_that_the_kernel_could_not_tell_of_is_undone(fleet: Fleet) -> None:
+    """Another program loads more than the kernel keeps for the daemon: what else was changed just then was never seen."""
+    fleet.stop_daemon()
+    daemon = fleet.start_daemon(module="tests.system.narrow_daemon")
+    fleet.create(fleet.name(1))
+    own, many = f"lxcfleet_{fleet.bridge}", ", ".join(str(IPv4Address(0x0A000000 + number)) for number in range(5000))
+
+    def rules() -> str:
+        return subprocess.check_output(["nft", "-s", "list", "table", "bridge", own], text=True)
+
+    before = rules()
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        subprocess.run(["nft", f"insert rule bridge {own} guard accept"], check=True)
+        set_of_many = f"table inet many_{fleet.tag} {{ set many {{ type ipv4_addr; elements = {{ {many} }}\n}}\n}}\n"
+        subprocess.run(["nft", "-f", "-"], input=set_of_many, text=True, check=True)
+        subprocess.run(["nft", f"delete table inet many_{fleet.tag}"], check=True)
+        assert rules() != before
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    until(lambda: rules() == before, what="the rules are as they were")
+    assert fleet.events("repaired") == []
+
+
 def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fleet) -> None:
     fleet.stop_daemon()
     own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24, drain: 0}}\n"

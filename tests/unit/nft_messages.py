@@ -16,9 +16,11 @@ NEW_CHAIN, NEW_RULE, DELETED_RULE, DELETED_ELEMENT, DELETED_OBJECT = 0xA03, 0xA0
 INET = 1
 
 
-def message(kind: int, name: str = "", chain: str = "") -> bytes:
-    """A message of nfnetlink's, with the name of a table, and that of a chain."""
+def message(kind: int, name: str = "", chain: str = "", generation: int | None = None) -> bytes:
+    """A message of nfnetlink's, with the name of a table, and that of a chain; or with the number of a generation."""
     body = struct.pack("=BBH", INET, 0, 0)
+    if generation is not None:
+        body += struct.pack("=HH", 8, 1) + struct.pack("!I", generation)
     for number, text in ((1, name), (2, chain)):
         if text:
             attribute = struct.pack("=HH", 5 + len(text), number) + text.encode() + b"\0"
@@ -83,6 +85,7 @@ class Netlink:
 def watched_netlink(monkeypatch: pytest.MonkeyPatch) -> Netlink:
     """The socket that the next watch has."""
     made = Netlink()
+    monkeypatch.setattr(nft_watch, "generation", lambda: 0)
     names = {name: getattr(socket, name) for name in ("AF_NETLINK", "SOCK_RAW", "SOCK_CLOEXEC", "SOL_SOCKET", "SO_RCVBUF")}
     monkeypatch.setattr(nft_watch, "socket", SimpleNamespace(socket=lambda *_: made, **names))
     return made

@@ -96,9 +96,9 @@ def message(kind: int, family: int, name: str) -> bytes:
 
 
 def test_messages_about_tables() -> None:
-    data = message(0xA02, 7, "one") + message(0xA05, 7, "rule") + message(0xA00, 1, "two") + message(0xA0F, 0, "x")
+    data = message(0xA02, 7, "one") + message(0xA05, 7, "rule") + message(0xA00, 1, "two") + message(0xA0F, 0, "\0\0\1")
     data += message(0xB02, 7, "of another subsystem")
-    assert list(messages(data)) == [("one", False), ("rule", False), ("two", False), ("", True)]
+    assert list(messages(data)) == [("one", False, 0), ("rule", False, 0), ("two", False, 0), ("", True, 256)]
 
 
 @given(st.binary(max_size=200))

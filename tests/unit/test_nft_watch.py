@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -37,12 +38,13 @@ def netlink(monkeypatch: pytest.MonkeyPatch) -> Netlink:
     return watched_netlink(monkeypatch)
 
 
-def told(netlink: Netlink, happens: Callable[[], None]) -> list[str]:
-    """What the watch tells when that happens, and after it, when the table is removed once more."""
+def told(netlink: Netlink, happens: Callable[[], None], loads: Callable[[], int | None] = lambda: 0) -> list[str]:
+    """What the watch tells when that happens."""
     heard: list[str] = []
 
     async def watch() -> None:
-        own = TableWatch("own", lambda: heard.append("gone"), lambda: heard.append("changed"))
+        gone, unknown, changed = (partial(heard.append, word) for word in ("gone", "unknown", "changed"))
+        own = TableWatch("own", gone, unknown, changed, loads)
         happens()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -100,6 +102,57 @@ def test_after_an_overflow_the_kernel_is_asked_whether_the_table_is_there(
         netlink.lose()
 
     assert told(netlink, overflow) == heard
+
+
+@pytest.mark.parametrize(("made", "ours", "heard"), [
+    (0, 0, []), (1, 1, []), (3, 3, []), (1, 0, ["unknown"]), (3, 2, ["unknown"]), (2, 3, ["unknown"]),
+])  # fmt: skip
+def test_what_others_may_have_changed_while_messages_were_lost_is_told(
+    netlink: Netlink, monkeypatch: pytest.MonkeyPatch, made: int, ours: int, heard: list[str]
+) -> None:
+    """Each transaction is counted by the kernel. Before, a changed rule stayed for ever if its message was lost: only
+    missing tables were seen."""
+    numbers, loaded = [(1 << 32) - 1, (made - 1) % (1 << 32)], [0]
+    monkeypatch.setattr(nft_watch, "generation", lambda: numbers.pop(0))
+    monkeypatch.setattr(nft_watch, "is_there", lambda table: True)
+
+    def overflow() -> None:
+        loaded[0] = ours
+        netlink.lose()
+
+    assert told(netlink, overflow, lambda: loaded[0]) == ["changed", *heard]
+
+
+def test_transactions_of_which_all_is_known_are_counted_no_more(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft_watch, "generation", lambda: 0)
+
+    def another() -> None:
+        netlink.say(message(NEW_TABLE, "other") + message(NEW_GENERATION, generation=7))
+        monkeypatch.setattr(nft_watch, "generation", lambda: 7)
+        monkeypatch.setattr(nft_watch, "is_there", lambda table: True)
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, netlink.lose)
+
+    assert told(netlink, another) == ["changed", "changed"]
+
+
+def test_loads_of_our_own_are_counted_once_they_are_over(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft_watch, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(nft_watch, "is_there", lambda table: True)
+    numbers = [0]
+    monkeypatch.setattr(nft_watch, "generation", lambda: numbers[0])
+    answers: list[int | None] = [1, None, None, 0]
+
+    def overflow() -> None:
+        numbers[0] = 1
+        netlink.lose()
+
+    assert told(netlink, overflow, answers.pop) == ["changed"]
+    assert answers == []
+
+
+def test_a_table_that_is_gone_is_told_while_we_load(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft_watch, "is_there", lambda table: False)
+    assert told(netlink, netlink.lose, lambda: None) == ["changed", "gone"]
 
 
 def test_the_kernel_is_asked_once_it_drops_no_more_messages(netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +287,20 @@ class Asked:
 def test_the_fleets_tables_are_there_or_not(monkeypatch: pytest.MonkeyPatch, present: set[int], there: bool) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_: Asked(present))
     assert nft_watch.is_there("own") is there
+
+
+def test_the_kernel_tells_the_number_of_the_last_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Numbered(Asked):
+        def sendto(self, data: bytes, _: object) -> None:
+            asked.append(struct.unpack_from("=IH", data)[1])
+
+        def recv(self, _: int) -> bytes:
+            return message(NEW_GENERATION, generation=0x1020304)
+
+    monkeypatch.setattr(socket, "socket", lambda *_: Numbered(set()))
+    assert (nft_watch.generation(), asked) == (0x1020304, [0xA10])
 
 
 def test_an_error_does_not_say_that_a_table_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -22,9 +21,12 @@ _NETFILTER = 12
 _GROUP = 7
 """NFNLGRP_NFTABLES."""
 _NFTABLES = 10 << 8
-_GET_TABLE, _NEW_GENERATION = _NFTABLES | 1, _NFTABLES | 15
+_GET_TABLE, _NEW_GENERATION, _GET_GENERATION = _NFTABLES | 1, _NFTABLES | 15, _NFTABLES | 16
 _TABLE_NAME = 1
 """In messages about tables, chains, rules, sets, their elements and objects alike."""
+_NUMBER = 1
+"""In messages about generations. Each transaction, whoever makes it, adds one; after the greatest number comes 0."""
+_NUMBERS = 1 << 32
 _ERROR, _REQUEST = 2, 1
 """NLMSG_ERROR, NLM_F_REQUEST; linux/netlink.h."""
 _INET, _BRIDGE = 1, 7
@@ -42,6 +44,7 @@ class Message(NamedTuple):
 
     table: str = ""
     over: bool = False
+    generation: int = 0
 
 
 class TableWatch:
@@ -49,26 +52,38 @@ class TableWatch:
     name and is not one of ours, which bear a mark: rules are as they were loaded, or somebody else has changed them. (What
     the filter itself adds to a set is told to nobody.)
 
-    Messages may be lost. Then the kernel is asked whether the table is there: a load of many rules of our own may overflow
-    the buffer, and would be repeated for ever if each loss counted as a removal.
+    Messages may be lost. Then the kernel is asked whether the tables are there, and how many transactions there were. If they
+    are more than our own, another one may have changed our tables: ``unknown`` is called. Our own do not count, as a load of
+    many rules may overflow the buffer by itself, and would be repeated for ever.
     """
 
-    def __init__(self, table: str, gone: Callable[[], None], changed: Callable[[], None]) -> None:
-        """Raises HostError if the kernel does not report such changes."""
+    def __init__(
+        self, table: str, gone: Callable[[], None], unknown: Callable[[], None], changed: Callable[[], None],
+        loads: Callable[[], int | None],
+    ) -> None:  # fmt: skip
+        """``loads``: how many transactions of ours there were so far; None: one is going on.
+
+        Raises HostError if the kernel does not report such changes."""
         self._table = table
         self._gone = gone
+        self._unknown = unknown
         self._changed = changed
+        self._loads = loads
         self._touched = self._ours = False
         """Whether this transaction changed something in our tables so far, and whether it is one of ours."""
         self._lost = False
         """Whether messages were lost since the kernel was last asked for the table."""
+        self._known: tuple[int, int] | None = None
+        """A generation up to which all messages came, and the number of our own transactions until then."""
         self._again: asyncio.Handle | None = None
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
             _enlarge(self._socket)
             self._socket.bind((0, 1 << (_GROUP - 1)))
+            self._generation = generation()
         except OSError as error:
             raise HostError.from_os_error("changes of the packet filter can't be watched", error) from error
+        self._note_known(self._loads())
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
@@ -86,36 +101,52 @@ class TableWatch:
                     self._note(message)
         except BlockingIOError:
             # Not earlier: until the buffer is empty, the kernel drops messages without another word.
+            done = self._loads()
             if self._lost:
-                self._look()
+                self._look(done)
+            else:
+                self._note_known(done)
         except OSError:
             # The buffer overflowed, and the lost messages may have been about our table.
             self._touched, self._lost = False, True
             self._call_again(0)
+
+    def _note_known(self, done: int | None) -> None:
+        if done is not None:
+            self._known = self._generation, done
 
     def _call_again(self, seconds: float) -> None:
         if self._again is not None:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(seconds, self._read)
 
-    def _look(self) -> None:
+    def _look(self, done: int | None) -> None:
         """Tell what the lost messages may have told."""
         try:
+            reached = generation()
             there = is_there(self._table)
         except OSError as error:
             log.debug("the kernel does not say whether %s is there, and is asked again: %s", self._table, error)
             self._call_again(_PAUSE_SECONDS)
             return
+        if there and done is None:
+            self._call_again(_PAUSE_SECONDS)
+            return
+        known, self._generation = self._known, reached
+        self._note_known(done)
         self._lost = self._touched = self._ours = False
         self._changed()
         if not there:
             self._gone()
+        elif done is not None and (known is None or (reached - known[0]) % _NUMBERS != done - known[1]):
+            self._unknown()
 
     def _note(self, message: Message) -> None:
         if message.over:
             # Once messages are lost, the mark may be among them: then the look says what it was.
             touched = self._touched and not self._ours and not self._lost
             self._touched = self._ours = False
+            self._generation = message.generation
             self._changed()
             if touched:
                 self._gone()
@@ -130,18 +161,30 @@ def is_there(table: str) -> bool:
     name = table.encode() + b"\0"
     attribute = struct.pack("=HH", 4 + len(name), _TABLE_NAME) + name
     attribute += bytes(-len(attribute) % 4)
+    try:
+        for family in (_INET, _BRIDGE):
+            _ask(_GET_TABLE, family, attribute)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def generation() -> int:
+    """The number of the last transaction. Raises OSError."""
+    return next((message.generation for message in messages(_ask(_GET_GENERATION, 0))), 0)
+
+
+def _ask(kind: int, family: int, attributes: bytes = b"") -> bytes:
+    """The kernel's answer to a question. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as asks:
         asks.setblocking(False)  # the kernel has answered when it has taken the question
-        for family in (_INET, _BRIDGE):
-            body = struct.pack("=BBH", family, 0, 0) + attribute
-            asks.sendto(struct.pack("=IHHII", 16 + len(body), _GET_TABLE, _REQUEST, 0, 0) + body, (0, 0))
-            answer = asks.recv(1 << 16)
-            if struct.unpack_from("=H", answer, 4)[0] == _ERROR:
-                number = -struct.unpack_from("=i", answer, 16)[0]
-                if number != errno.ENOENT:
-                    raise OSError(number, os.strerror(number))
-                return False
-    return True
+        body = struct.pack("=BBH", family, 0, 0) + attributes
+        asks.sendto(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST, 0, 0) + body, (0, 0))
+        answer = asks.recv(1 << 16)
+    if struct.unpack_from("=H", answer, 4)[0] == _ERROR:
+        number = -struct.unpack_from("=i", answer, 16)[0]
+        raise OSError(number, os.strerror(number))
+    return answer
 
 
 def _enlarge(watching: socket.socket) -> None:
@@ -159,19 +202,20 @@ def messages(data: bytes) -> Iterator[Message]:
         size, kind = struct.unpack_from("=IH", data, at)
         if size < 16:
             return
+        attributes = data[at + 20 : at + size]
         if kind == _NEW_GENERATION:
-            yield Message(over=True)
+            yield Message(over=True, generation=int.from_bytes(_attribute(attributes, _NUMBER)[:4], "big"))
         elif kind & 0xFF00 == _NFTABLES:
-            yield Message(_name(data[at + 20 : at + size], _TABLE_NAME))
+            yield Message(_attribute(attributes, _TABLE_NAME).rstrip(b"\0").decode("ascii", "replace"))
         at += (size + 3) & ~3
 
 
-def _name(attributes: bytes, wanted: int) -> str:
+def _attribute(attributes: bytes, wanted: int) -> bytes:
     at = 0
     with contextlib.suppress(struct.error):
         while at + 4 <= len(attributes):
             size, kind = struct.unpack_from("=HH", attributes, at)
             if kind & 0x3FFF == wanted:
-                return attributes[at + 4 : at + size].rstrip(b"\0").decode("ascii", "replace")
+                return attributes[at + 4 : at + size]
             at += max(4, (size + 3) & ~3)
-    return ""
+    return b""
