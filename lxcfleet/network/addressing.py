@@ -86,6 +86,10 @@ class Addressing:
             records.announce(context.paths, context.settings, self._host[1])
         return self._host[1]
 
+    def stays(self, subnet: Subnet | None) -> bool:
+        """Whether the range is still this one; None: on the operator's bridge there is none."""
+        return subnet is None or subnet is self._subnet
+
     def look_again(self) -> None:
         """Other settings are in force: tell clones anew where their name server is."""
         self._host = None

@@ -100,7 +100,8 @@ class Bridge:
     # -- made and taken away ---------------------------------------------------------------------------------
 
     async def ensure(self, spec: Spec | None = None) -> None:
-        """Have the bridge, its rules and its name server; quick if they are there. Raises FleetError, OSError.
+        """Have the bridge, its rules and its name server; quick if they are there, and nothing where no container has an
+        address any more: the last one may go while this is waited for. Raises FleetError, OSError.
 
         ``spec``: of a container that is known to the registry; have the further bridge, too, that it is to be on.
         """
@@ -110,7 +111,10 @@ class Bridge:
             gateway = await self._addressing.gateway()
             subnet = None if settings.dhcp else await self._addressing.subnet()
             async with self._context.lock:
-                if self._context.settings is settings and (not self._whole or needed not in self._ports):
+                if spec is None and not self._context.has_connected:
+                    return
+                stays = self._context.settings is settings and self._addressing.stays(subnet)
+                if stays and (not self._whole or needed not in self._ports):
                     await self._set_up(settings, subnet, gateway)
                     return
 
@@ -185,12 +189,18 @@ class Bridge:
         each container that is destroyed."""
         if not self._made and not self._leases.watched:
             return
-        if self._context.has_connected or self._addressing.present():
+        if self._needed:
             return
         if not self._leases.used:
             self._leases.close()
         async with self._context.lock:
-            await self.take_away()
+            if not self._needed:
+                await self.take_away()
+
+    @property
+    def _needed(self) -> bool:
+        """Whether a container has an address, or one that is broken had."""
+        return self._context.has_connected or bool(self._addressing.present())
 
     def close(self) -> None:
         """No longer hear of changes of the rules."""
@@ -285,6 +295,8 @@ class Bridge:
         if not self._flushed:  # the rules come before the switches, see sysctl.route_localhost
             faults += self._switch_on()
         behind = await _behind(settings, gateway)  # another one, if dnsmasq was installed since
+        if not self._context.running():  # the last one has gone meanwhile, and the network with it
+            return False
         if not self._context.up or faults or self._route6 != sysctl.routes_ipv6() or self._behind != behind:
             self._context.up = False
             await self.ensure()

@@ -15,7 +15,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port, dnsmasq, nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
-from lxcfleet.launcher.operations import JOIN, NETWORK, PUBLISH, RULES
+from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, PUBLISH, RULES
 from lxcfleet.network import addressing, inspection
 from lxcfleet.network.arrivals import TRIES
 from lxcfleet.network.context import Context
@@ -139,6 +139,84 @@ def test_a_repair_is_told_once_however_many_looks_see_the_fault(play: Play, monk
         await asyncio.gather(*looks)
         await turns()
         assert [each.faults for each in told] == [("another program changed the packet filter's rules",)]
+
+    play(story)
+
+
+def go_away(world: World) -> None:
+    """Both containers are destroyed."""
+    for container in (world.web1, world.web2):
+        container.running = None
+        world.network._context.registry.forget(container.name)
+        world.network.forget(container.name)
+
+
+@pytest.mark.parametrize("moment", ["missing", "behind", "lock"])
+def test_a_network_that_goes_while_it_is_looked_at_is_not_made_again(
+    play: Play, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The last container is destroyed then. The look saw no bridge, and made one for nobody: it stayed, with a name server,
+    by which the next container's daemon took the range for another fleet's, chose a second one, and gave no names."""
+    told: list[NetworkRepaired] = []
+
+    async def story(world: World) -> None:
+        world.bus.subscribe("test", NetworkRepaired, told.append)
+        run(world.web1)
+        world.network.began(world.web1)
+        await turns()
+        bridge, context = world.network._bridge, world.network._context
+
+        async def destroy_all() -> None:
+            go_away(world)
+            monkeypatch.setattr(Context, "bridge_there", False)
+            await bridge.release()
+
+        async def behind(*_: object) -> None:
+            await destroy_all()
+
+        async def missing() -> list[str]:
+            await destroy_all()
+            return []
+
+        world.launcher.asked.clear()
+        if moment == "behind":
+            monkeypatch.setattr("lxcfleet.network.bridge._behind", behind)
+        elif moment == "missing":
+            monkeypatch.setattr(bridge, "_faults", missing)
+        if moment == "lock":
+            context.up = False
+            async with context.lock:
+                looks = asyncio.ensure_future(world.network.check())
+                await turns()
+                go_away(world)
+            await looks
+        else:
+            await world.network.check()
+        await turns()
+        assert world.launcher.operations() == ([] if moment == "lock" else [DISCONNECT])
+        assert told == []
+
+    play(story)
+
+
+def test_a_bridge_is_made_for_the_range_that_containers_have(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The range may be settled anew while its bridge waits to be made."""
+
+    async def story(world: World) -> None:
+        addressing = world.network._addressing
+        assert world.web1.spec is not None
+        found, asked = addressing.subnet, [0]
+
+        async def subnet() -> Any:
+            range_, asked[0] = await found(), asked[0] + 1
+            if asked[0] == 2:  # for the address of the bridge, and for the bridge itself
+                addressing.forget()
+            return range_
+
+        monkeypatch.setattr(addressing, "subnet", subnet)
+        await world.network.connect(world.web1.spec)
+        assert world.launcher.operations().count(NETWORK) == 1
+        assert addressing.settled
 
     play(story)
 
