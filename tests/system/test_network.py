@@ -19,6 +19,7 @@ import pytest
 from lxcfleet.host.net import dnsmasq
 from lxcfleet.network.rules import rules
 from lxcfleet.spec.container.addresses import hardware_address, interface_name
+from lxcfleet.spec.reading.terms import MAX_MBIT
 
 from . import behind_the_name_server
 from .harness import CLIENT, DAEMON, SLEEP, TIMEOUT, Fleet, alive, free_port, source, until
@@ -724,6 +725,8 @@ def test_bandwidth_is_limited_in_both_directions_and_at_once(fleet: Fleet) -> No
     fleet.ok("restart", counter)
     until(lambda: fleet.run("exec", sender, "--", "python3", "-c", REACHED, address).status == 0, what="the counter is back")
     assert arrived() < 2_000_000  # from its first packet on
+    fleet.ok("set", counter, f"receive_mbit={MAX_MBIT:g}")
+    until(lambda: arrived() > 4_000_000, what="the limit is higher")
     fleet.ok("set", counter, "receive_mbit=0")
     until(lambda: arrived() > 4_000_000, what="the limit is gone")
 

@@ -15,6 +15,7 @@ from lxcfleet.network.addresses.ranges import Subnet
 from lxcfleet.network.rules import lan
 from lxcfleet.network.rules.bandwidth import Bandwidth
 from lxcfleet.network.rules.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
+from lxcfleet.spec.reading.terms import MAX_MBIT
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
 TWO = Guest(IPv4Address("10.201.0.3"), None, isolated=True)
@@ -105,6 +106,15 @@ def test_messages_about_tables() -> None:
 def test_any_bytes_are_survived(data: bytes) -> None:
     list(messages(data))
     list(messages(struct.pack("=IHHII", 16 + len(data), 0xA02, 0, 0, 0) + data))
+
+
+def test_the_kernel_can_count_with_the_highest_limit_of_bandwidth() -> None:
+    """It multiplies both numbers by the nanoseconds of a second, and refuses what 64 bits can't have: with one such limit
+    no rules of the fleet's could be loaded any more, and no container started. The burst has 32 bits."""
+    [line] = Bandwidth(send=MAX_MBIT).added("lf0ac90002", "lxcfleet_br")
+    rate, burst = (int(word) for word in line.replace("bytes/second", "").split() if word.isdigit())
+    assert (rate + burst) * 10**9 < 1 << 64
+    assert burst < 1 << 32
 
 
 def test_a_limit_of_bandwidth_is_an_object_that_comes_and_goes_with_its_elements() -> None:

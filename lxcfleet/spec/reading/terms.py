@@ -14,8 +14,8 @@ PIDS = 4096
 has process ids."""
 MAX_PIDS = 1 << 22
 """The kernel's PID_MAX_LIMIT."""
-MAX_MBIT = 1_000_000.0
-"""The highest limit of bandwidth, in megabits per second."""
+MAX_MBIT = 100_000.0
+"""The highest limit of bandwidth, in megabits per second. The packet filter can't count with more than 131,000."""
 MAX_CPUS = 8192
 """The kernel's largest NR_CPUS."""
 WEIGHT = 100
