@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from lxcfleet.errors import HostError
 
 _SYSCTL = Path("/proc/sys/net")
+_CONF6 = _SYSCTL / "ipv6" / "conf"
 
 
 def forward(interfaces: Iterable[str]) -> None:
@@ -65,9 +67,9 @@ def _switch_on(interface: str, switch: str, complaint: str) -> None:
 
 def refuse_ipv6(interface: str) -> None:
     """Have the host itself neither speak nor listen by IPv6 there, where the interface and IPv6 are. Raises HostError."""
-    file = _SYSCTL / "ipv6" / "conf" / interface / "disable_ipv6"
+    file = f"{interface}/disable_ipv6"
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=_interfaces6())
         try:
             os.write(descriptor, b"1\n")
         finally:
@@ -75,7 +77,17 @@ def refuse_ipv6(interface: str) -> None:
     except FileNotFoundError:  # nor is there such a switch in a kernel without IPv6
         pass
     except OSError as error:
-        raise HostError.from_os_error("IPv6 can't be switched off", error, path=file) from error
+        raise HostError.from_os_error("IPv6 can't be switched off", error, path=_CONF6 / file) from error
+
+
+@cache
+def _interfaces6() -> int:
+    """A descriptor of the directory that has the switches of the host's interfaces for IPv6, kept from its first use on.
+
+    Each look by the whole path takes longer the more containers run, as the kernel goes through their directories of the same
+    name: 9 us with 50, 59 us with 400, and more where both processors do it (proc_sys_compare() in proc_sysctl.c).
+    """
+    return os.open(_CONF6, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def routes_ipv6() -> bool:
