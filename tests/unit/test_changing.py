@@ -157,10 +157,17 @@ def test_a_limit_that_the_kernel_does_not_keep_any_more_is_in_the_way_of_no_othe
 
 def test_a_limit_that_the_host_is_too_small_for_is_told_and_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     small = vain.HostSize(23 << 30, 2, 100 << 30)
-    monkeypatch.setattr(vain, "host", lambda _: small)
+    looks: list[object] = []
+
+    def look(paths: object) -> vain.HostSize:
+        looks.append(paths)
+        return small
+
+    monkeypatch.setattr(vain, "host", look)
     platform = world.specs._platform
     world.specs._platform = replace(platform, controllers=platform.controllers | {"cpu"})
     told = {note for each in world.set("memory=900G", "cpus=64") for note in each.notes}
+    assert len(looks) == 1, "one for each container took a tenth of the time of a change of limits"
     assert told == {
         "its limit memory=900G has no effect: the host has 23.0 GiB of memory",
         "its limit cpus=64 has no effect: the host has 2 processors",

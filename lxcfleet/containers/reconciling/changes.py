@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from math import inf
 
 from lxcfleet.spec.container.fields import stored
@@ -14,16 +15,18 @@ from lxcfleet.spec.reading.swap import NO_LIMIT
 
 def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str, ...]:
     """The keys in which two specs differ, in the table's order; with ``change`` only those that change that way."""
-    return tuple(
-        key
-        for key, row in stored().items()
-        if change in (None, row.change) and getattr(one, key) != getattr(other, key)
-    )
+    return tuple(key for key in _keys(change) if getattr(one, key) != getattr(other, key))
+
+
+@cache
+def _keys(change: Change | None) -> tuple[str, ...]:
+    return tuple(key for key, row in stored().items() if change in (None, row.change))
 
 
 def put_live(in_force: Spec, wanted: Spec) -> Spec:
     """The spec in force after a run with ``in_force`` has taken over what can change live in ``wanted``."""
-    return replace(in_force, **{key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)})
+    taken = {key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)}
+    return replace(in_force, **taken) if taken else in_force
 
 
 _LIMITS = ("memory", "cpus", "pids", "disk")

@@ -126,6 +126,7 @@ class Changing:
         keys = {*asked}
         wrong = _Complaints(len(chosen))
         once = _Once()
+        size = vain.host(self._paths)
         planned = []
         for container in chosen:
             with wrong.of(container):
@@ -142,16 +143,15 @@ class Changing:
                     store.load(self._paths, spec.generation)
                 if spec.units != former.units:
                     await once(("units", spec.units), partial(services.check, spec))
+                notes: tuple[str, ...] = ()
                 if _limits_differ(former, spec):
                     self._specs.check_limits(spec, former)
                     self._check_running(container, spec)
-                notes: tuple[str, ...] = ()
+                    notes = vain.notes(spec, size, former)
                 if spec.mounted != former.mounted:
                     notes += await once(("mounted", spec.mounted), partial(self._specs.check_mounts, spec, coming))
                 if spec.lxc != former.lxc:
                     notes += await once(("lxc", *sorted(spec.lxc.items())), partial(self._specs.check_keys, spec))
-                if _limits_differ(former, spec):
-                    notes += vain.notes(spec, vain.host(self._paths), former)
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
                 planned.append(Planned(container, former, spec, restart, notes, _late(container, former)))
