@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.spec.container.snapshots import Schedule
 
 HOURLY = Schedule(3600, 3)
+NOW = datetime(2026, 2, 1, tzinfo=UTC).timestamp()
 MADE = Snapshot("web", "auto-1", "2026-01-01T00:00:00Z", "", "schedule", 65536, "2025-01-01T00:00:00Z", 0, False, 1)
 
 
@@ -62,8 +64,17 @@ def test_one_that_has_not_run_since_has_not_changed(
 
 def test_the_oldest_of_those_that_a_schedule_made_go() -> None:
     made = [replace(MADE, name=f"auto-{n}", created=f"2026-01-0{n}T00:00:00Z") for n in (3, 1, 2, 4)]
-    there = past([*made, replace(MADE, name="mine", made_by="asked"), replace(MADE, name="kept", made_by="restore")])
+    there = past([*made, replace(MADE, name="mine", made_by="asked"), replace(MADE, name="kept", made_by="restore")], NOW)
     assert there.names == ("auto-1", "auto-2", "auto-3", "auto-4")
     assert expired(there, 3) == ("auto-1",)
     assert expired(there, 4) == expired(there, 9) == expired(Past(), 1) == ()
-    assert past([]).last is None
+    assert past([], NOW).last is None
+
+
+def test_one_that_was_made_while_the_clock_was_ahead_keeps_none_from_being_made_and_goes_first() -> None:
+    """It counted as the last one, so no other was made for a year, and as the newest one afterwards."""
+    ahead = replace(MADE, name="auto-ahead", created="2027-01-01T00:00:00Z")
+    there = past([MADE, ahead, replace(MADE, name="auto-2", created="2026-01-02T00:00:00Z")], NOW)
+    assert there.names == ("auto-ahead", "auto-1", "auto-2")
+    assert there.last == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
+    assert past([ahead], NOW) == Past(("auto-ahead",), None)

@@ -41,10 +41,13 @@ class Past:
     """When the last one was made, in seconds since the epoch."""
 
 
-def past(found: Iterable[Snapshot]) -> Past:
-    """What there is of those that a schedule made."""
-    own = sorted((each for each in found if each.made_by == SCHEDULE), key=lambda each: (each.created, each.name))
-    return Past(tuple(each.name for each in own), _seconds(own[-1].created) if own else None)
+def past(found: Iterable[Snapshot], now: float) -> Past:
+    """What there is of those that a schedule made.
+
+    One of a later time than ``now`` was made while the clock was wrong: it says nothing of what is due, and goes first.
+    """
+    own = sorted((_seconds(each.created) <= now, each.created, each.name) for each in found if each.made_by == SCHEDULE)
+    return Past(tuple(name for _, _, name in own), _seconds(own[-1][1]) if own and own[-1][0] else None)
 
 
 def is_due(schedule: Schedule, began: float, last: float | None, now: float) -> bool:
@@ -112,7 +115,7 @@ class Schedules:
     def _past(self, container: Container) -> Past:
         found = snapshots.all_of(self._paths, container.name)
         born = "" if container.wanted is None else container.wanted.created
-        return past(each for _, each in found if isinstance(each, Snapshot) and each.born == born)
+        return past((each for _, each in found if isinstance(each, Snapshot) and each.born == born), time.time())
 
     def _job(self, container: Container) -> Callable[[], Awaitable[Result]]:
         async def run() -> Result:
