@@ -83,10 +83,10 @@ def test_a_tree_whose_files_do_not_end_is_not_known_and_others_are(
 def test_a_large_delta_keeps_no_other_from_being_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def steps(delta: Path) -> Iterator[int]:
         name = delta.parent.name
-        return endless(delta) if name == "huge" else islice(endless(delta), 300) if name == "large" else iter([7])
+        return endless(delta) if name == "huge" else islice(endless(delta), 150) if name == "large" else iter([7])
 
     monkeypatch.setattr(tree, "disk_usage_steps", steps)
-    for constant, seconds in {"QUICK_SECONDS": 0.1, "LARGE_SECONDS": 1.0, "SHARE": 1.0}.items():
+    for constant, seconds in {"QUICK_SECONDS": 0.1, "LARGE_SECONDS": 2.0, "SHARE": 1.0}.items():
         monkeypatch.setattr(delta_sizes, constant, seconds)
     registry = cast(Registry, [SimpleNamespace(name=name) for name in ("a", "huge", "large", "z")])
     sizes = DeltaSizes(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), registry)
@@ -98,4 +98,4 @@ def test_a_large_delta_keeps_no_other_from_being_added_up(tmp_path: Path, monkey
         running.cancel()
         return sizes.read()
 
-    assert asyncio.run(asyncio.wait_for(look(), 60)) == {"a": 7, "large": 300, "z": 7}
+    assert asyncio.run(asyncio.wait_for(look(), 60)) == {"a": 7, "large": 150, "z": 7}
