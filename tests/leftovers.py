@@ -55,7 +55,7 @@ class _Run:
         directory = registry()
         directory.mkdir(mode=0o700, exist_ok=True)
         self.file = directory / f"{os.getpid()}-{secrets.token_hex(4)}"
-        with _locked(directory):
+        with locked(directory):
             self._descriptor = os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         os.environ[MARK] = self.file.name
@@ -122,7 +122,7 @@ def _sweep_after(file: Path) -> None:
 def _ended(file: Path, directory: Path) -> bool:
     """Clean up after that run if it has ended: then nobody holds the lock."""
     try:
-        with _locked(directory):
+        with locked(directory):
             descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,7 +149,8 @@ def _ended(file: Path, directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of the registry: nobody begins a run meanwhile, or removes what one has left."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
