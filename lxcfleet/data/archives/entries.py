@@ -17,7 +17,7 @@ from typing import Protocol
 from lxcfleet.data.archives.head import VOLUMES
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.reading.terms import RANGE_SIZE
-from lxcfleet.units import as_size
+from lxcfleet.units import as_size, words_of_size
 
 BLOCK = 512
 DEEPEST = 400
@@ -238,7 +238,7 @@ class Reader:
         self.data += self._left
         if self.data > self._limits.data:
             raise NoCapacity(
-                "this archive is refused", why=f"its files have more than {as_size(self._limits.data)}",
+                "this archive is refused", why=f"its files have more than {words_of_size(self._limits.data)}",
                 hint="nothing of it was kept; make room, or allow more: --limit SIZE",
             )
 
