@@ -32,22 +32,25 @@ case $word in running|degraded)
     systemctl show --no-pager --property=Id,NRestarts '*.service' |
     awk 'BEGIN { RS = ""; FS = "\\n" } /NRestarts=[1-9]/ { for (i = 1; i <= NF; i++) { split($i, part, "=")
         if (part[1] == "Id") id = part[2]; else if (part[1] == "NRestarts") n = part[2] } print id, "restarts", n }'
-    [ $# = 0 ] || systemctl show --all --no-pager --property=Id,LoadState,ActiveState,WantedBy,RequiredBy,ConditionResult \
-        --property=ConditionTimestampMonotonic,InactiveExitTimestampMonotonic -- "$@" |
+    [ $# = 0 ] || systemctl show --all --no-pager --property=Id,LoadState,ActiveState,WantedBy,RequiredBy \
+        --property=ConditionResult,ConditionTimestampMonotonic,AssertResult,AssertTimestampMonotonic \
+        --property=InactiveExitTimestampMonotonic -- "$@" |
     awk 'BEGIN { RS = ""; FS = "\\n" } { split("", v)
         for (i = 1; i <= NF; i++) { at = index($i, "="); v[substr($i, 1, at - 1)] = substr($i, at + 1) }
         if (v["ActiveState"] == "inactive" && v["InactiveExitTimestampMonotonic"] == 0 && v["LoadState"] != "masked" &&
             v["WantedBy"] " " v["RequiredBy"] ~ /(multi-user|default|basic|sysinit|sockets|timers|paths)\\.target/ &&
-            (v["ConditionTimestampMonotonic"] == 0 || v["ConditionResult"] != "no"))
+            (v["ConditionTimestampMonotonic"] == 0 || v["ConditionResult"] != "no") &&
+            (v["AssertTimestampMonotonic"] == 0 || v["AssertResult"] != "no"))
             print v["Id"], "never", v["LoadState"] }'
 esac
 echo "systemd is $word"
 """
 """Asks systemd inside for its state, for the units that failed or wait for their next start, for the restarts of each
 service, and which of its arguments, the units that the container was asked to run, it was to start at boot and never did: a
-unit that another one keeps from starting is left as if nobody had wanted it. A condition that does not hold, and what was
-disabled or masked in the container, are no failure; what was disabled may still be wanted by a unit that does not run. One
-command does all of it, as it costs a process of the launcher. ``judge.read_systemd`` reads the answer."""
+unit that another one keeps from starting is left as if nobody had wanted it. An assertion or a condition of its own is no
+failure (PostgreSQL's clusters have one, and the container may make its own later), nor is what was disabled or masked in the
+container; what was disabled may still be wanted by a unit that does not run. One command does all of it, as it costs a
+process of the launcher. ``judge.read_systemd`` reads the answer."""
 _LONGEST_REASON = 200
 
 

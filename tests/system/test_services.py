@@ -86,7 +86,7 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
 
 
 def test_a_service_that_another_unit_keeps_from_beginning_leaves_its_container_unhealthy(fleet: Fleet, host: Path) -> None:
-    """A patch that changes the unit so is what a rollout has to stop at. A condition that does not hold is no failure."""
+    """A patch that changes the unit so is what a rollout has to stop at. A condition of its own is no failure."""
     other = f"{NAME}.other.service"
     (host / other).write_text("[Unit]\nAssertPathExists=/not/there\n[Service]\nExecStart=/bin/true\n")
     name = fleet.name("s")
@@ -97,9 +97,10 @@ def test_a_service_that_another_unit_keeps_from_beginning_leaves_its_container_u
     ran = fleet.run("restart", name, "--rolling", "--healthy-deadline", "20")
     assert (ran.status, f"{NAME}.service did not begin" in ran.err) == (1, True), ran.err
     fleet.ok("rollout", "abort")
-    change.write_text("[Unit]\nConditionPathExists=/not/there\n")
-    fleet.ok("restart", name)
-    fleet.ok("wait", name, "--for", "healthy")
+    for kind in ("Condition", "Assert"):
+        change.write_text(f"[Unit]\n{kind}PathExists=/not/there\n")
+        fleet.ok("restart", name)
+        fleet.ok("wait", name, "--for", "healthy")
 
     change.write_text(f"[Unit]\nRequires={other}\nAfter={other}\n")
     # It was disabled in the container, and is wanted by a unit that does not run, as PostgreSQL's clusters may be.
