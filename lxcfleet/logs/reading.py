@@ -19,7 +19,7 @@ from typing import NamedTuple
 from lxcfleet.api.records import LineRecord
 from lxcfleet.logs import times
 from lxcfleet.logs.lines import Line, clean, cut
-from lxcfleet.logs.rotated import Rotated
+from lxcfleet.logs.rotated import MISSED, Rotated
 from lxcfleet.paths import ContainerPaths
 
 LONGEST = 1 << 15
@@ -72,6 +72,8 @@ class Tail:
         while block := self._log.block():
             blocks += 1
             self.behind = blocks == most
+            if self._log.jumped:
+                yield from self._missed()
             data, begin = self._rest + block, self._log.offset - len(block) - len(self._rest)
             clock, used = times.Clock(self._noted, self._log.inode), 0
             for piece in cut(data, LONGEST):
@@ -86,6 +88,12 @@ class Tail:
     def unfinished(self) -> Iterator[Shown]:
         """What follows the last line's end."""
         if self._rest and (shown := self._show(Line(self._rest, 0), 0.0)) is not None:
+            yield shown
+
+    def _missed(self) -> Iterator[Shown]:
+        yield from self.unfinished()
+        self._rest = b""
+        if (shown := self._show(Line(MISSED, 0), 0.0)) is not None:
             yield shown
 
     def _show(self, piece: Line, at: float) -> Shown | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 BLOCK = 1 << 16
 """Bytes that are read at once."""
+MISSED = b"lxcfleet: lines may be missing here, as the container prints faster than they are read"
+"""What is shown where a whole file may have been renamed away unread."""
 
 
 class Rotated:
@@ -22,6 +24,8 @@ class Rotated:
         self._descriptor = -1
         self.inode, self.offset = 0, 0
         """Where the next byte is."""
+        self.jumped, self._jumps = False, False
+        """Whether a file may have come and gone unread before the bytes that were given last."""
         left = lines
         for each in (self._path, self._before):
             if self._use(_open(each)) and lines:
@@ -38,7 +42,10 @@ class Rotated:
     def block(self) -> bytes:
         """The next bytes; empty: there are none yet."""
         with self._busy:
-            return b"" if self._closed else self._block()
+            data = b"" if self._closed else self._block()
+            if data:
+                self.jumped, self._jumps = self._jumps, False
+            return data
 
     def _block(self) -> bytes:
         if self._descriptor < 0 and not self._use(_open(self._path)):
@@ -61,6 +68,7 @@ class Rotated:
             return self._use(found)
         if found is not None:
             os.close(found)
+        self._jumps = True
         return self._use(_open(self._before)) or self._use(_open(self._path))
 
     def _use(self, descriptor: int | None) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from lxcfleet.logs.rotated import Rotated
+from lxcfleet.logs.rotated import MISSED, Rotated
 
 FOLLOW_SECONDS = 0.2
 """Seconds between two looks at a log file that a client follows."""
@@ -18,6 +18,8 @@ async def pieces(path: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]
     try:
         while True:
             while piece := await asyncio.to_thread(log.block):
+                if log.jumped:
+                    yield b"\r\n" + MISSED + b"\r\n"
                 yield piece
             yield b""  # which shows whether the client is still there
             if not follow:
