@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 
@@ -19,6 +19,7 @@ from lxcfleet.network.addresses.ranges import AddressPool, Subnet, addresses_in,
 from lxcfleet.network.context import Context, seed
 from lxcfleet.network.rules import lan
 from lxcfleet.spec.container.addresses import AUTO, OFF
+from lxcfleet.spec.container.ports import Publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.units import counted
 
@@ -163,6 +164,24 @@ class Addressing:
         subnet = await self.subnet()
         for spec in chosen:
             self._check_static(spec, subnet, ())
+
+    async def check_published(self, publications: Iterable[Publication]) -> None:
+        """Refuse ports for IPv6 alone where containers have no such addresses. Raises FleetError."""
+        settings = self._context.settings
+        for each in publications:
+            if 4 in each.versions:
+                continue
+            if settings.ipv6 == OFF:
+                why, hint = "by network.ipv6", "set network.ipv6 in lxcfleet.yaml"
+            elif not settings.dhcp and (await self.subnet()).ipv6 is None:
+                why = "as the host had IPv6 off when the first of them was connected"
+                hint = "switch it on (net.ipv6.conf.all.disable_ipv6=0) while no container is connected"
+            else:
+                continue
+            raise InvalidInput(
+                f"{each} can't be published", why=f"containers have no IPv6 addresses, {why}",
+                hint=f"publish it at an IPv4 address, or {hint}",
+            )  # fmt: skip
 
     def _check_static(self, spec: Spec, subnet: Subnet, others: Sequence[Spec]) -> None:
         static.check_range(spec.static_addresses, subnet)

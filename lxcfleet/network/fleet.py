@@ -187,6 +187,7 @@ class FleetNetwork:
 
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
+        await self._addressing.check_published(like.publish)
         await self._publishing.check(like, count)
 
     def check_names(self, like: Spec, names: Collection[str]) -> None:
@@ -220,6 +221,9 @@ class FleetNetwork:
             names = {new.name for _, new in changed}
             others = [each for each in self._context.specs() if each.name not in names]
             aliases.check_groups(renamed, others, self._context.settings.domain)
+        await self._addressing.check_published(
+            [each for former, spec in changed for each in spec.publish if each not in former.publish]
+        )
         await self._publishing.check_changed(changed)
 
     def respecified(self, container: Container, keys: Collection[str]) -> None:

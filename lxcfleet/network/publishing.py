@@ -17,7 +17,6 @@ from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import flows, rules, shared_ports
 from lxcfleet.network.rules.rules import Published
 from lxcfleet.runtime.soon import Soon
-from lxcfleet.spec.container.addresses import OFF
 from lxcfleet.spec.container.ports import Publication
 from lxcfleet.spec.container.spec import Spec
 
@@ -131,18 +130,8 @@ class Publishing:
         )
         self._forwards = self._forwards or bool(wanted)
 
-    def _refuse_ipv6(self, publications: Iterable[Publication]) -> None:
-        if self._context.settings.ipv6 == OFF:
-            for each in publications:
-                if 4 not in each.versions:
-                    raise InvalidInput(
-                        f"{each} can't be published", why="containers have no IPv6 addresses, by network.ipv6",
-                        hint="publish it at an IPv4 address, or set network.ipv6 in lxcfleet.yaml",
-                    )  # fmt: skip
-
     async def _check_foreign(self, publications: Sequence[Publication]) -> list[str]:
         """Where other fleets' name servers keep their port."""
-        self._refuse_ipv6(publications)
         if not publications:
             return []
         others = await self._context.ask_large(PUBLISHED, rules.table(self._context.settings.bridge))

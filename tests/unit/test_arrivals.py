@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import HostError
+from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import bridge_port, dnsmasq, nft_watch
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, PUBLISH, RULES
@@ -217,6 +217,27 @@ def test_a_bridge_is_made_for_the_range_that_containers_have(play: Play, monkeyp
         await world.network.connect(world.web1.spec)
         assert world.launcher.operations().count(NETWORK) == 1
         assert addressing.settled
+
+    play(story)
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_port_for_ipv6_alone_is_refused_where_no_container_has_such_an_address(play: Play, ipv6: bool) -> None:
+    """The host had it off, and the settings say nothing of it: the port was published, and led nowhere for ever."""
+
+    async def story(world: World) -> None:
+        def routes(operation: str, _: Any) -> dict[str, Any]:
+            return {"networks": [], "ipv6": ipv6} if operation == "routes" else {}
+
+        world.network._addressing.forget()
+        world.launcher._answers = routes
+        wanted = [parse_publication("80:8080"), parse_publication("[::]:81:8080")]
+        if ipv6:
+            await world.network._addressing.check_published(wanted)
+            return
+        with pytest.raises(InvalidInput, match="81:8080/tcp can't be published") as caught:
+            await world.network._addressing.check_published(wanted)
+        assert "as the host had IPv6 off" in caught.value.why
 
     play(story)
 
