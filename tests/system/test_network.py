@@ -186,6 +186,20 @@ def test_a_container_knows_the_broadcast_address_of_its_network(fleet: Fleet) ->
     assert line[line.index("brd") + 1] == str(network.broadcast_address)
 
 
+def test_the_bridge_keeps_its_mtu_while_no_container_runs(fleet: Fleet) -> None:
+    """On a host whose uplink has another MTU than 1500, it was 1500 after the only container's stop, and so was the
+    container's after its next start."""
+    one = fleet.name(1)
+    fleet.create(one)
+    file = Path(f"/sys/class/net/{fleet.bridge}/mtu")
+    before = file.read_text()
+    fleet.ok("stop", one)
+    assert file.read_text() == before
+    fleet.ok("start", one)
+    assert fleet.inside(one, "cat /sys/class/net/eth0/mtu") == before.strip()
+    assert fleet.events("repaired") == []
+
+
 def test_the_name_of_a_group_leaves_out_frozen_containers(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, options=("-l", "role=web"))

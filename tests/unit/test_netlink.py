@@ -115,6 +115,25 @@ def test_a_veth_that_goes_keeps_no_other_one_from_the_operators_bridge(monkeypat
     assert host.changed() == [("set", "two")]
 
 
+@pytest.mark.parametrize(("asked", "mtu"), [(0, 9000), (1400, 1400)])
+def test_the_mtu_of_a_new_bridge_is_set_and_not_given_as_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, asked: int, mtu: int
+) -> None:
+    """The kernel changes one that a bridge was made with, as its ports come and go: to 1500 when the last one goes. The next
+    container took that over, and sent what the uplink drops."""
+    did: list[tuple[str, Any]] = []
+
+    class New(Host):
+        def link(self, command: str, **options: Any) -> None:
+            did.append((command, options.get("mtu")))
+            if command == "add":
+                self.names.append(options["ifname"])
+
+    with _on(New(["eth0"], going=""), monkeypatch):
+        netlink.ensure_bridge("br", f"{OUR_HARDWARE}00:00:00:01", [], [], asked)
+    assert did == [("add", None), ("set", mtu)]
+
+
 def test_an_uplink_that_goes_is_no_reason_to_have_no_bridge() -> None:
     assert netlink._uplink_mtu(Host(["eth0"], going="eth0")) == netlink._MTU_DEFAULT
     assert netlink._uplink_mtu(Host(["eth0"], going="")) == 9000

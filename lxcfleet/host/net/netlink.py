@@ -121,8 +121,10 @@ def ensure_bridge(
     with session(f"setting up the bridge {name}") as netlink:
         index = index_of(netlink, name)
         if index is None:
-            netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=mtu or _uplink_mtu(netlink))
-            index = index_of(netlink, name)
+            # Its MTU is set below: one that it is made with changes when a port comes or the last one goes, and one that is
+            # changed stays.
+            netlink.link("add", ifname=name, kind="bridge", address=hardware)
+            index, mtu = index_of(netlink, name), mtu or _uplink_mtu(netlink)
         elif not _ours(netlink, index):
             raise InvalidInput(
                 f"network.bridge: {name} is there already and not lxcfleet's",
