@@ -146,9 +146,12 @@ class Discovery:
         self.set_frozen(container, container.running is not None and container.running.payload.frozen)
 
     def look(self) -> None:
-        """Take note of containers that somebody else froze or thawed, as plain lxc-freeze does."""
+        """Take note of containers that somebody else froze or thawed, as plain lxc-freeze does.
+
+        Only where that matters: one without groups and ports is found by its own name alone, which stays.
+        """
         for container in self._context.registry:
-            if self._membership.is_found(container.name) and container.busy is None:
+            if self._membership.is_found(container.name) and container.busy is None and _may_stand_for_others(container):
                 self.look_at(container)
 
     def ended(self, name: str) -> None:
@@ -252,6 +255,11 @@ class Discovery:
             checked = container.spec is not None and container.spec.check is not None
             if seen and checked and not self._membership.is_frozen(container.name):
                 self._membership.set_fit(container.name, False)
+
+
+def _may_stand_for_others(container: Container) -> bool:
+    own = container.spec
+    return own is not None and bool(own.labels or own.aliases or own.publish)
 
 
 def _opened(file: str, flags: int) -> int:

@@ -234,6 +234,7 @@ class FleetNetwork:
         self._bridge.set_up_port(container)
         if self._context.up and _BANDWIDTH & {*keys}:
             self._admission.kick()
+        self._discovery.look_at(container)  # nobody has, while it stood for no others
         self._discovery.moved(container)
         self._publishing.kick()
 

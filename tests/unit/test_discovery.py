@@ -116,6 +116,22 @@ def test_a_container_that_others_freeze_or_thaw_is_noticed(paths: Paths) -> None
     assert (names(paths), members.members()) == (BOTH, [web])
 
 
+def test_nobody_looks_whether_one_is_frozen_that_stands_for_no_others(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hundred of them, that was a tenth of what the daemon takes at rest."""
+    web, lone = running("web1"), running("lone")
+    assert lone.spec is not None
+    lone.spec = replace(lone.spec, labels={}, address=IPv4Interface("10.0.0.3/24"))
+    found, _ = parts(paths, web, lone)
+    for each in (web, lone):
+        found.publish(each)
+    looked: list[str] = []
+    monkeypatch.setattr(found, "look_at", lambda container: looked.append(container.name))
+    found.look()
+    lone.spec = replace(lone.spec, aliases=("one",))
+    found.look()
+    assert looked == ["web1", "lone", "web1"]
+
+
 def test_a_container_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
     web = running(frozen=True)
     found, _ = parts(paths, web)
