@@ -81,7 +81,7 @@ def _secrets_of(paths: Paths, host: Layer, parts: Mapping[str, str]) -> list[Sec
     if host.sheets:
         return secrets(paths, host.tree())
     for clone in mount_plan.clones([host], parts.items(), shifted=False):
-        syscalls.clone_read_only(Path(clone.source), Path(clone.target), None)
+        syscalls.clone_read_only(clone.source, clone.target, None)
     return secrets(paths, _tree(host), mounts.points() - {"/", *parts})
 
 

@@ -110,7 +110,7 @@ def perform(plan: MountPlan, own: ContainerPaths, disk: int, lock: Path) -> None
         from lxcfleet.base.services import layer  # noqa: PLC0415
 
         layer.make(Path(fresh.target), layer.present(fresh.services, plan.name, fresh.base), plan.first_id, fresh.base)
-    works = sorted(own.directory.glob("work*"))
+    works = sorted(own.directory / name for name in os.listdir(own.directory) if name.startswith("work"))
     root, *parts = plan.overlays
     project = 0 if plan.first_id is None else quota.keep([*works, Path(root.upper)], plan.first_id, disk)
     uppers: list[tuple[Overlay, int]] = []
@@ -129,7 +129,7 @@ def perform(plan: MountPlan, own: ContainerPaths, disk: int, lock: Path) -> None
             _mount_overlay(plan, overlay, f"/proc/self/fd/{upper}", plan.staging)
         _mount_overlay(plan, root, root.upper, plan.root)
         for overlay, _ in uppers:
-            syscalls.move(Path(plan.staging), Path(f"{plan.root}{overlay.point}"))
+            syscalls.move(plan.staging, f"{plan.root}{overlay.point}")
         _restrict(plan)
     finally:
         for _, upper in uppers:
@@ -166,7 +166,7 @@ def _show_image(image: Image, lock: Path) -> None:
     """Mount an image, without shifted owners. All mounts of its loop device are of one file system in memory."""
     source, flags = Path(image.source), syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
     with loops.attached(source, lock) as device:
-        syscalls.mount(device, Path(image.target), packing.filesystem(source), flags, "")
+        syscalls.mount(device, image.target, packing.filesystem(source), flags, "")
 
 
 def _show_lower(plan: MountPlan) -> None:
@@ -175,9 +175,9 @@ def _show_lower(plan: MountPlan) -> None:
     try:
         for image in plan.images:
             if image.shifted:  # this mount lies over the one that is not shifted
-                syscalls.clone_read_only(Path(image.target), Path(image.target), namespace)
+                syscalls.clone_read_only(image.target, image.target, namespace)
         for clone in plan.clones:
-            syscalls.clone_read_only(Path(clone.source), Path(clone.target), namespace if clone.shifted else None)
+            syscalls.clone_read_only(clone.source, clone.target, namespace if clone.shifted else None)
             if clone.identity is not None and mounts.identify(clone.target) != clone.identity:
                 raise HostError(
                     f"{plan.name} can't be mounted",
@@ -186,7 +186,7 @@ def _show_lower(plan: MountPlan) -> None:
                 )
         if namespace is not None:
             # liblxc is told to use this user namespace (lxc.namespace.share.user), and makes none.
-            syscalls.mount(f"/proc/self/fd/{namespace}", Path(plan.users), "none", syscalls.MS_BIND, "")
+            syscalls.mount(f"/proc/self/fd/{namespace}", plan.users, "none", syscalls.MS_BIND, "")
     except OSError as error:
         if error.errno == errno.EINVAL and namespace is not None:
             raise Unsupported(
@@ -268,7 +268,7 @@ def _mount_overlay(plan: MountPlan, overlay: Overlay, upper: str, target: str) -
     while True:
         try:
             with syscalls.acting_as(plan.first_id or 0):
-                syscalls.mount(DEVICE, Path(target), "overlay", flags, overlay.data(upper))
+                syscalls.mount(DEVICE, target, "overlay", flags, overlay.data(upper))
             return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:

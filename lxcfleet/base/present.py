@@ -79,6 +79,8 @@ class Upper:
         """The extended attribute that marks a directory which hides what lower layers have below it."""
         self._handle = os.open(layer.source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._directories = {"": Shape.MERGED}
+        self._known: dict[str, tuple[Found | None, bool]] = {}
+        """What was found, unless a container can change it."""
 
     def close(self) -> None:
         """Close the layer's directory."""
@@ -89,6 +91,14 @@ class Upper:
 
         The next layer counts if this one has no entry, or has a directory through which the lower layers show.
         """
+        known = self._known.get(path)
+        if known is None:
+            known = self._find(path)
+            if self.layer.read_only and worth_remembering(path, self._known):
+                self._known[path] = known
+        return known
+
+    def _find(self, path: str) -> tuple[Found | None, bool]:
         above = self.shape(path.rpartition("/")[0])
         if above is Shape.HIDDEN:
             return Found(self.layer, None, hidden=True), False

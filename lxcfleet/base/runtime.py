@@ -82,7 +82,7 @@ def mount_empty(root: Path, first_id: int, size: str = "10%") -> None:
     place = os.open(root / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         options = f"mode=0755,size={size},uid={first_id},gid={first_id}"
-        syscalls.mount("tmpfs", Path(f"/proc/self/fd/{place}"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+        syscalls.mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     finally:
         os.close(place)
 

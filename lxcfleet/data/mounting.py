@@ -57,7 +57,7 @@ def _mount_at(paths: Paths, each: VolumeMount, place: int, first_id: int | None)
     if each.source is Source.TMPFS:
         owner = first_id or 0
         options = f"mode={each.mode:o},size={each.size},uid={owner},gid={owner}"
-        syscalls.mount("tmpfs", Path(f"/proc/self/fd/{place}"), "tmpfs", _flags(each), options)
+        syscalls.mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _flags(each), options)
         return
     tree = open_source(paths, each, first_id)
     try:

@@ -90,7 +90,7 @@ def main() -> None:
         apparmor.leave_profile()
         with contextlib.suppress(OSError):
             announcements.announce(paths, name)
-        syscalls.make_slave(Path("/"))
+        syscalls.make_slave("/")
         # Without a daemon, the changed mode of a file goes unnoticed. So look at the whole base; several starts share a look.
         based = paths.on(spec.generation)
         looks = not spec.generation and not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS

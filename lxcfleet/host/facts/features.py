@@ -412,7 +412,7 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
 
 def _show(places: list[str], base: Path, namespace: int | None) -> None:
     for place in places:
-        syscalls.clone_read_only(Path(place), Path(f"{base}{place}"), namespace)
+        syscalls.clone_read_only(place, f"{base}{place}", namespace)
 
 
 def _idmapped(places: list[str], base: Path, namespace: int) -> Probe:

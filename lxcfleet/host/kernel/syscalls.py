@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS = 0x00020000
@@ -66,7 +68,7 @@ def unshare_mounts() -> None:
     """Give this process a mount namespace of its own; unshare(2). What is mounted in it is not mounted outside as well, where
     it would hide files from all. Later mounts of the namespace that this process was in appear here, too."""
     _check(_libc.unshare(CLONE_NEWNS), "mount namespace")
-    make_slave(Path("/"))
+    make_slave("/")
 
 
 def enter_mounts(namespace: int) -> None:
@@ -99,13 +101,13 @@ def descriptor_of(process: int, number: int) -> int:
     return _check(_libc.syscall(_SYS_PIDFD_GETFD, process, number, 0), f"descriptor {number}")
 
 
-def make_slave(path: Path) -> None:
+def make_slave(path: StrPath) -> None:
     """Let mounts of the parent namespace appear here, but not the reverse; mount(2), MS_SLAVE | MS_REC."""
     target = os.fspath(path)
     _check(_libc.mount(None, target.encode(), None, ctypes.c_ulong(MS_SLAVE | MS_REC), None), target)
 
 
-def mount(source: str, target: Path, filesystem: str, flags: int, options: str) -> None:
+def mount(source: str, target: StrPath, filesystem: str, flags: int, options: str) -> None:
     """Mount a file system; mount(2)."""
     path = os.fspath(target)
     _check(
@@ -114,7 +116,7 @@ def mount(source: str, target: Path, filesystem: str, flags: int, options: str) 
     )
 
 
-def move(source: Path, target: Path) -> None:
+def move(source: StrPath, target: StrPath) -> None:
     """Move the top mount at ``source``; mount(2), MS_MOVE."""
     path = os.fspath(target)
     _check(_libc.mount(os.fsencode(source), path.encode(), None, ctypes.c_ulong(_MS_MOVE), None), path)
@@ -135,7 +137,7 @@ class _MountAttributes(ctypes.Structure):
     )
 
 
-def clone_read_only(source: Path, target: Path, user_namespace: int | None) -> None:
+def clone_read_only(source: StrPath, target: StrPath, user_namespace: int | None) -> None:
     """Show the mount at ``source``, without the mounts below it, read-only at ``target``.
 
     With a user namespace owners are shifted through its id map: file owner 0 becomes the first id of its range.

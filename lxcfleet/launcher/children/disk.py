@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 from lxcfleet.base import changes, mount_plan
@@ -67,5 +66,5 @@ def _with_bare_base(stack: Stack) -> Stack:
     syscalls.unshare_mounts()
     bottom = stack.bottom
     for clone in mount_plan.clones([bottom], mounts.parts().items(), shifted=False):
-        syscalls.clone_read_only(Path(clone.source), Path(clone.target), None)
+        syscalls.clone_read_only(clone.source, clone.target, None)
     return Stack((*stack.layers[:-1], bottom._replace(source=bottom.mount or bottom.source)))

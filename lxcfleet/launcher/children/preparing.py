@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,11 @@ def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
 
 
 def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int, shelf: Shelf) -> None:
-    name = item["name"]
+    name, stack = item["name"], Stack.from_json(item["stack"])
     if item["make"]:
         _make(paths, name, item)
     else:
-        _check(paths, name, item)
-    stack = Stack.from_json(item["stack"])
+        _check(paths, name, item, stack)
     apps.examine_layers(paths, stack)
     devices.check(item["devices"])
     if not item["mount"]:
@@ -148,7 +148,7 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
         raise HostError.from_os_error(f"{name} can't be created", error) from error
 
 
-def _check(paths: Paths, name: str, item: PrepareItem) -> None:
+def _check(paths: Paths, name: str, item: PrepareItem, stack: Stack) -> None:
     """Refuse to start if files differ from how we made them; bring LXC's configuration up to date."""
     own = paths.container(name)
     restoring.finish(paths, name)
@@ -160,7 +160,7 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
                 f"{name} can't start: its directory {directory} is gone",
                 hint="restore it from a backup, or remove the container with `lxcfleet destroy`",
             ) from None
-        if not os.path.isdir(directory) or os.path.islink(directory) or found.st_uid != owner:
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner:
             raise Broken(
                 f"{name} can't start: {directory} is not the directory that lxcfleet made",
                 why=f"it should be a directory of uid {owner}, and has uid {found.st_uid}",
@@ -179,7 +179,6 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
             if small.content(path) == text.encode():
                 continue
         tree.write(path, text)
-    stack = Stack.from_json(item["stack"])
     for layer in stack.lower:
         if layer.services is not None:
             from lxcfleet.base.services import layer as services  # most containers do without
