@@ -341,10 +341,13 @@ def _uplink(spec: Spec, paths: Paths, platform: Platform) -> list[str]:
     return [*lines, f"lxc.mount.entry = {paths.uplink_names(spec.name)} etc/resolv.conf none bind,ro,optional 0 0"]
 
 
-_ADDRESS_AT_ONCE = "/bin/sh -c 'for f in /proc/sys/net/ipv6/conf/*/accept_dad; do echo 0 >$f; done 2>/dev/null; :'"
+_ADDRESS_AT_ONCE = (
+    "</proc/net/dev 2>/dev/null; while IFS=' :' read -r n _; do echo 0 >/proc/sys/net/ipv6/conf/$n/accept_dad; done; :"
+)
 """Without this, an IPv6 address answers one to two seconds after the start only: the kernel first asks whether somebody else
 has it (RFC 4862, 5.4), which can't be here. The hook runs when the interface is in the container and has no address yet;
-lxc.sysctl would come too late. liblxc puts ``exec`` before the line."""
+lxc.sysctl would come too late. liblxc puts ``exec`` before the line, and has a shell run it: without a command, exec only
+opens files. The host's directory conf is not listed, as the kernel goes through the entries of all containers for that."""
 
 
 def _system(spec: Spec, pending: Path) -> list[str]:
