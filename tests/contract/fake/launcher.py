@@ -534,7 +534,7 @@ class FakeLauncher(Launcher):
         status: int | None
         if item["name"] in self.model.sick:
             status, output = 1, self.model.sick[item["name"]]
-        elif "systemctl" in item["command"][-1]:
+        elif any("systemctl" in word for word in item["command"]):
             status, output = 0, "systemd is running"
         else:
             try:
