@@ -100,6 +100,19 @@ def test_a_command_that_fails_at_once_is_no_success(daemon: Daemon, cli: Cli) ->
     assert cli("list", "-q", "--state", "exited").out == "job\n"
 
 
+@pytest.mark.parametrize("command", [("true",), FAILS])
+def test_a_stop_of_what_has_ended_by_itself_says_that_it_changes_something(
+    daemon: Daemon, cli: Cli, command: tuple[str, ...]
+) -> None:
+    """A job that had completed counts as stopped afterwards, and what waits for it stays blocked."""
+    cli("create", "job", "--", *command)
+    soon(lambda: info(daemon, "job")["state"] in ("exited", "failed"))
+    assert "job: count as stopped, not as ended by itself" in cli("stop", "job", "--dry-run").out
+    assert cli("stop", "job").out == "job  stopped\n"
+    assert info(daemon, "job")["state"] == "stopped"
+    assert cli("stop", "job").out == "job  unchanged\n"
+
+
 def test_status_is_about_the_end(daemon: Daemon, cli: Cli) -> None:
     create(daemon, "web", FOREVER)
     assert cli("wait", "web", "--status").status == 2

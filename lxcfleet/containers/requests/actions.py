@@ -32,7 +32,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.states import Action
+from lxcfleet.spec.states import Action, State
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,10 @@ class Actions:
                 self._snapshots.refuse(container.name, removed=ask.with_snapshots)
             except FleetError as error:
                 return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
-        return self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
+        result, lines = self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
+        if result.status == "unchanged" and not ask.until_boot and _forgets_its_end(container, ask.action):
+            return Result(container.name, "planned", True), [f"{container.name}: count as stopped, not as ended by itself"]
+        return result, lines
 
     def foresee(
         self, container: Container, action: Action, *, force: bool = True, no_deps: bool = False
@@ -232,6 +235,7 @@ class Actions:
 
         taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed, no_deps=no_deps, turn=turn)
         changed = (bool(taken) and not waits(taken)) or _stays_down(container, action)
+        changed = changed or (lasting and _forgets_its_end(container, action))
         container.resting = False
         if with_snapshots:
             await self._snapshots.remove_all(name)
@@ -389,6 +393,11 @@ def _stays_down(container: Container, action: Action) -> bool:
     """Whether a stop changes that a container which is down starts by itself: by its restart policy, with the host's next
     boot, or with the next patch."""
     return action is Action.STOP and (container.resting or container.course.wants_run)
+
+
+def _forgets_its_end(container: Container, action: Action) -> bool:
+    """Whether a stop makes a container that has ended by itself a stopped one: a job has not completed then."""
+    return action is Action.STOP and container.state in (State.EXITED, State.FAILED)
 
 
 def _check_force(container: Container, action: Action, *, force: bool) -> None:
