@@ -226,17 +226,22 @@ def test_processes_are_looked_at_for_lxc_stop_only_if_somebody_has_called_the_mo
     asyncio.run(run())
 
 
+def put(path: Path, instead: str) -> None:
+    """Put something else in the place of the FIFO, as another program may."""
+    path.unlink()
+    if instead == "a file":
+        path.touch()
+    elif instead == "another FIFO":
+        os.mkfifo(path)
+
+
 @pytest.mark.parametrize("instead", ["a file", "another FIFO", "nothing"])
 def test_a_fifo_that_is_replaced_is_noticed(tmp_path: Path, instead: str, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         monitors = Monitors(tmp_path)
         monitors.endings.check()
         path = monitor_fifo.path_of(monitors.paths.lxc)
-        path.unlink()
-        if instead == "a file":
-            path.touch()
-        elif instead == "another FIFO":
-            os.mkfifo(path)
+        put(path, instead)
         monitors.endings.check()
         monitors.endings.check()
         if instead == "a file":
@@ -258,11 +263,7 @@ def test_a_run_that_was_not_heard_has_not_the_end_of_the_run_before(tmp_path: Pa
         monitors.endings.check()
         assert monitors.end("a", 9472) == Ending(9472)
         path = monitor_fifo.path_of(monitors.paths.lxc)
-        path.unlink()
-        if instead == "a file":
-            path.touch()
-        elif instead == "another FIFO":
-            os.mkfifo(path)
+        put(path, instead)
         if looked:
             monitors.endings.check()
         assert (monitors.endings.heard("a"), monitors.of("a")) == (None, None)
