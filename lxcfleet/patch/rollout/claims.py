@@ -18,7 +18,8 @@ _NAMED = 5
 
 
 def refuse_claimed(paths: Paths, registry: Registry, what: str, names_it: Callable[[Spec], bool]) -> None:
-    """Raise WrongState if the rollout under way may give a container a spec that names ``what``, be it back."""
+    """Raise WrongState if the rollout under way may give a container a spec that names ``what``: a new one, or its former one
+    again. ``names_it`` tells whether a spec does."""
     try:
         rollout = state.from_json(ondisk.text(paths.rollout))
         if rollout.status.ended or rollout.kind is not RolloutKind.CHANGE:
