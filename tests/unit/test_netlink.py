@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 import struct
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -168,7 +167,7 @@ class Ports:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, numbers: dict[str, int], code: int = 0) -> None:
         self.numbers, self.code = numbers, code
         self.asked: list[tuple[int, str]] = []
-        monkeypatch.setattr(socket, "if_nametoindex", self._number)
+        monkeypatch.setattr(interfaces, "index", self._number)
         monkeypatch.setattr(rtnetlink, "ask", self._ask)
         monkeypatch.setattr(sysctl, "refuse_ipv6", lambda name: self.asked.append((numbers[name], "no IPv6")))
 
@@ -234,6 +233,19 @@ def test_a_port_that_goes_has_no_switches(monkeypatch: pytest.MonkeyPatch, code:
     ports.code = errno.EPERM
     with pytest.raises(HostError, match="going: the bridge's port can't be set up"):
         bridge_port.set_up("going", Switches(hairpin=True, isolated=True))
+
+
+def test_the_kernel_tells_why_an_interface_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own socket.if_nametoindex() gave no errno. So a container whose command had ended before its port was set up
+    counted as not made, and was removed or started again."""
+    assert interfaces.index("lo") == 1
+    with pytest.raises(OSError, match="No such device") as caught:
+        interfaces.index("lf-nosuch0")
+    assert caught.value.errno == errno.ENODEV
+    asked: list[object] = []
+    monkeypatch.setattr(rtnetlink, "ask", asked.append)
+    bridge_port.set_up("lf-nosuch0", Switches(hairpin=False, isolated=True))
+    assert not asked
 
 
 def test_a_port_whose_ipv6_cannot_be_switched_off_is_set_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

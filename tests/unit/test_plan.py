@@ -289,7 +289,6 @@ class ModelHands:
 
     async def boot(self, container: Container, namespace: int) -> None:
         self._act(replace(self.now, running=True))
-        self.found = True
 
     def retire(self, name: str) -> None:
         self._act(Retire().after(self.now))
@@ -319,6 +318,23 @@ def test_a_hint_to_the_logs_of_a_container_is_given_while_it_has_them(made: bool
     with pytest.raises(HostError) as caught:
         asyncio.run(Work(hands, hands, Container("web", None)).carry_out(some))
     assert ("--no-start" in caught.value.hint, "lxc.log" in caught.value.hint) == (made, not made)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_ran_is_not_undone_if_nobody_can_be_led_to_it(made: bool) -> None:
+    """Its init may have written to its delta. A container was removed that had ended by then."""
+
+    class Unfound(ModelHands):
+        def come_back(self, container: Container) -> None:
+            raise HostError("lf1: the bridge's port can't be set up")
+
+    hands = Unfound(NOTHING if made else STOPPED, 0)
+    some = create(True) if made else steps(Action.START, STOPPED)
+    with pytest.raises(HostError, match="port"):
+        asyncio.run(Work(hands, hands, Container("web", None)).carry_out(some))
+    assert hands.now.exists
+    assert hands.now.running
+    assert hands.now.noted is Intent.RUN
 
 
 ACTS = st.sampled_from([*TARGETS])

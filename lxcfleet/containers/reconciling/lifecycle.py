@@ -161,7 +161,7 @@ class Lifecycle:
         await self._network.leave(container, drain)
 
     def come_back(self, container: Container) -> None:
-        """Let a withdrawn container be found again, if it runs."""
+        """Let a container be found, if it runs: one that has just begun, or was withdrawn."""
         if container.running is not None:
             self._network.publish(container)
 
@@ -371,8 +371,6 @@ class Lifecycle:
                 why=liblxc.stop_reason(log_file, before) or "liblxc gives no reason",
                 hint=f"see {log_file} and `lxcfleet logs {container.name}`",
             )
-        if container.running is not None:
-            self._network.publish(container)
 
     async def _started_by_others(self, container: Container) -> bool:
         """Whether somebody else, as by plain lxc-start, started it meanwhile. That is as good."""

@@ -52,7 +52,7 @@ class Hands(Protocol):
         """Withdraw it from names and ports, and wait."""
 
     def come_back(self, container: Container) -> None:
-        """Let a withdrawn container be found again, if it runs."""
+        """Let a container be found, if it runs: one that has just begun, or was withdrawn."""
 
     async def halt(self, container: Container, timeout: float) -> None:
         """End it."""
@@ -437,6 +437,7 @@ class Boot(Step):
         assert work.namespace is not None
         await work.hands.boot(work.container, work.namespace)
         work.no_way_back()
+        work.hands.come_back(work.container)
 
     def after(self, now: Observed) -> Observed:
         """The container runs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.net import rtnetlink, sysctl
+from lxcfleet.host.net import interfaces, rtnetlink, sysctl
 from lxcfleet.host.net.bridge_look import Port
 from lxcfleet.host.net.rtnetlink import Request, attribute
 
@@ -99,7 +99,7 @@ def set_up(interface: str, wanted: Switches, *, anew: bool = False) -> None:
     each change of those is told to all who listen, and has dnsmasq look at all addresses of the host.
     """
     try:
-        index = socket.if_nametoindex(interface)
+        index = interfaces.index(interface)
         requests = [] if wanted.only is None else [_pin(index, wanted.only)]
         requests.append(_switch(index, wanted.whole() if anew else wanted.settings()))
         # The kernel refuses the rest while nobody is at the other end of the cable, and then it is no matter.

@@ -23,9 +23,12 @@ _COUNTERS = Path("/proc/net/dev")
 UP = 0x1
 """IFF_UP, linux/if.h."""
 _GET_ADDRESSES = 0x8912
-"""SIOCGIFCONF; linux/sockios.h."""
+_GET_NUMBER = 0x8933
+"""SIOCGIFCONF, SIOCGIFINDEX; linux/sockios.h."""
 _REQUEST, _LIST = struct.Struct("=16sH22x" if sys.maxsize > 1 << 32 else "=16sH14x"), struct.Struct("@iP")
 """struct ifreq, struct ifconf; linux/if.h."""
+_NUMBER = struct.Struct("=16si20x" if sys.maxsize > 1 << 32 else "=16si12x")
+"""struct ifreq with ifr_ifindex."""
 
 
 def is_up(name: str) -> bool:
@@ -34,6 +37,16 @@ def is_up(name: str) -> bool:
         return bool(int((_NET / name / "flags").read_text(encoding="ascii"), 16) & UP)
     except (OSError, ValueError):
         return False
+
+
+def index(name: str) -> int:
+    """The kernel's index of the interface. Raises OSError, with ENODEV if it is not there.
+
+    socket.if_nametoindex() gives no errno before Python 3.14, and so none for a lack of descriptors, either.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asks:
+        found: int = _NUMBER.unpack(fcntl.ioctl(asks, _GET_NUMBER, _NUMBER.pack(name.encode(), 0)))[1]
+    return found
 
 
 def has_address(name: str, address: IPv4Address | IPv6Address) -> bool:
