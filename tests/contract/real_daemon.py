@@ -240,6 +240,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (database, "files", lambda packages: {package: [] for package in packages}),
             (database, "owners", lambda paths: {p: model.owners[p] for p in paths if p in model.owners}),
             (dpkg, "half_done", lambda: ""),
+            (dpkg, "stamp", lambda: model.dpkg_stamps.pop() if model.dpkg_stamps else ()),
             (dpkg, "holder", lambda *_: None),
             (dpkg, "in_pieces", lambda: ""),
         ):

@@ -75,6 +75,16 @@ def test_if_all_are_proven_the_status_is_0(cli: Cli, daemon: Daemon) -> None:
     assert lines[3] == "proven: 1 of 1 container"
 
 
+def test_nothing_is_proven_while_the_hosts_packages_change(cli: Cli, daemon: Daemon) -> None:
+    """dpkg was at work between the looks at its records: some containers were compared with other files than the rest."""
+    daemon.fleet.add("web1")
+    daemon.model.dpkg_stamps = [(2,), (1,)]
+    ran = cli("verify", "--package", "libssl3")
+    assert ran.status == 4
+    assert "its packages changed while containers were looked at" in ran.out
+    assert cli("verify", "--package", "libssl3").status == 0
+
+
 def test_a_package_is_found_by_the_name_that_it_had_before_a_release_upgrade(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     daemon.model.installed["liblxc1t64:amd64"] = "1:6.0.4-4"

@@ -55,7 +55,8 @@ def half_done(admin: Path = _ADMIN) -> str:
         return ""
     journal = [name for name in os.listdir(admin / "updates") if name.isdigit()] if (admin / "updates").is_dir() else []
     if journal:
-        return "dpkg was interrupted"
+        process = holder(admin)
+        return "dpkg was interrupted" if process is None else f"dpkg is at work ({_named(process)} holds its lock)"
     return _wrong(admin, status.st_ino, status.st_mtime_ns)
 
 
@@ -83,5 +84,22 @@ def in_pieces(admin: Path = _ADMIN) -> str:
     """The reason why no container should be started on the present host; empty: there is none."""
     process = holder(admin)
     if process is not None:
-        return f"{f'process {process}' if process > 0 else 'a process'} holds dpkg's lock"
+        return f"{_named(process)} holds dpkg's lock"
     return trouble(admin)
+
+
+def _named(process: int) -> str:
+    return f"process {process}" if process > 0 else "a process"
+
+
+def stamp(admin: Path = _ADMIN) -> tuple[int, ...]:
+    """Differs as soon as dpkg has written its records: it always writes them to a new file, and first to its journal."""
+    found = []
+    for path in (admin / "status", admin / "updates"):
+        try:
+            status = path.stat()
+        except OSError:
+            found += [0, 0]
+        else:
+            found += [status.st_ino, status.st_mtime_ns]
+    return tuple(found)

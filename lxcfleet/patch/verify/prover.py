@@ -58,6 +58,8 @@ class Sight:
         return {path: owner.package for path, owner in self.owners.items()}
 
 
+_CHANGED = "its packages changed while containers were looked at"
+
 Prove = Callable[[Container, Sight], Proof]
 
 
@@ -123,7 +125,7 @@ class Prover:
         take a reboot of the host.
         """
         before = {container.name: container.running for container in containers}
-        half_done = await asyncio.to_thread(dpkg.half_done)
+        stamp, half_done = await asyncio.to_thread(lambda: (dpkg.stamp(), dpkg.half_done()))
         due = await asyncio.to_thread(reboot.pending, [*wanted.packages, *pending])
         scans = await self._finder.scan(containers, wanted)
         deltas = await self._finder.shadows(containers)
@@ -144,6 +146,8 @@ class Prover:
             fell = (why, stopped, base, due, covered[container.name])
             seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
             found[container.name] = replace(seen, app=brought.get(container.name), lost=lost.get(container.name))
+        if not half_done and await asyncio.to_thread(dpkg.stamp) != stamp:
+            half_done = _CHANGED  # some containers were compared with other files than the rest
         return Sight(found, half_done, old, wanted)
 
     async def _apps(

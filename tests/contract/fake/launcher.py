@@ -94,6 +94,8 @@ class Model:
     """Why the packages of containers are not known."""
     cve_data: CveData | None = None
     successors: dict[str, list[str]] = field(default_factory=dict)
+    dpkg_stamps: list[tuple[int, ...]] = field(default_factory=list)
+    """What the next looks at dpkg's records find, the last first; none: always the same."""
     """The packages that took over from packages of these names."""
     loads: dict[str, float] = field(default_factory=dict)
     """How many processors each container uses all the time."""
