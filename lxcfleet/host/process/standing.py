@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,22 +47,35 @@ class Standing:
         command.run(self.argv, timeout=10, environment=self.environment)
 
     def stop(self) -> None:
-        """End the program, whatever its arguments, and wait for that. Does nothing if it does not run. Raises HostError."""
+        """End the program, whatever its arguments, and wait for that. Does nothing if it does not run. Raises HostError.
+
+        Its children are waited for, too: dnsmasq, which tells them to end, has one for each client over TCP, and each of them
+        has the sockets that its successor wants.
+        """
         pid = self.present()
-        process = None if pid is None else proc.open_pid(pid)
-        if process is None:
+        if pid is None:
             return
-        try:
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-            deadline = time.monotonic() + _END_SECONDS
-            while self.present() == pid:
-                if time.monotonic() > deadline:
-                    raise HostError(f"{self.title} does not end", why=f"pid {pid}")
-                time.sleep(0.01)
-        except ProcessLookupError:
-            return
-        finally:
-            os.close(process)
+        with ExitStack() as stack:
+            processes = []
+            for each in (pid, *proc.children(pid)):
+                if (process := proc.open_pid(each)) is not None:
+                    stack.callback(os.close, process)
+                    processes.append(process)
+            if self.present() != pid:
+                return  # it has ended by itself, and another process may have its number
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(processes[0], signal.SIGTERM)
+            self._wait(pid, processes)
+
+    def _wait(self, pid: int, processes: Sequence[int]) -> None:
+        """Wait for the ends of the processes with these descriptors. Without its command line a process may have its sockets
+        for a while: the kernel takes its memory away first."""
+        deadline = time.monotonic() + _END_SECONDS
+        for process in processes:
+            poll = select.poll()  # not select.select: the daemon has more than 1,024 descriptors
+            poll.register(process, select.POLLIN)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise HostError(f"{self.title} does not end", why=f"pid {pid}")
 
     def run_anew(self) -> bool:
         """Have the program run itself anew, as it is on disk now, which SIGHUP asks it for; returns whether it did."""
