@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import threading
 import time
 from dataclasses import asdict
@@ -76,6 +77,14 @@ def free_pid(daemon: Daemon, name: str) -> int | None:
 
     pid: int | None = soon(lambda: daemon.call(look))[0]
     return pid
+
+
+def end_by_lxc_stop(lxc_path: Path, name: str, pid: int) -> None:
+    """End its process 1 while its monitor has a connection of somebody who waits for that, as lxc-stop does."""
+    with socket.socket(socket.AF_UNIX) as waits:
+        waits.connect(f"\0{lxc_path}/{name}/command")
+        os.kill(pid, signal.SIGKILL)
+        waits.recv(1)  # the monitor closes it as it ends
 
 
 def told(daemon: Daemon, name: str) -> list[str]:
@@ -205,7 +214,9 @@ def test_what_lxc_stop_ended_is_not_started_again(daemon: Daemon, monkeypatch: p
     monkeypatch.setattr(stopping, "asking", lambda: [["-P", str(daemon.paths.lxc), "web"]])
     for name in ("web", "other"):
         create(daemon, name, FOREVER, restart=ALWAYS)
-    kill(daemon, "web")
+    pid = free_pid(daemon, "web")
+    assert pid is not None
+    end_by_lxc_stop(daemon.paths.lxc, "web", pid)
     soon(lambda: info(daemon, "web")["state"] == "stopped")
     kill(daemon, "other")
     soon(lambda: told(daemon, "other").count("restarted") == 1)
@@ -397,8 +408,11 @@ def test_any_order_of_deaths_stops_and_daemons(tmp_path: Path, monkeypatch: pyte
                 pid = free_pid(daemon, name)
                 if step in ("die", "lxc-stop") and pid is not None:
                     wanted[name] = step == "die"
-                    waits.update({name} if step == "lxc-stop" else ())
-                    os.kill(pid, signal.SIGKILL)
+                    if step == "lxc-stop":
+                        waits.add(name)
+                        end_by_lxc_stop(tmp_path / "lxc", name, pid)
+                    else:
+                        os.kill(pid, signal.SIGKILL)
                     soon(lambda name=name, pid=pid: info(daemon, name)["pid"] != pid)  # type: ignore[misc]
                     waits.discard(name)
                 elif step in ("stop", "start", "restart"):
