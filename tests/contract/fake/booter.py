@@ -63,10 +63,12 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
             init(console, dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :])
         reply.send(str(pid).encode())
         reply.close()
-        answer_until_end(listener, pid)
+        held = answer_until_end(listener, pid)
         with contextlib.suppress(OSError):  # all of its session; its number is its own until it is waited for
             os.killpg(pid, signal.SIGKILL)
         tell(fifo, 2, name, os.waitpid(pid, 0)[1])
+        for connection in held.values():
+            connection.close()
     except OSError as error:
         reply.send(b"null")
         print(f"booter: {error}", file=sys.stderr)
@@ -74,8 +76,11 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
         os._exit(0)
 
 
-def answer_until_end(listener: socket.socket, pid: int) -> None:
-    """Take all connections, as many daemons may come while a container runs; until process 1 has ended."""
+def answer_until_end(listener: socket.socket, pid: int) -> dict[int, socket.socket]:
+    """Take all connections, as many daemons may come while a container runs; until process 1 has ended.
+
+    Returns those that nobody has closed: liblxc's monitor keeps them until it has told of the end.
+    """
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(os.pidfd_open(pid), select.POLLIN)
@@ -90,7 +95,7 @@ def answer_until_end(listener: socket.socket, pid: int) -> None:
                 poll.unregister(descriptor)
                 held.pop(descriptor).close()
             else:
-                return
+                return held
 
 
 def own_network() -> None:
