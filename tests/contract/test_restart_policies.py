@@ -122,6 +122,25 @@ def test_a_stop_of_what_has_ended_by_itself_says_that_it_changes_something(
     assert cli("stop", "job").out == "job  unchanged\n"
 
 
+def test_a_second_stop_until_the_boot_changes_nothing_and_a_lasting_one_does(daemon: Daemon, cli: Cli) -> None:
+    create(daemon, "web", FOREVER)
+    assert cli("stop", "web", "--until-boot").out == "web  stopped\n"
+    ran = cli("stop", "web", "--until-boot", "--dry-run", "-f", "json")
+    assert json.loads(ran.out)["changed"] is False, ran
+    assert cli("stop", "web", "--until-boot").out == "web  unchanged\n"
+    assert "web: stay down, also after the host's next boot" in cli("stop", "web", "--dry-run").out
+    assert cli("stop", "web").out == "web  stopped\n"
+    assert cli("stop", "web").out == "web  unchanged\n"
+
+
+def test_a_stop_until_the_boot_of_what_pauses_says_for_how_long(daemon: Daemon, cli: Cli) -> None:
+    assert cli("create", "web", "--restart", "always delay=600 max_delay=600", "--", *FAILS).status == 1
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    assert "web: stay down until the host's next boot" in cli("stop", "web", "--until-boot", "--dry-run").out
+    assert cli("stop", "web", "--until-boot").out == "web  stopped\n"
+    assert cli("stop", "web", "--until-boot").out == "web  unchanged\n"
+
+
 def test_status_is_about_the_end(daemon: Daemon, cli: Cli) -> None:
     create(daemon, "web", FOREVER)
     assert cli("wait", "web", "--status").status == 2

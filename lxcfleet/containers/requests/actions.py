@@ -136,13 +136,12 @@ class Actions:
                 self._snapshots.refuse(container.name, removed=ask.with_snapshots)
             except FleetError as error:
                 return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
-        result, lines = self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
-        if result.status == "unchanged" and not ask.until_boot and _forgets_its_end(container, ask.action):
-            return Result(container.name, "planned", True), [f"{container.name}: count as stopped, not as ended by itself"]
-        return result, lines
+        return self.foresee(
+            container, ask.action, force=ask.force, no_deps=ask.no_deps, lasting=not ask.until_boot
+        )
 
     def foresee(
-        self, container: Container, action: Action, *, force: bool = True, no_deps: bool = False
+        self, container: Container, action: Action, *, force: bool = True, no_deps: bool = False, lasting: bool = True
     ) -> tuple[Result, list[str]]:
         """The result that the action would have, and its steps in words."""
         try:
@@ -152,8 +151,8 @@ class Actions:
         except FleetError as error:
             lines = [part for part in (error.message, error.hint) if part]
             return Result(container.name, "failed", False, error.body()), lines
-        if not wanted and _stays_down(container, action):
-            return Result(container.name, "planned", True), [f"{container.name}: stay down, also after the host's next boot"]
+        if not wanted and (other := _other_for(container, action, lasting=lasting)):
+            return Result(container.name, "planned", True), [f"{container.name}: {other}"]
         changes = bool(wanted) and not waits(wanted)
         return Result(container.name, "planned" if changes else "unchanged", changes), steps.describe(container.name, wanted)
 
@@ -234,8 +233,7 @@ class Actions:
                 self._hand_over(now, note)
 
         taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed, no_deps=no_deps, turn=turn)
-        changed = (bool(taken) and not waits(taken)) or _stays_down(container, action)
-        changed = changed or (lasting and _forgets_its_end(container, action))
+        changed = (bool(taken) and not waits(taken)) or bool(_other_for(container, action, lasting=lasting))
         container.resting = False
         if with_snapshots:
             await self._snapshots.remove_all(name)
@@ -389,15 +387,21 @@ def _how(container: Container) -> str:
     return f"{past.words}{f', after {past.seconds:.1f} s' if past.seconds is not None else ''}"
 
 
-def _stays_down(container: Container, action: Action) -> bool:
-    """Whether a stop changes that a container which is down starts by itself: by its restart policy, with the host's next
-    boot, or with the next patch."""
-    return action is Action.STOP and (container.resting or container.course.wants_run)
+def _other_for(container: Container, action: Action, *, lasting: bool) -> str:
+    """What is otherwise for a container that is down once an action, which has nothing to end, was done: in words; empty:
+    nothing. A stop may have it stay down that would start by itself, and makes one that has ended by itself a stopped one.
 
-
-def _forgets_its_end(container: Container, action: Action) -> bool:
-    """Whether a stop makes a container that has ended by itself a stopped one: a job has not completed then."""
-    return action is Action.STOP and container.state in (State.EXITED, State.FAILED)
+    ``lasting``: whether the stop holds after the host's next boot.
+    """
+    if action is not Action.STOP or container.running is not None:
+        return ""
+    if container.resting:  # what it would start by is put off until the boot already
+        return "stay down, also after the host's next boot" if lasting else ""
+    if container.course.wants_run:
+        return "stay down, also after the host's next boot" if lasting else "stay down until the host's next boot"
+    if lasting and container.state in (State.EXITED, State.FAILED):  # a job has not completed then
+        return "count as stopped, not as ended by itself"
+    return ""
 
 
 def _check_force(container: Container, action: Action, *, force: bool) -> None:
