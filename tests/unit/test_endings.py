@@ -18,6 +18,7 @@ from lxcfleet.containers.ends.endings import NOT_KNOWN, RUNS, Endings, words
 from lxcfleet.containers.ends.memory import MemoryKills
 from lxcfleet.containers.events import Ends, KilledForMemory
 from lxcfleet.containers.exits import Ending
+from lxcfleet.daemon.uses import findings
 from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
 from lxcfleet.host.process import cgroup, kernel_log, peer
@@ -246,8 +247,13 @@ def test_a_fifo_that_is_replaced_is_noticed(tmp_path: Path, instead: str, caplog
         monitors.endings.check()
         if instead == "a file":
             assert [line.count("is no FIFO; remove it") for line in caplog.messages] == [1]
+            (finding,) = findings.of_ends(monitors.endings.problem)
+            assert (finding.level, finding.hint) == ("fail", f"remove it: rm {path}")
+            assert "how containers end is not known" in finding.message
+            assert "is no FIFO" in finding.message
             path.unlink()
             monitors.endings.check()
+        assert findings.of_ends(monitors.endings.problem) == []
         assert monitors.end("a", 256) == Ending(256)
         monitors.endings.close()
 

@@ -50,7 +50,8 @@ class Endings:
         self._asked: set[str] = set()
         """Containers whose last run lxc-stop ended."""
         self._fifo = MonitorFifo(paths.lxc, self._hear)
-        self._problem = ""
+        self.problem: HostError | None = None
+        """Why monitors are not heard at the moment; None: they are."""
 
     def check(self) -> None:
         """Listen to monitors, if this daemon does not yet. A failure is logged, once."""
@@ -58,12 +59,12 @@ class Endings:
         self._memory.check()
         try:
             self._fifo.check()
-            problem = ""
+            problem = None
         except HostError as error:
-            problem = str(error).replace("\n", "; ")
-        if problem and problem != self._problem:
-            log.warning("how containers end is not known for now: %s", problem)
-        self._problem = problem
+            problem = error
+        if problem is not None and str(problem) != str(self.problem):
+            log.warning("how containers end is not known for now: %s", str(problem).replace("\n", "; "))
+        self.problem = problem
 
     def of(self, container: Container) -> Ending | None:
         """How its last run ended; None: it runs, or that is not known."""

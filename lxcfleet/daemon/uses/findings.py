@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from lxcfleet.capacity.needs import Finding
+from lxcfleet.errors import FleetError
 from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec import moves
 from lxcfleet.spec.moves import Journal, Step
@@ -54,6 +55,15 @@ def of_starts(failed: Mapping[str, tuple[str, bool]]) -> list[Finding]:
         hint = f"mend that, then: lxcfleet start {name}; it is to be down: lxcfleet stop {name}"
         found.append(Finding("starts", "fail" if given_up else "warning", f"{name}: {what}: {why}", hint=hint))
     return found
+
+
+def of_ends(problem: FleetError | None) -> list[Finding]:
+    """A finding if the daemon does not hear how containers end."""
+    if problem is None:
+        return []
+    why = f"{problem.message}: {problem.why}" if problem.why else problem.message
+    message = f"how containers end is not known, and a restart policy takes each end for a failure: {why}"
+    return [Finding("ends", "fail", message, hint=problem.hint)]
 
 
 HELD_FOR = timedelta(days=7)

@@ -114,6 +114,7 @@ class Fleet:
         self.stillness = Stillness(paths, registry, self.reconciler, launcher, network, bus)
         self.snapshot_files = SnapshotFiles(paths, launcher, bus)
         self.copy_cost = CopyCost(self.snapshot_files, launcher)
+        self._endings = endings
         ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
         self.actions = Actions(
             paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files, drain
@@ -253,6 +254,8 @@ class Fleet:
         own += findings.of_moves(moving.all_of(self.paths, [each.name for each in self.registry]))
         own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
+        self._endings.check()
+        own += findings.of_ends(self._endings.problem)
         own += findings.of_starts({c.name: (c.start_error, c.course.gave_up) for c in self.registry if c.start_error})
         wanted = [each.wanted for each in self.registry if each.wanted is not None]
         wanted += vain.asked_for(self.config)
