@@ -13,7 +13,7 @@ from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import StartFailed
+from lxcfleet.containers.events import ActionDone, StartFailed
 from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.reconciling.steps import Boot
@@ -89,14 +89,16 @@ def test_a_reboot_that_the_full_disk_kept_from_being_noted_is_not_lost(tmp_path:
     assert store.noted(paths, "web") is None, "a power failure may have emptied it"
 
 
-def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
+def told_by_resume(tmp_path: Path, busy: str | None) -> list[StartFailed | ActionDone]:
+    """What is told if what is owed to a container is finished, and that fails; ``busy``: the action that is under way."""
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     bus = Bus()
-    told: list[StartFailed] = []
+    told: list[StartFailed | ActionDone] = []
     bus.subscribe("test", StartFailed, told.append)
+    bus.subscribe("test", ActionDone, told.append)
     registry = Registry(paths, nobody, bus)
-    web = Container("web", Spec("web"))
+    web = Container("web", Spec("web"), busy=busy)
     registry.add(web)
 
     class Failing:
@@ -115,4 +117,16 @@ def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
 
     asyncio.run(follow())
-    assert told == [StartFailed("web", "rebooted from inside: the disk is full")]
+    return told
+
+
+def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
+    assert told_by_resume(tmp_path, None) == [
+        ActionDone("web", "resumed", "rebooted from inside"),
+        StartFailed("web", "rebooted from inside: the disk is full"),
+    ]
+
+
+def test_what_is_owed_is_finished_by_the_start_that_is_under_way(tmp_path: Path) -> None:
+    """A daemon that began told that a start had failed, as its container was busy: its restart policy was starting it."""
+    assert told_by_resume(tmp_path, "start") == []

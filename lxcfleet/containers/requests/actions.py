@@ -333,9 +333,10 @@ class Actions:
             self._bus.publish(ActionDone(container.name, "restarted", reason))
 
     def resume(self, container: Container, reason: str) -> None:
-        """Finish what was wanted of a container earlier."""
+        """Finish what was wanted of a container earlier. A start that is under way finishes it, and tells of its failure: a
+        restart policy may have begun one in the first moments of the daemon."""
         owed = self._reconciler.owed(container)
-        if not owed:
+        if not owed or container.in_start:
             return
         if not waits(owed):
             self._bus.publish(ActionDone(container.name, "resumed", reason))
