@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -19,8 +20,9 @@ from unittest import mock
 import pytest
 
 from lxcfleet.api.queries import EventsRequest
-from lxcfleet.api.records import ContainerDetails
+from lxcfleet.api.records import ContainerDetails, EventRecord
 from lxcfleet.api.requests import CreateRequest
+from lxcfleet.cli.verbs import show
 from lxcfleet.containers import restarts
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
@@ -36,6 +38,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, stopping
 from lxcfleet.host.process import proc
 from lxcfleet.patch.fallen import Fallen
+from lxcfleet.spec.container.depends import Condition
 from lxcfleet.spec.container.restart import Policy, Restart, RestartType
 from lxcfleet.spec.states import Action
 
@@ -87,8 +90,12 @@ def end_by_lxc_stop(lxc_path: Path, name: str, pid: int) -> None:
         waits.recv(1)  # the monitor closes it as it ends
 
 
+def of(daemon: Daemon, name: str) -> list[EventRecord]:
+    return [event for event in daemon.client.events(EventsRequest()) if event["container"] == name]
+
+
 def told(daemon: Daemon, name: str) -> list[str]:
-    return [event["what"] for event in daemon.client.events(EventsRequest()) if event["container"] == name]
+    return [event["what"] for event in of(daemon, name)]
 
 
 def test_a_command_that_fails_at_once_is_no_success(daemon: Daemon, cli: Cli) -> None:
@@ -277,7 +284,13 @@ def test_what_ended_while_no_daemon_ran_is_started_by_the_next_one(tmp_path: Pat
         assert ended is not None
         assert (record["state"], ended["status"]) == ("stopped", None)
         assert "not known" in ended["words"]
-        daemon.act(Action.DESTROY, "web", "job", "once")
+        # It looked like one that somebody had stopped, a moment ago, and no event told of it.
+        assert re.fullmatch(r"stopped, status not known · noticed [0-9.]+ m?s ago", show._state(record))
+        assert "; noticed " in show._exit(ended)
+        assert [event["message"] for event in of(daemon, "once")] == [ended["words"]]
+        create(daemon, "after", FOREVER, depends_on={"once": Condition.COMPLETED})
+        assert info(daemon, "after")["blocked"] == f"once not completed: {ended['words']}"
+        daemon.act(Action.DESTROY, "web", "job", "once", "after")
 
 
 def test_a_back_off_goes_on_after_a_restart_of_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,8 @@ def _state(container: ContainerRecord) -> str:
     failed = " · start failed" if container.get("start_error") else ""
     if left is not None or failed:
         return f"{state}{f' {output.duration(left)}' if left is not None else ''}{failed}"
+    if ended is not None and state == State.STOPPED and not ended["asked"]:
+        return f"{state}, status not known · {_when(ended)}"
     if ended is None or state not in (State.EXITED, State.FAILED):
         return state
     if ended["out_of_memory"]:
@@ -149,7 +151,13 @@ def _exit(ended: Mapping[str, Any] | None) -> str:
         return ""
     took = "" if ended["seconds"] is None else f", after {output.duration(ended['seconds'])}"
     asked = ", as somebody wanted" if ended["asked"] else ""
-    return f"{ended['words']}{asked}{took}; {output.duration(ended['ago'])} ago, at {ended['at']}"
+    return f"{ended['words']}{asked}{took}; {_when(ended)}, at {ended['at']}"
+
+
+def _when(ended: Mapping[str, Any]) -> str:
+    """When it ended; if nobody saw that, when it was noticed."""
+    unseen = ended["status"] is None and ended["seconds"] is None
+    return f"{'noticed ' if unseen else ''}{output.duration(ended['ago'])} ago"
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:

@@ -58,7 +58,7 @@ class Dependencies:
             if other.state is State.EXITED:
                 return None
             past = other.exit
-            if not runs and past is not None and not past.asked and past.exit_status:
+            if not runs and past is not None and not past.asked and past.exit_status != 0:
                 reason = f"{reason}: {past.words}"
             return Lack(reason, runs or self._comes(other))
         return Lack(reason, self._comes(other))

@@ -20,7 +20,7 @@ from lxcfleet.containers import exits, foreground, restarts
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends.endings import Endings
-from lxcfleet.containers.events import BackedOff, GaveUp
+from lxcfleet.containers.events import BackedOff, GaveUp, StoppedByItself
 from lxcfleet.containers.exits import Exit, Past
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
@@ -92,6 +92,9 @@ class Supervision:
             boot = self._ran(container.name)
             if boot == self._boot:
                 self._note(container, Exit(time.time(), asked=self._is_asked(container, None, None)))
+                if self._registry.noted(container) is None and container.exit is not None:  # else what is owed is told
+                    how = f"{container.exit.words}{', as somebody wanted' if container.exit.asked else ''}"
+                    self._bus.publish(StoppedByItself(container.name, how))
                 self._follow(container)
             elif boot:  # it ended with the host; what was before is not how it ended last
                 container.exit = None
