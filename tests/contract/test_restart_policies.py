@@ -818,6 +818,34 @@ def test_a_start_of_what_a_patch_took_down_that_the_daemon_was_killed_in_is_fini
         daemon.act(Action.DESTROY, "web")
 
 
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("reboot", [False, True])
+def test_what_lxc_stop_ended_after_a_broken_off_start_stays_down(tmp_path: Path, *, seen: bool, reboot: bool) -> None:
+    """The daemon was killed before it could note that the start was done, and the next one started what lxc-stop had stopped.
+
+    ``seen``: whether the killed daemon saw it run; ``reboot``: whether lxc-stop asked for a reboot.
+    """
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FOREVER, restart=ALWAYS)
+        own = daemon.paths.container("web")
+    if not seen:
+        own.runs.unlink()
+    own.pending.write_text("start\n")
+    own.stopping.write_bytes(b"\0".join([b"lxc-stop", b"-P", os.fsencode(daemon.paths.lxc), b"web", b"\n"]))
+    wish, stop = (2, 1) if reboot else (1, 2)
+    os.utime(own.pending, (wish, wish))
+    os.utime(own.stopping, (stop, stop))
+    with Next(tmp_path) as daemon:
+        if reboot:
+            soon(lambda: info(daemon, "web")["state"] == "running")
+        else:
+            record = info(daemon, "web")
+            assert (record["state"], record["exit"] and record["exit"]["asked"]) == ("stopped", True)
+            assert not own.pending.exists()
+            assert told(daemon, "web") == ["stopped"]
+        daemon.act(Action.DESTROY, "web")
+
+
 def test_a_start_of_what_a_patch_took_down_that_fails_is_not_owed(daemon: Daemon, cli: Cli) -> None:
     container = fallen_in_its_restart(daemon)
     daemon.model.fails["web"] = SLOW

@@ -303,7 +303,7 @@ class Actions:
         destroy waited, stop or destroy it now."""
         match self._registry.noted(container):
             case Intent.RUN if container.foreground is not None:
-                self._reconciler.forget_wish(container)  # `lxcfleet run` ends with the status that asks for a new run
+                self.forget_wish(container)  # `lxcfleet run` ends with the status that asks for a new run
             case Intent.RUN:
                 self._reboot(container)
             case Intent.STOPPED:
@@ -331,6 +331,10 @@ class Actions:
         await self._reconciler.bring_unasked(container, plan.WANTED[action], action)
         if container.lack is None:
             self._bus.publish(ActionDone(container.name, "restarted", reason))
+
+    def forget_wish(self, container: Container) -> None:
+        """Somebody wants something else by now than what is noted for a container."""
+        self._reconciler.forget_wish(container)
 
     def resume(self, container: Container, reason: str) -> None:
         """Finish what was wanted of a container earlier. A start that is under way finishes it, and tells of its failure: a

@@ -75,8 +75,8 @@ class Supervision:
         for container in self._registry:
             own = self._paths.container(container.name)
             past = exits.load(own)
-            if not own.runs.exists():  # the end to which it belongs was noted, and the daemon killed then
-                own.stopping.unlink(missing_ok=True)
+            if not own.runs.exists() and not self._is_overtaken(container):
+                own.stopping.unlink(missing_ok=True)  # the end to which it belongs was noted, and the daemon killed then
             if past.boot == self._boot:
                 container.exit, container.course = past.exit, past.course
             else:
@@ -90,6 +90,9 @@ class Supervision:
             if container.running is not None or container.unseen:
                 continue
             boot = self._ran(container.name)
+            if self._is_overtaken(container):
+                boot = self._boot
+                self._actions.forget_wish(container)
             if boot == self._boot:
                 self._note(container, Exit(time.time(), asked=self._is_asked(container, None, None)))
                 if self._registry.noted(container) is None and container.exit is not None:  # else what is owed is told
@@ -211,15 +214,18 @@ class Supervision:
         # Before the note it ended by itself. So did a run that nobody saw: it is the new one, as the former was known.
         if container.busy == Action.RESTART and noted is Intent.RUN and running is not None:
             return True
-        return noted in (Intent.STOPPED, Intent.GONE) or self._is_stopped_by_lxc(container.name)
+        return noted in (Intent.STOPPED, Intent.GONE) or _is_stopped_by_lxc(self._paths, container.name)
 
-    def _is_stopped_by_lxc(self, name: str) -> bool:
-        """Whether its hook saw an lxc-stop that waited for its end."""
-        own = self._paths.container(name)
+    def _is_overtaken(self, container: Container) -> bool:
+        """Whether lxc-stop ended a run since it was noted that it is to run: the daemon was killed before it could note that
+        the start was done. The hook of a reboot, also one that lxc-stop asks for, notes that after the hook of lxc-stop."""
+        own = self._paths.container(container.name)
         try:
-            return stopping.noted(ondisk.content(own.stopping, ondisk.SMALL), name, str(self._paths.lxc))
+            if own.stopping.stat().st_mtime_ns <= own.pending.stat().st_mtime_ns:
+                return False
         except OSError:
             return False
+        return self._is_noted(container) and _is_stopped_by_lxc(self._paths, container.name)
 
     def _ran(self, name: str) -> str:
         """The boot of the host in which it ran as of the last word about it; empty: it did not run."""
@@ -380,3 +386,11 @@ def _policy(container: Container) -> Restart:
     """Its policy; none for what `lxcfleet run` runs, as the caller of that decides."""
     own = container.wanted
     return NEVER if own is None or container.foreground is not None else own.restart
+
+
+def _is_stopped_by_lxc(paths: Paths, name: str) -> bool:
+    """Whether its hook saw an lxc-stop that waited for its end."""
+    try:
+        return stopping.noted(ondisk.content(paths.container(name).stopping, ondisk.SMALL), name, str(paths.lxc))
+    except OSError:
+        return False
