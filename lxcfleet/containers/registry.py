@@ -197,9 +197,9 @@ class Registry:
         started = store.started(self._paths, container.name) if container.spec is not None else None
         if started is not None:
             container.spec, container.desired = started, container.wanted
-        self.watch(container, pid)
-        if container.running is None:
+        if not self.watch(container, pid):
             container.take_effect()
+            self.missed(container)
 
     def _has_monitor(self, name: str) -> bool:
         """Whether a process of root's is its monitor. If another user poses as its monitor, that is logged, once."""
@@ -216,8 +216,13 @@ class Registry:
             log.warning("%s does not count as running: %s", name, problem)
         return False
 
-    def watch(self, container: Container, pid: int) -> None:
-        """Take note of a run, and watch for its end. If it has ended already, its end is noted at once.
+    def missed(self, container: Container) -> None:
+        """Take note of the end of a run that was over before it could be watched."""
+        container.ends += 1
+        self._bus.publish(Exited(container))
+
+    def watch(self, container: Container, pid: int) -> bool:
+        """Take note of a run, and watch for its end; False: it has ended already, and ``missed`` takes note of that.
 
         Raises HostError if neither can be told, as where no descriptor is left: then its state is not known for a while.
         """
@@ -230,9 +235,7 @@ class Registry:
             container.unseen = True
             raise HostError.refused(f"{container.name} may run, and can't be watched", error) from error
         if descriptor is None:
-            container.ends += 1
-            self._bus.publish(Exited(container))
-            return
+            return False
         payload = cgroup.payload(pid, container.name)
         monitors = cgroup.of_monitor(parent, container.name)
         running = Running(pid, parent, descriptor, payload, began, proc.as_time(began), monitors)
@@ -242,6 +245,7 @@ class Registry:
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)
         self._bus.publish(Began(container))
+        return True
 
     def _ended(self, container: Container, running: Running) -> None:
         asyncio.get_running_loop().remove_reader(running.descriptor)

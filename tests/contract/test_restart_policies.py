@@ -35,7 +35,7 @@ from lxcfleet.containers.restarts import Course
 from lxcfleet.daemon import serving
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
-from lxcfleet.host.lxc import liblxc, stopping
+from lxcfleet.host.lxc import liblxc, monitor, stopping
 from lxcfleet.host.process import proc
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.spec.container.depends import Condition
@@ -816,6 +816,34 @@ def test_a_start_of_what_a_patch_took_down_that_the_daemon_was_killed_in_is_fini
         soon(lambda: info(daemon, "web")["state"] == "running")
         soon(lambda: not daemon.paths.container("web").pending.exists())
         daemon.act(Action.DESTROY, "web")
+
+
+def test_what_lxc_stop_ended_before_the_daemon_saw_it_run_stays_down(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process 1 was gone, and its monitor still at the hook that notes lxc-stop: the end counted as a death."""
+    create(daemon, "web", FOREVER, restart=ALWAYS)
+    daemon.act(Action.STOP, "web")
+    own, boot, runs, looks = daemon.paths.container("web"), daemon.launcher._boot, monitor.runs, []
+
+    def boot_and_end(name: str) -> int | None:
+        pid: int = boot(name) or 0
+        os.kill(pid, signal.SIGKILL)
+        soon(lambda: proc.parent_and_start(pid) is None)
+        looks.append(name)
+        return pid
+
+    def still_runs(name: str, lxc_path: str) -> bool:
+        if not looks or own.stopping.exists():
+            return runs(name, lxc_path)
+        looks.append(name)
+        if len(looks) > 3:
+            own.stopping.write_bytes(b"\0".join([b"lxc-stop", b"-P", os.fsencode(daemon.paths.lxc), b"web", b"\n"]))
+        return True
+
+    monkeypatch.setattr(daemon.launcher, "_boot", boot_and_end)
+    monkeypatch.setattr(monitor, "runs", still_runs)
+    daemon.act(Action.START, "web")
+    record = info(daemon, "web")
+    assert (record["state"], record["exit"] and record["exit"]["asked"]) == ("stopped", True)
 
 
 @pytest.mark.parametrize("seen", [False, True])

@@ -355,12 +355,13 @@ class Lifecycle:
             command = lxc_config.arguments(spec, note) if spec is not None else ()
             pid = await self._boot_once_more(container.name, namespace, command)
         for_now = self._for_now.pop(container.name, None)
-        if pid is not None:
-            self._registry.watch(container, pid)
-        if for_now is not None and container.running is not None:
-            container.spec, container.desired = for_now, container.wanted
-        if container.running is None:
+        if pid is None or not self._registry.watch(container, pid):
+            # Its hooks have noted all only once its monitor is gone: whether lxc-stop asked for the end, or it rebooted.
             await self._ended_at_once(container.name)
+            if pid is not None:
+                self._registry.missed(container)
+        elif for_now is not None:
+            container.spec, container.desired = for_now, container.wanted
         # liblxc may report a start as done, and give it up right after (5.0.2: for a mount that is refused).
         gave_up = liblxc.gave_up(log_file, before)
         if gave_up and container.running is not None:
