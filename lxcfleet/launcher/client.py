@@ -147,7 +147,8 @@ class Launcher(ABC):
 
     @abstractmethod
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
-        """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
+        """Start a container whose root is mounted in the mount namespace that the descriptor stands for. Closes that as soon
+        as the booter has it: whoever closes the last one unmounts the layers, which may wait for the host's disk.
 
         ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
 
@@ -269,23 +270,15 @@ class HostLauncher(Launcher):
             await self._servants[name].end()
 
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
-        """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
-
-        ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
-
-        Returns the pid of its process 1 (-1 if it has ended already), or None if liblxc could not start it. Raises Died if
-        the process that tried was killed: then the container may run all the same; Hung if that took too long.
+        """The same, by the booter. Raises Died if the process that tried was killed: then the container may run all the same;
+        Hung if that took too long.
         """
-        await self._freshen()
         began = time.monotonic()
-        message = "\0".join((name, *command)).encode()
-        if len(message) > _MAX_DATAGRAM:
-            message = name.encode()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
+        try:
+            ours = await self._ask_booter(name, namespace, command)
+        finally:
+            os.close(namespace)
         with ours:
-            with theirs:
-                await self._booter.send(message, [theirs.fileno(), namespace])
             await readable(ours)
             answer = ours.recv(64)
         if not answer:
@@ -293,6 +286,22 @@ class HostLauncher(Launcher):
             raise kind(f"{name} did not start", why=_DIED)
         pid: int | None = json.loads(answer)
         return pid
+
+    async def _ask_booter(self, name: str, namespace: int, command: Sequence[str]) -> socket.socket:
+        """The socket on which the booter's child will answer."""
+        await self._freshen()
+        message = "\0".join((name, *command)).encode()
+        if len(message) > _MAX_DATAGRAM:
+            message = name.encode()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                await self._booter.send(message, [theirs.fileno(), namespace])
+        except BaseException:
+            ours.close()
+            raise
+        return ours
 
     async def _freshen(self) -> None:
         """Renew a booter that runs old code, whatever the policy for patches is, as monitors would have that code, too.

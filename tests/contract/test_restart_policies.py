@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import ContainerDetails, EventRecord
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.cli.verbs import show
-from lxcfleet.containers import restarts
+from lxcfleet.containers import exits, restarts
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends import firsts
+from lxcfleet.containers.exits import Past
 from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.steps import Want
@@ -37,12 +39,15 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor, stopping
 from lxcfleet.host.process import proc
+from lxcfleet.launcher.client import Died
 from lxcfleet.patch.fallen import Fallen
+from lxcfleet.paths import ContainerPaths
 from lxcfleet.spec.container.depends import Condition
 from lxcfleet.spec.container.restart import Policy, Restart, RestartType
 from lxcfleet.spec.states import Action
 
 from .conftest import Cli, soon
+from .fake.launcher import FakeLauncher
 from .real_daemon import Daemon
 
 FOREVER = ("sleep", "infinity")
@@ -166,6 +171,60 @@ def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(d
     ended = record["exit"]
     assert ended is not None
     assert ended["asked"]
+
+
+def test_an_end_is_written_down_once_with_what_follows(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write is one more file for the disk to replace, on the way to the next run."""
+    written: list[Past] = []
+    save = exits.save
+
+    def note(own: ContainerPaths, past: Past) -> None:
+        written.append(past)
+        save(own, past)
+
+    monkeypatch.setattr(exits, "save", note)
+    create(daemon, "web", FOREVER, restart=RestartType().parse("always delay=50"))
+    create(daemon, "job", FOREVER)
+    for name in ("web", "job"):
+        kill(daemon, name)
+    soon(lambda: told(daemon, "web") == ["created", "stopped", "restarted"])
+    soon(lambda: told(daemon, "job") == ["created", "stopped"])
+    assert [past.exit is not None and past.exit.followed for past in written] == [True, True]
+
+
+def test_an_end_is_written_down_though_nobody_can_say_what_follows(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(daemon, "web", FOREVER)
+
+    def fail(*_: object) -> Course:
+        raise ValueError("of a test")
+
+    monkeypatch.setattr(restarts, "after", fail)
+    kill(daemon, "web")
+    soon(lambda: told(daemon, "web") == ["created", "stopped"])
+    kept = exits.load(daemon.paths.container("web")).exit
+    assert kept is not None
+    assert not kept.followed
+    assert not daemon.paths.container("web").runs.exists()
+
+
+def test_a_boot_whose_booter_was_killed_is_made_once_more(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other mounts: the daemon does not hold those that the first one had."""
+    seen = []
+    boot = FakeLauncher.boot
+
+    async def fragile(self: FakeLauncher, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
+        seen.append(os.fstat(namespace).st_ino)
+        if len(seen) == 1:
+            os.close(namespace)
+            raise Died(f"{name} did not start")
+        return await boot(self, name, namespace, command)
+
+    monkeypatch.setattr(FakeLauncher, "boot", fragile)
+    create(daemon, "web", FOREVER)
+    assert info(daemon, "web")["state"] == "running"
+    assert len(seen) == 2
 
 
 def test_a_new_run_that_ends_before_the_daemon_saw_it_has_ended_by_itself(

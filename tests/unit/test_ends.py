@@ -125,6 +125,7 @@ class Fleet:
 
     async def boot(self, container: Container, namespace: int) -> None:
         """Start the container."""
+        os.close(namespace)
         self.begin()
         await self._do("boot")
 

@@ -132,7 +132,7 @@ def test_only_a_container_whose_init_still_ran_at_the_end_of_its_time_is_told_as
 
     monkeypatch.setattr(proc, "send_signal", send_signal)
     monkeypatch.setattr(proc, "has_ended", lambda _pid, _monitor: not runs)
-    stub: Any = SimpleNamespace(_bus=SimpleNamespace(publish=told.append))
+    stub: Any = SimpleNamespace(_bus=SimpleNamespace(publish=told.append), _expect_moves=lambda: None)
     container = Container("web", Spec("web", Init.APP, ("true",)), running=running)
     asyncio.run(Lifecycle.halt(stub, container, 0.01))
     assert sent == [signal.SIGTERM, signal.SIGKILL]

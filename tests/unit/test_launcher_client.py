@@ -196,6 +196,64 @@ def test_the_client_sends_the_attacher_what_that_does(monkeypatch: pytest.Monkey
     assert sent["launcher"] == {*operations.ALL} - {*operations.OF_ATTACHER}
 
 
+class Booter:
+    """Takes a request, and answers when it is told to."""
+
+    pid = None
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self._failure = failure
+        self.asked = asyncio.Event()
+        self.held: list[int] = []
+
+    async def send(self, _: bytes, descriptors: Sequence[int]) -> None:
+        """Keep copies, as the kernel does for the real one."""
+        if self._failure is not None:
+            raise self._failure
+        self.held = [*map(os.dup, descriptors)]
+        self.asked.set()
+
+
+def booting(booter: Booter) -> HostLauncher:
+    launcher = HostLauncher.__new__(HostLauncher)
+    launcher._looked, launcher._booter = float("inf"), cast(Any, booter)
+    return launcher
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_the_daemon_does_not_hold_the_mounts_of_what_is_being_started() -> None:
+    """Before, it did until the container ran. Where its command had ended by then, the daemon was who unmounted the layers,
+    and answered nobody until the host's disk had taken all that was written."""
+
+    async def boot() -> None:
+        booter = Booter()
+        namespace = os.open(os.devnull, os.O_RDONLY)
+        began = asyncio.create_task(booting(booter).boot("web", namespace))
+        await booter.asked.wait()
+        await asyncio.sleep(0)
+        assert not is_open(namespace)
+        os.write(booter.held[0], b"7")
+        assert await began == 7
+        for each in booter.held:
+            os.close(each)
+
+    asyncio.run(asyncio.wait_for(boot(), 60))
+
+
+def test_mounts_that_can_not_be_handed_over_are_not_held() -> None:
+    namespace = os.open(os.devnull, os.O_RDONLY)
+    with pytest.raises(HostError, match="can't be reached"):
+        asyncio.run(booting(Booter(HostError("the booter can't be reached"))).boot("web", namespace))
+    assert not is_open(namespace)
+
+
 def test_all_descriptors_are_received_so_that_no_program_inherits_them() -> None:
     """Before, health checks and tests had the reply socket of the child that they were of. Python's own ways to open
     something see to that, but recv_fds does not. The command line runs no program with what it receives."""

@@ -288,6 +288,7 @@ class ModelHands:
         self._act(Halt().after(self.now))
 
     async def boot(self, container: Container, namespace: int) -> None:
+        os.close(namespace)
         self._act(replace(self.now, running=True))
 
     def retire(self, name: str) -> None:
@@ -310,6 +311,7 @@ def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, l
 def test_a_hint_to_the_logs_of_a_container_is_given_while_it_has_them(made: bool) -> None:
     class Refused(ModelHands):
         async def boot(self, container: Container, namespace: int) -> None:
+            os.close(namespace)
             raise NotStarted("web did not start", hint="see /var/lib/lxc/web/lxc.log")
 
     begin = NOTHING if made else STOPPED

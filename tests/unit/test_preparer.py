@@ -145,7 +145,10 @@ def test_an_answer_for_which_nobody_waits_any_more_keeps_no_mounts(monkeypatch: 
 
 
 def test_a_child_is_ready_for_what_is_expected() -> None:
-    """One is enough, and none is made beside one that is there. A failure is that of whoever submits something."""
+    """One is enough, and none is made beside one that is there; what comes before a batch is done all the same.
+
+    A failure is that of whoever submits something.
+    """
 
     async def prepare() -> list[str]:
         did: list[str] = []
@@ -177,4 +180,4 @@ def test_a_child_is_ready_for_what_is_expected() -> None:
         return did
 
     looks = ["look at [3]"]
-    assert asyncio.run(asyncio.wait_for(prepare(), 60)) == [*looks, *looks, "child", "submitted", *looks]
+    assert asyncio.run(asyncio.wait_for(prepare(), 60)) == [*looks, *looks, "child", *looks, "submitted", *looks]

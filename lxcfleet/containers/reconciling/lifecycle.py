@@ -48,6 +48,8 @@ NUDGE_SECONDS = 1.0
 """An init that has just begun may not listen yet, so the signal is sent again."""
 TIDY_SECONDS = 2.0
 """The longest time, in seconds, that a monitor may take to tidy up after a container that ended before anybody looked."""
+MOVES_SECONDS = 0.1
+"""Starts and ends that follow one another more quickly keep the kernel ready for moves between cgroups themselves."""
 _LEFTOVERS = 8
 """So many directories of former containers of one name can be there, none of which could be removed."""
 _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
@@ -83,6 +85,7 @@ class Lifecycle:
         self._settings = settings
         self._boots = asyncio.Semaphore(settings.start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
+        self._moved = -MOVES_SECONDS
         self._removing: set[str] = set()
         self.unsettled: set[str] = set()
         """Containers whose noted intent is fulfilled and could not be removed."""
@@ -264,7 +267,15 @@ class Lifecycle:
     def expect(self, container: Container) -> None:
         """It is about to be prepared for a start, and does not have to wait then for what serves any container."""
         if container.wanted is not None:
+            self._expect_moves()
             self._preparer.expect(self._bases.of(container.wanted))
+
+    def _expect_moves(self) -> None:
+        """Monitors are about to move processes between cgroups: have the kernel ready for that, if it has not been lately."""
+        moment = time.monotonic()
+        if moment - self._moved >= MOVES_SECONDS:
+            self._moved = moment
+            asyncio.get_running_loop().run_in_executor(None, cgroup.expect_moves)
 
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         """Make its files, or check them, and mount its layers. Raises FleetError.
@@ -276,6 +287,7 @@ class Lifecycle:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
             self._registry.refuse_twin(container)
+            self._expect_moves()
         files = {"config": self._config(container, spec, checks=not (make or mount))}
         if make:
             files["lxcfleet.yaml"] = store.render(spec)
@@ -344,16 +356,19 @@ class Lifecycle:
             raise
 
     async def boot(self, container: Container, namespace: int) -> None:
-        """Start its init in a mount namespace that ``prepare`` gave. Raises FleetError."""
+        """Start its init in a mount namespace that ``prepare`` gave; this closes the descriptor. Raises FleetError."""
         log_file = str(self._paths.container(container.name).lxc_log)
-        before = liblxc.log_size(log_file)
-        container.console = exits.begin(self._paths.container(container.name).console_log)
-        if container.spec is not None:
-            await self._network.connect(container.spec)
-        async with self._boots:
-            spec, note = container.spec, container.foreground
-            command = lxc_config.arguments(spec, note) if spec is not None else ()
-            pid = await self._boot_once_more(container.name, namespace, command)
+        with contextlib.ExitStack() as ours:
+            ours.callback(os.close, namespace)
+            before = liblxc.log_size(log_file)
+            container.console = exits.begin(self._paths.container(container.name).console_log)
+            if container.spec is not None:
+                await self._network.connect(container.spec)
+            async with self._boots:
+                spec, note = container.spec, container.foreground
+                command = lxc_config.arguments(spec, note) if spec is not None else ()
+                ours.pop_all()  # from here on the launcher closes it
+                pid = await self._boot_once_more(container, namespace, command)
         for_now = self._for_now.pop(container.name, None)
         if pid is None or not self._registry.watch(container, pid):
             # Its hooks have noted all only once its monitor is gone: whether lxc-stop asked for the end, or it rebooted.
@@ -386,9 +401,9 @@ class Lifecycle:
                 return
             await asyncio.sleep(0.01)
 
-    async def _boot_once_more(self, name: str, namespace: int, command: Sequence[str]) -> int | None:
-        """Boot it; once more, if the booter was killed before there was a monitor."""
-        lxc_path = str(self._paths.lxc)
+    async def _boot_once_more(self, container: Container, namespace: int, command: Sequence[str]) -> int | None:
+        """Boot it; once more, with its layers mounted anew, if the booter was killed before there was a monitor."""
+        name, lxc_path = container.name, str(self._paths.lxc)
         try:
             pid = await self._launcher.boot(name, namespace, command)
         except Hung as error:
@@ -398,7 +413,11 @@ class Lifecycle:
             error.hint = f"see {self._paths.container(name).lxc_log}"
             raise
         except Died:
-            pid = None if monitor.runs(name, lxc_path) else await self._launcher.boot(name, namespace, command)
+            pid = None
+            if not monitor.runs(name, lxc_path):
+                again = await self.prepare(container, make=False, mount=True)
+                assert again is not None
+                pid = await self._launcher.boot(name, again, command)
         if pid is None:
             monitor.refuse_impostor(name, lxc_path)
         return pid
@@ -408,6 +427,7 @@ class Lifecycle:
         running = container.running
         if running is None:
             return
+        self._expect_moves()
         system = container.spec is None or container.spec.init is Init.SYSTEM
         ending = signal.SIGRTMIN + 3 if container.spec is None or system else lxc_config.stop_number(container.spec)
         deadline = time.monotonic() + timeout

@@ -53,8 +53,9 @@ class Preparer:
             raise
 
     def expect(self, base: int) -> None:
-        """Something on this base will be submitted in a moment: have a child ready for it, unless there is one."""
-        if not self._batches and not self._idle and (self._expecting is None or self._expecting.done()):
+        """Something on this base will be submitted in a moment: have what comes before a batch done, and a child ready for
+        it, unless there is one."""
+        if not self._batches and (self._expecting is None or self._expecting.done()):
             self._expecting = asyncio.get_running_loop().create_task(self._have_child(base))
 
     async def _have_child(self, base: int) -> None:

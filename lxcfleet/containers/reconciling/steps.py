@@ -58,7 +58,7 @@ class Hands(Protocol):
         """End it."""
 
     async def boot(self, container: Container, namespace: int) -> None:
-        """Start its init in a mount namespace that ``prepare`` gave."""
+        """Start its init in a mount namespace that ``prepare`` gave; this closes the descriptor."""
 
     def retire(self, name: str) -> None:
         """Take its name away."""
@@ -435,7 +435,8 @@ class Boot(Step):
     async def do(self, work: Work) -> None:
         """Start init."""
         assert work.namespace is not None
-        await work.hands.boot(work.container, work.namespace)
+        namespace, work.namespace = work.namespace, None
+        await work.hands.boot(work.container, namespace)
         work.no_way_back()
         work.hands.come_back(work.container)
 

@@ -69,6 +69,8 @@ class Supervision:
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._own: set[str] = set()
         """Containers on which an action of a policy is under way."""
+        self._unsaved: set[str] = set()
+        """Containers whose end is written down in a moment, with what follows from it."""
 
     def load(self) -> None:
         """Read what an earlier daemon kept."""
@@ -128,7 +130,8 @@ class Supervision:
             log.warning("%s: that it runs can't be noted: %s", container.name, error)
 
     def ended(self, container: Container, running: Running | None) -> None:
-        """A container has ended: keep how. What follows is decided once no action is under way on it."""
+        """A container has ended: keep how. What follows is decided once no action is under way on it: mostly in a moment, as
+        ``follow`` hears of the same end, and then both are written down at once."""
         if not self._registry.knows(container) or container.busy == Action.DESTROY:
             return
         if container.busy is None and _policy(container).policy is Policy.NO:
@@ -143,7 +146,7 @@ class Supervision:
             seconds=None if running is None else running.age,
             lines=exits.last_lines(self._paths.container(container.name).console_log, container.console),
         )
-        self._note(container, past)
+        self._note(container, past, soon=container.busy is None)
 
     def starts_at_once(self, container: Container, *, failed: bool) -> bool:
         """Whether a container that ends at this moment will be started again without a pause, if nobody wants otherwise.
@@ -157,8 +160,12 @@ class Supervision:
 
     def follow(self, container: Container) -> None:
         """It has ended, and no action is under way on it: see what its policy says."""
-        if container.running is None and container.busy is None and self._registry.knows(container):
-            self._follow(container)
+        try:
+            if container.running is None and container.busy is None and self._registry.knows(container):
+                self._follow(container)
+        finally:
+            if container.name in self._unsaved:
+                self._save(container)
 
     def wished(self, container: Container, action: Action) -> None:
         """Somebody acted on a container: that comes before what its policy says."""
@@ -236,11 +243,15 @@ class Supervision:
         boot, _, whose = text.strip().partition(" ")
         return boot if whose == name else ""
 
-    def _note(self, container: Container, past: Exit) -> None:
+    def _note(self, container: Container, past: Exit, *, soon: bool = False) -> None:
+        """``soon``: ``follow`` writes it down."""
         container.exit = past
         if past.asked and container.name not in self._own:
             container.course = FRESH
-        self._save(container)
+        if soon:
+            self._unsaved.add(container.name)
+        else:
+            self._save(container)
 
     def _save(self, container: Container) -> None:
         """Write the past down; then that it does not run.
@@ -248,6 +259,7 @@ class Supervision:
         On a full disk files can be removed still. What somebody stopped must not look as if it had died, or were to be
         started; without a record, a daemon knows no more than that it does not run.
         """
+        self._unsaved.discard(container.name)
         own = self._paths.container(container.name)
         stays = container.exit is not None and container.exit.asked and container.course == FRESH
         try:

@@ -313,6 +313,7 @@ class FakeLauncher(Launcher):
 
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a monitor with its process 1."""
+        os.close(namespace)
         return await asyncio.to_thread(self._boot, name)
 
     def _features(self, _: None, reply: socket.socket) -> None:
