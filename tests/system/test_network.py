@@ -586,7 +586,7 @@ def test_a_bridge_and_ports_that_other_tools_changed_are_as_they_were(fleet: Fle
         routes = subprocess.check_output(["ip", "route", "show", "dev", bridge], text=True)
         ports = subprocess.check_output(["bridge", "-d", "link", "show", "dev", port], text=True)
         words = subprocess.check_output(["ip", "-d", "link", "show", bridge], text=True).split()
-        own = [f"{word} {words[words.index(word) + 1]}" for word in ("mtu", "stp_state", "mcast_querier")]
+        own = [f"{word} {words[words.index(word) + 1]}" for word in ("mtu", "stp_state", "mcast_querier", "mcast_snooping")]
         return [*own, routes, ports, *sorted(each for each in entries if each.endswith("static"))]
 
     def repaired() -> str:
@@ -602,6 +602,7 @@ def test_a_bridge_and_ports_that_other_tools_changed_are_as_they_were(fleet: Fle
         (f"ip link set {port} mtu 1300", f"the port of {one} had the MTU 1300"),
         (f"ip link set {bridge} mtu 1350", f"{bridge} had the MTU 1350"),
         (f"ip link set {bridge} type bridge stp_state 1 mcast_querier 1", "multicast_querier on"),
+        (f"ip link set {bridge} type bridge mcast_snooping 1", "multicast_snooping on"),
         (f"ip route del {network} dev {bridge}", f"{bridge} had no route to {network}"),
     ):
         subprocess.run(command.split(), check=True)

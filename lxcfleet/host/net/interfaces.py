@@ -134,12 +134,13 @@ def _read_number(file: Path) -> int:
 
 
 def switched_on(bridge: str) -> list[str]:
-    """What our bridges never have on, and that would keep containers apart from each other or from the host: spanning tree
-    and VLANs by settings of ports, a querier by reports that the guard drops."""
+    """What our bridges never have on. Spanning tree and VLANs would keep containers apart from each other or from the host by
+    settings of ports, a querier by reports that the guard drops. Snooping for such reports finds none, and takes time: for
+    each port that comes or goes, the kernel starts the timers of all ports anew (br_multicast_enable_port)."""
     return [name for name in SWITCHED_OFF if _read_number(_NET / bridge / "bridge" / name) != 0]
 
 
-SWITCHED_OFF = ("stp_state", "vlan_filtering", "multicast_querier")
+SWITCHED_OFF = ("stp_state", "vlan_filtering", "multicast_querier", "multicast_snooping")
 """Files in /sys/class/net/BRIDGE/bridge."""
 
 

@@ -25,7 +25,8 @@ _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
 _LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
 _BRIDGE_SWITCHES = {
-    "stp_state": "br_stp_state", "vlan_filtering": "br_vlan_filtering", "multicast_querier": "br_mcast_querier"
+    "stp_state": "br_stp_state", "vlan_filtering": "br_vlan_filtering", "multicast_querier": "br_mcast_querier",
+    "multicast_snooping": "br_mcast_snooping",
 }  # fmt: skip
 _TRIES = 30
 _PAUSE_SECONDS = 0.02
@@ -137,11 +138,15 @@ def ensure_bridge(
         # An MTU that was asked for stays. Else it would be the smallest of the ports', and one would change it for all.
         size = {"mtu": mtu} if mtu else {}
         netlink.link("set", index=index, address=hardware, ifalias=_MADE_BY, state="up", **size)
-        for switch in interfaces.switched_on(name):
-            netlink.link("set", index=index, kind="bridge", **{_BRIDGE_SWITCHES[switch]: 0})
+        _switch_off(netlink, name, index)
         for address in own:
             _have_route(netlink, name, index, address)
         _attach(netlink, index, ports)
+
+
+def _switch_off(netlink: Any, name: str, index: int | None) -> None:
+    for switch in interfaces.switched_on(name):
+        netlink.link("set", index=index, kind="bridge", **{_BRIDGE_SWITCHES[switch]: 0})
 
 
 def _have_address(netlink: Any, index: int | None, address: IPv4Interface | IPv6Interface) -> None:
@@ -190,6 +195,7 @@ def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
         for each in (further, here, there):
             sysctl.refuse_ipv6(each)
         own = index_of(netlink, further)
+        _switch_off(netlink, further, own)
         for index, master in ((own, None), (index_of(netlink, here), bridge), (index_of(netlink, there), own)):
             if master is not None:
                 netlink.link("set", index=index, master=master)
