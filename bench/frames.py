@@ -62,7 +62,7 @@ class Bench:
     def begin(self) -> None:
         """Make the bridge, its rules and all ports."""
         hardware = hardware_address(SUBNET.gateway.ip)
-        run("ip", "link", "add", BRIDGE, "address", hardware, "type", "bridge")
+        run("ip", "link", "add", BRIDGE, "address", hardware, "type", "bridge", "mcast_snooping", "0")
         run("ip", "-batch", "-", input=f"addr add {SUBNET.gateway} dev {BRIDGE}\naddr add {SUBNET.gateway6} dev {BRIDGE}\n"
             f"link set {BRIDGE} up\n")  # fmt: skip
         run("nft", "-f", "-", input=guard.render(SUBNET, BRIDGE, guard=self._guarded) + guard.admit(BRIDGE, self._guests))
@@ -89,7 +89,7 @@ class Bench:
         run("ip", "-n", name, "-batch", "-", input=f"link set lo up\naddr add {own.ipv4}/16 dev eth0\n"
             f"addr add {own.ipv6}/64 dev eth0{' nodad' if self._guarded else ''}\nlink set eth0 up\n")  # fmt: skip
         if self._guarded:
-            bridge_port.set_up(own.port, hairpin=False, isolated=False, only=hardware)
+            bridge_port.set_up(own.port, bridge_port.Switches(hairpin=False, isolated=False, only=hardware))
 
     def restart(self, number: int) -> None:
         """Remove a namespace and its port, and make it anew."""

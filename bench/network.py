@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import fleet
+from bench import fleet, observe
 from lxcfleet.network.rules import rules
 
 DIRECTORY = Path("/var/lib/lxcfleet-bench")
@@ -97,7 +97,7 @@ def starts(own: fleet.Fleet, network: str, count: int) -> float:
     files = {name: own.paths.container(name).delta / "ready" for name in names}
     began, clock = time.time(), time.perf_counter()
     own.cli("create", fleet.PREFIX, "-n", str(count), "--network", network, "--", "sh", "-c", SCRIPT)
-    fleet.observe.wait_written(files, began)
+    observe.wait_written(files, began)
     taken = time.perf_counter() - clock
     own.cli("destroy", f"{fleet.PREFIX}[1-9]*", "--force")
     return taken
@@ -112,7 +112,7 @@ def name_of_one(own: fleet.Fleet, server: str, number: int) -> tuple[float, int]
     with Asker(server, f"{name}.fleet") as asker:
         began = time.time()
         own.cli("create", name, "--", "sh", "-c", SCRIPT)
-        fleet.observe.wait_written({name: own.paths.container(name).delta / "ready"}, began)
+        observe.wait_written({name: own.paths.container(name).delta / "ready"}, began)
         ready = (own.paths.container(name).delta / "ready").stat().st_mtime
         pid = int(own.json("info", name)["pid"])
         time.sleep(0.1)

@@ -80,7 +80,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of each (default: 3)")
     options = parser.parse_args()
     ours = fleet.Fleet(DIRECTORY, RUN, options.count)
-    waves, plain = [], []
+    waves: list[float] = []
+    plain: list[float] = []
     with fleet.Host(options.count):
         try:
             install()

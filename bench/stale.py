@@ -67,7 +67,7 @@ def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:
     cgroups = [cgroup.payload(record["pid"] or 0, record["name"]).directory for record in client.containers(_ALL)]
     pids = [pid for directory in cgroups for pid in cgroup.members(str(directory))[0]]
     found = client.stale(_ALL)
-    processes, mappings = (sum(record[key] for record in found) for key in ("processes", "mappings"))
+    processes, mappings = sum(each["processes"] for each in found), sum(each["mappings"] for each in found)
     hook = _HOOK.read_text().split('"')[1].replace("/run/lxcfleet", str(RUN))
     floor, stale, command, told = measure(
         options.rounds,
