@@ -102,6 +102,8 @@ class Prober:
         if running is None:
             down = container.backs_off or container.course.gave_up or container.lack is not None
             return Health.UNHEALTHY if down else None
+        if _frozen(container, running):
+            return Health.UNHEALTHY
         if container.waits_for_address:
             return judge.without_address(running.age)
         watch = self._watches.get(container.name)
@@ -121,6 +123,8 @@ class Prober:
 
     def reason(self, container: Container) -> str:
         """What the last check that failed said, or why it does not run; empty while all is well."""
+        if container.running is not None and _frozen(container, container.running):
+            return "it is frozen"
         if container.running is not None and container.waits_for_address:
             return "no DHCP server has given it an address"
         if container.running is None and container.lack is not None:
@@ -344,3 +348,8 @@ def _owes_answer(container: Container, watch: _Watch) -> bool:
     if watch.proves and (not watch.course.checks or watch.course.failures):
         return True
     return (watch.proves or _is_asked(container)) and watch.proven < watch.wanted
+
+
+def _frozen(container: Container, running: Running) -> bool:
+    """Whether nothing in it goes on, whatever its checks said. A copy holds it still for moments: its health is as before."""
+    return not container.still and running.payload.frozen

@@ -47,6 +47,16 @@ def test_actions(cli: Cli, daemon: Daemon, verb: str, change: tuple[State, State
     assert container.state is after
 
 
+def test_a_frozen_container_is_not_healthy(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web1")
+    assert cli("wait", "web1", "--for", "healthy").status == 0
+    assert cli("freeze", "web1").status == 0
+    waited = cli("wait", "web1", "--for", "healthy", "--timeout", "0.1")
+    assert (waited.status, "it is frozen and unhealthy: it is frozen" in waited.err) == (1, True)
+    assert cli("unfreeze", "web1").status == 0
+    assert cli("wait", "web1", "--for", "healthy").status == 0
+
+
 @pytest.mark.parametrize("verb", ["destroy", "rm"])
 def test_destroy(cli: Cli, daemon: Daemon, verb: str) -> None:
     daemon.fleet.add("a")

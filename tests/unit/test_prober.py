@@ -142,6 +142,29 @@ def test_the_knowledge_of_an_earlier_daemon_holds_for_the_same_run_only(tmp_path
     assert (health(other), other.serving()) == (Health.STARTING, [False])
 
 
+@pytest.mark.parametrize("check", [None, CHECK])
+def test_a_frozen_container_is_not_healthy_but_for_the_moments_of_a_copy(tmp_path: Path, check: HealthCheck | None) -> None:
+    world = World(tmp_path, Checks(CheckResult(passed=True)), Spec("web", Init.APP, command=("sh",), health=check))
+    state = tmp_path / "cgroup.freeze"
+    payload = cgroup.Payload({"": str(tmp_path)})
+
+    async def test() -> None:
+        if check is not None:
+            await until(world, Health.HEALTHY)
+        assert world.container.running is not None
+        world.container.running = replace(world.container.running, payload=payload)
+        state.write_text("1")
+        assert (world.prober.of(world.container), world.prober.reason(world.container)) == (Health.UNHEALTHY, "it is frozen")
+        assert world.prober.healthy_seconds(world.container) == 0
+        world.container.still = True
+        assert world.prober.of(world.container) is Health.HEALTHY
+        world.container.still = False
+        state.write_text("0")
+        assert (world.prober.of(world.container), world.prober.reason(world.container)) == (Health.HEALTHY, "")
+
+    run(world, test)
+
+
 def test_a_changed_check_takes_over_the_present_health_until_its_first_result(tmp_path: Path) -> None:
     """A container must not leave its group because its check was changed."""
     checks = Checks(CheckResult(True))
