@@ -49,7 +49,7 @@ def count(own: fleet.Fleet) -> Counts:
         "cgroups": len(observe.cgroup_directories(fleet.PREFIX)),
         "loop devices": len(leftovers.loop_devices(roots)),
         "interfaces": len(os.listdir("/sys/class/net")),
-        "lines of rules": sum(1 for line in _of_table(rules, fleet.BRIDGE)),
+        "lines of rules": sum(1 for line in of_table(rules, fleet.BRIDGE)),
         "files of the fleet": sum(len(files) + len(directories) for root in roots for _, directories, files in os.walk(root)),
         "files of liblxc": sum(len(files) for _, _, files in os.walk(f"/run/lxc/lock{own.paths.lxc}")),
         "processes": len(observe.members(GROUP)) + len(observe.members(f"{fleet.PREFIX}c")),
@@ -67,9 +67,11 @@ def _anonymous(pid: int) -> int:
     return int(status.partition("RssAnon:")[2].split()[0])
 
 
-def _of_table(rules: str, bridge: str) -> list[str]:
-    """The lines of the tables that name the bridge."""
-    return [line for table in rules.split("\ntable ") if bridge in table.splitlines()[0] for line in table.splitlines()]
+def of_table(rules: str, bridge: str) -> list[str]:
+    """The lines of the tables that name the bridge, without what the filter itself notes there for a while, as of questions
+    to the name server."""
+    tables = [table.splitlines() for table in rules.split("\ntable ") if bridge in table.splitlines()[0]]
+    return [line for table in tables for line in table if " expires " not in line]
 
 
 def create_and_destroy(own: fleet.Fleet, number: int, at_once: int) -> None:
