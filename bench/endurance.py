@@ -42,7 +42,7 @@ def count(own: fleet.Fleet) -> Counts:
         name = _name(pid)
         counts[f"{name}: memory, KiB"] = counts.get(f"{name}: memory, KiB", 0) + _anonymous(pid)
         counts[f"{name}: descriptors"] = counts.get(f"{name}: descriptors", 0) + len(os.listdir(f"/proc/{pid}/fd"))
-    roots = (own.paths.lxc.parent, own.paths.run)
+    roots = _roots(own)
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     return counts | {
         "mounts": len(leftovers.mounts(roots)),
@@ -50,10 +50,20 @@ def count(own: fleet.Fleet) -> Counts:
         "loop devices": len(leftovers.loop_devices(roots)),
         "interfaces": len(os.listdir("/sys/class/net")),
         "lines of rules": sum(1 for line in of_table(rules, fleet.BRIDGE)),
-        "files of the fleet": sum(len(files) + len(directories) for root in roots for _, directories, files in os.walk(root)),
+        "files of the fleet": len(files(own)),
         "files of liblxc": sum(len(files) for _, _, files in os.walk(f"/run/lxc/lock{own.paths.lxc}")),
         "processes": len(observe.members(GROUP)) + len(observe.members(f"{fleet.PREFIX}c")),
     }
+
+
+def _roots(own: fleet.Fleet) -> tuple[Path, Path]:
+    return own.paths.lxc.parent, own.paths.run
+
+
+def files(own: fleet.Fleet) -> set[str]:
+    """All files and directories of the fleet."""
+    found = (os.path.join(top, name) for root in _roots(own) for top, below, here in os.walk(root) for name in below + here)
+    return set(found)
 
 
 def _name(pid: int) -> str:
@@ -87,18 +97,19 @@ def roll(own: fleet.Fleet, number: int) -> None:
         own.cli("restart", f"{GROUP}*", "--rolling", "-q")
 
 
-def work(own: fleet.Fleet, options: argparse.Namespace) -> tuple[Counts, Counts]:
-    """Do all of it; returns the counts after a tenth, and at the end."""
+def work(own: fleet.Fleet, options: argparse.Namespace) -> tuple[Counts, Counts, list[str]]:
+    """Do all of it; returns the counts after a tenth, and at the end, and the files that are new at the end."""
     own.cli("create", GROUP, "-n", str(_MEMBERS), "-q", "-l", "tier=front", "--drain", "0", "-p", "8977:8080", *_SLEEP)
     clock, tenth = time.perf_counter(), (options.created // 10, options.rollouts // 10)
-    counted = []
+    counted, seen = [], []
     for created, rollouts in (tenth, (options.created - tenth[0], options.rollouts - tenth[1])):
         create_and_destroy(own, created, options.at_once)
         roll(own, rollouts)
         time.sleep(3)  # what the kernel and the daemon do after the last answer
+        seen.append(files(own))
         counted.append(count(own))
         print(f"after {time.perf_counter() - clock:.0f} s: {counted[-1]}", file=sys.stderr, flush=True)
-    return counted[0], counted[1]
+    return counted[0], counted[1], sorted(seen[1] - seen[0])
 
 
 def grown(before: Counts, after: Counts) -> list[str]:
@@ -130,7 +141,7 @@ def main() -> int:
             with own.paths.config_file.open("a", encoding="ascii") as settings:
                 settings.write("rollout: {min_healthy_time: 0}\nalive_time: 0.1\n")
             own.end()  # the next command starts the daemon anew, with these settings
-            before, after = work(own, options)
+            before, after, new = work(own, options)
         finally:
             try:
                 own.cli("destroy", "--all", "--force")
@@ -142,6 +153,8 @@ def main() -> int:
         options.json.write_text(json.dumps({"before": before, "after": after}, indent=1) + "\n", encoding="utf-8")
     for what in (more := grown(before, after)):
         print(f"grew: {what}")
+    if new:
+        print(f"new files: {', '.join(new)}")
     print("nothing else grew" if more else "nothing grew")
     return 1 if more else 0
 
