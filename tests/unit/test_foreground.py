@@ -142,6 +142,25 @@ def test_the_command_reads_the_end_of_our_input(tmp_path: Path) -> None:
     assert os.read(reader, 100) == b""
 
 
+def test_an_input_that_ends_before_the_command_opens_it_is_read_all_the_same(tmp_path: Path) -> None:
+    """With `lxcfleet run -i … </dev/null` the pipe was closed by then: the command waited for ever for somebody to write, and
+    what had been written was lost."""
+    reading, writing = os.pipe()
+    null = os.open(os.devnull, os.O_WRONLY)
+    streams, pipes = copies(tmp_path, null, null, reading)
+    os.write(writing, b"all of it")
+    os.close(writing)
+    work(streams)
+    assert streams.pause is not None, "it is looked whether the command has opened it"
+    command = os.open(pipes / "in", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(command, 100) == b"all of it"
+    with pytest.raises(BlockingIOError):
+        os.read(command, 100)  # somebody may write still, so an open that waits does not wait for ever
+    work(streams)
+    assert os.read(command, 100) == b""
+    assert streams.__dict__["pause"] is None
+
+
 def test_a_log_is_begun_anew_when_it_is_full(tmp_path: Path) -> None:
     log = Log(str(tmp_path / "log"), 10)
     for piece in (b"12345678", b"abc", b"d"):

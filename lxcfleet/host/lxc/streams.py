@@ -19,6 +19,8 @@ PIECE = 4096
 _READ = 65536
 _LOOK_SECONDS = 0.1
 """Seconds between two looks at the log of a console."""
+_READER_SECONDS = 0.02
+"""Seconds between two looks whether the command has opened its input."""
 _LINE_END = re.compile(rb"\r+\n")
 """A console turns a line's end into two characters, also where a program has done so already."""
 _RETURNS = 8
@@ -88,6 +90,8 @@ class Copies(Source):
         self._outputs = [_Output(_opened(directory, "out"), out), _Output(_opened(directory, "err"), err)]
         self._stdin = stdin
         self._in = None if stdin is None else _opened(directory, "in")
+        self._ending: int | None = None
+        """The same pipe for writing alone, once there is no more to write; see ``_end_of_input``."""
         self._typed = b""
 
     def register(self, poll: select.poll) -> None:
@@ -110,6 +114,8 @@ class Copies(Source):
                 broken |= not each.send()
         if self._in is not None:
             self._feed(ready)
+        if self._ending is not None:
+            self._end_once_read()
         return broken
 
     def leave(self) -> None:
@@ -147,10 +153,21 @@ class Copies(Source):
                 self._typed = self._typed[os.write(self._in, self._typed) :]
 
     def _end_of_input(self) -> None:
-        """Close it, so that the command reads an end."""
+        """Have the command read an end: the pipe is closed once that has it open. Before, to open it would wait for ever
+        for somebody to write, and what was written by then would be lost."""
         if self._in is not None:
+            self._ending = os.open(f"/proc/self/fd/{self._in}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.close(self._in)
+            self.pause = _READER_SECONDS
         self._in, self._stdin, self._typed = None, None, b""
+
+    def _end_once_read(self) -> None:
+        assert self._ending is not None
+        poll = select.poll()
+        poll.register(self._ending, 0)
+        if not poll.poll(0):  # POLLERR: nobody has it open for reading; pipe(7)
+            os.close(self._ending)
+            self._ending = self.pause = None
 
 
 class Terminal(Source):
