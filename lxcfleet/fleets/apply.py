@@ -8,6 +8,7 @@ has the rest.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,9 +37,12 @@ from lxcfleet.spec.container.volumes import Volume
 from lxcfleet.spec.files.fleet_apps import Present
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.states import Action
+from lxcfleet.spec.states import Action, State
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.1
+"""Seconds between two looks whether a job has ended."""
 
 
 class VolumeHands(Protocol):
@@ -254,14 +258,38 @@ class Work:
     async def _change(self, operation: Operation) -> None:
         if self._live.at_once:
             results = await self._core.changing.carry_out(self._live.at_once)
-            mended = {each.name for each in self._plan.of(Kind.LIVE) if each.mends}
-            changed = [each.name for each in results if each.name in mended and each.error is None]
+            started_again = {each.name for each in self._plan.of(Kind.LIVE) if each.starts}
+            changed = [each.name for each in results if each.name in started_again and each.error is None]
             started = {each.name: each for each in await self._act(changed, Action.START, None)}
+            jobs = {each.name for each in self._plan.of(Kind.LIVE) if each.job}
             for result in results:
                 start = started.get(result.name)
                 if start is not None and (start.changed or start.error is not None):
                     result = replace(result, status=start.status, error=start.error)
+                if start is not None and start.error is None and result.name in jobs:
+                    result = await self._completed(result, operation)
                 operation.add(result)
+
+    async def _completed(self, result: Result, operation: Operation) -> Result:
+        """What became of a job that was started, once it has ended: what comes after it waits for that. ``result``: of its
+        start."""
+        registry, container = self._core.registry, self._core.registry[result.name]
+
+        async def until_end() -> None:
+            while registry.knows(container) and (container.running or container.busy or container.backs_off):
+                await asyncio.sleep(_LOOK_SECONDS)
+
+        await operation.until_cancelled(until_end())
+        past = container.exit
+        if operation.cancelled or container.lack is not None or container.state is State.EXITED or past is None:
+            return result
+        lines = "\n".join(past.lines)
+        error = WrongState(
+            f"{container.name} ran once more, and is not completed: {past.words}",
+            why=f"its last lines:\n{lines}" if lines else "it printed nothing",
+            hint=f"mend that, then `lxcfleet start {container.name}`, and apply again: what waits for it was not begun",
+        )
+        return replace(result, status="failed", error=error.body())
 
     async def _restart(self, operation: Operation) -> None:
         wanted = self._specs(Kind.RESTART) | {each.container.name: each.spec for each in self._live.gated}

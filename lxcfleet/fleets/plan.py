@@ -50,6 +50,7 @@ _DOWN = {
 
 
 _MENDED = "it ended with an error, and is started with that"
+_AGAIN = "it is a job that was completed, and runs once more with that"
 _STATE = "state"
 """What a container that does not run is kept in; all other keys of what is kept are of specs and groups."""
 
@@ -115,8 +116,11 @@ class Change:
     why: str = ""
     former: Spec | None = None
     """The spec that it has, if it exists and gets another one."""
-    mends: bool = False
-    """It ended with an error, and what changes may be the cause: it is started."""
+    starts: bool = False
+    """It has ended, and is started with that: what changes may be the cause of its error, or it is a job that has more to do
+    now."""
+    job: bool = False
+    """It is started, and others wait until it is completed: so does all that comes after it."""
 
 
 @dataclass(frozen=True)
@@ -420,6 +424,8 @@ class _Planner:
         owed = [key for key in await_restart(now.in_force, wanted) if key in moved]
         differs = self._differs(now, wanted, [*values], owed)
         starts = starts and now.in_force is None
+        job = not self._jobs.isdisjoint((name, group.name))
+        done = now.state is State.EXITED and job
         if owed:
             yield Change(name, group.name, Kind.RESTART, wanted, differs, former=spec)
         elif starts:
@@ -428,9 +434,11 @@ class _Planner:
             # Limits that are lower in the former spec, and what takes a restart, may be why it ended.
             cause = {*await_restart(spec, wanted), *risky(wanted, spec)} - {"publish"}
             mends = now.state is State.FAILED and bool(cause)
-            yield Change(name, group.name, Kind.LIVE, wanted, differs, _MENDED if mends else "", spec, mends)
-            starts = mends
-        done = now.state is State.EXITED and not self._jobs.isdisjoint((name, group.name))
+            # What others wait for has not been done yet as the file has it now: a migration to the next version, say.
+            again = done and bool(await_restart(spec, wanted))
+            note = _MENDED if mends else _AGAIN if again else ""
+            starts = mends or again
+            yield Change(name, group.name, Kind.LIVE, wanted, differs, note, spec, starts, starts and job)
         if now.in_force is None and not starts and now.state in _DOWN and not done:
             self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
 

@@ -947,6 +947,29 @@ def test_what_keeps_new_containers_from_starting_is_told_at_the_end_of_the_apply
     assert "web1, web2: blocked: secret s/pw: " in ran.err, ran
 
 
+def test_a_job_that_an_apply_changes_runs_before_what_waits_for_it(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    """It was changed and did not run, and what waits for it was restarted all the same."""
+    file, done = tmp_path / "s.yaml", tmp_path / "done"
+
+    def apply(version: int, script: str) -> Ran:
+        file.write_text(
+            "lxcfleet: 1\nfleet: s\ngroups:\n"
+            f"  job: {{command: [sh, -c, '{script}']}}\n"
+            "  web: {command: [sleep, infinity], environment: {V: 'v%d'}, depends_on: {job: completed}}\n" % version
+        )
+        return cli("apply", "-f", str(file))
+
+    assert apply(1, "exit 0").status == 0
+    soon(lambda: daemon.client.info("web")["state"] == "running")
+    ran = apply(2, "echo bad table; exit 3")
+    assert ran.status == 1, ran
+    assert "exit status 3" in ran.err, "the start itself may see the end already"
+    assert daemon.client.info("web")["environment"] == {"V": "v1"}
+    assert apply(2, f"echo v2 >{done}").status == 0
+    assert done.read_text() == "v2\n"
+    assert daemon.client.info("web")["environment"] == {"V": "v2"}
+
+
 def test_a_secret_that_nobody_declares_is_complained_of_with_its_line(shop: Shop) -> None:
     shop.write(text=SECRETS.replace("@", "/x").replace("[db-pw]", "[nope]"))
     ran = shop.run("diff")

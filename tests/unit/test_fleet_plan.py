@@ -185,6 +185,25 @@ def test_a_group_that_was_scaled_to_none_is_in_the_exported_file() -> None:
     assert again.after.groups["web"].rollout == web.rollout
 
 
+@pytest.mark.parametrize(
+    ("change", "state", "again"),
+    [
+        ("command: [c]", State.EXITED, True), ("environment: {V: '2'}, command: [a]", State.EXITED, True),
+        ("labels: {v: '2'}, command: [a]", State.EXITED, False), ("command: [c]", State.STOPPED, False),
+    ],
+)  # fmt: skip
+def test_a_job_that_was_completed_runs_once_more_if_it_has_something_else_to_do(
+    change: str, state: State, again: bool
+) -> None:
+    """The migration to a second version never ran, and what waits for it was restarted with that version."""
+    text = "  job: {command: [a]}\n  web: {command: [b], depends_on: {job: completed}}\n  sole: {command: [a]}\n"
+    made = planned(text, {})
+    fleet = {name: replace(each, in_force=None, state=state) for name, each in carry_out(made, {}).items()}
+    (job, sole) = planned(text.replace("command: [a]", change), fleet, made.after).changes
+    assert (job.name, job.starts, job.job, "runs once more" in job.why) == ("job", again, again, again)
+    assert (sole.name, sole.starts) == ("sole", False), "nothing waits for it, so it is no job"
+
+
 @pytest.mark.parametrize(("state", "told"), [(State.EXITED, False), (State.FAILED, True), (State.STOPPED, True)])
 def test_a_job_that_is_completed_is_as_the_file_has_it(state: State, told: bool) -> None:
     text = "  job: {command: [a]}\n  web: {command: [b], depends_on: {job: completed}}\n"
@@ -337,9 +356,9 @@ def test_what_failed_is_started_with_a_spec_that_may_mend_it(now: str, mends: bo
     spec = carry_out(made, {})["web1"].spec
     text = text.replace("memory: 32M", now if now.startswith("memory") else f"memory: 32M, {now}")
     plans = {s: planned(text, {"web1": Current(spec, None, s)}, made.after) for s in (State.FAILED, State.STOPPED)}
-    assert any(each.mends for each in plans[State.FAILED].changes) == mends
+    assert any(each.starts for each in plans[State.FAILED].changes) == mends
     assert bool(plans[State.FAILED].kept) != mends
-    assert not any(each.mends for each in plans[State.STOPPED].changes)
+    assert not any(each.starts for each in plans[State.STOPPED].changes)
     assert plans[State.FAILED].id == plans[State.STOPPED].id
 
 
