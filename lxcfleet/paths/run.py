@@ -195,6 +195,11 @@ class RunPaths(Roots):
         return self.run / "packages.lists.gz"
 
     @cached_property
+    def package_sightings(self) -> Path:
+        """When each package was first seen in its present state; see host.packages.sightings."""
+        return self.run / "packages.seen.json"
+
+    @cached_property
     def lost_files(self) -> Path:
         """The files that packages have lost since the host booted."""
         return self.run / "packages.lost.json"

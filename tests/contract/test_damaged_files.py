@@ -44,7 +44,8 @@ OF_FLEET = (
     "app_history", "bakes", "drained", "events", "rescued", "held", "rejected", "last_change", "undone_change", "hmac_key",
     "running_record", "rebooted", "logs_begun", "mask_record", "health", "rollout", "rollout_packages", "resolv_conf",
     "network_record", "notice", "notice_done", "patch_base", "well_before", "booted", "rebooting", "package_lists",
-    "lost_files", "dnsmasq_config", "dnsmasq_pid", "stand_in_config", "stand_in_pid", "responder_pid", "freezes",
+    "lost_files", "package_sightings", "dnsmasq_config", "dnsmasq_pid", "stand_in_config", "stand_in_pid", "responder_pid",
+    "freezes",
 )  # fmt: skip
 """The files that are read, by the names of their paths."""
 

@@ -1,53 +1,55 @@
-"""A start that is blocked for a moment: how long its caller waits for it."""
+"""Which containers are looked at without an allowance for a clock that was set back."""
 
 from __future__ import annotations
 
-import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import pytest
 
-from lxcfleet.containers.container import Container
-from lxcfleet.containers.desired import Lack
-from lxcfleet.containers.order.ordering import Ordering
-from lxcfleet.containers.reconciling.prerequisites import Prerequisites
-from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.results import Result
+from lxcfleet.base.stack import Stack
+from lxcfleet.host.packages.sightings import Sighting
+from lxcfleet.patch.stale.scan import Target
+from lxcfleet.patch.stale.served import SLACK_SECONDS
+from lxcfleet.patch.stale.settled import Settled
+from lxcfleet.patch.stale.versions import Versions
+from lxcfleet.paths import Paths
 
-BLOCKED = Result("web", "blocked", True, notes=("blocked: db not healthy; it starts by itself after that",))
-
-
-async def looked(_: Container, done: Result) -> Result:
-    """It ran well so far."""
-    return done
+BEGAN = {"a": 10.0, "b": 20.0}
 
 
-def ordering(prerequisites: Prerequisites) -> Ordering:
-    registry = cast(Any, SimpleNamespace(knows=lambda _: True))
-    return Ordering(registry, cast(Any, None), prerequisites, cast(Any, SimpleNamespace(look=looked)))
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The containers that were asked for; those that began before 15 are settled."""
+    names: list[str] = []
+
+    def is_settled(_: Versions, name: str, __: float, began: float) -> bool:
+        names.append(name)
+        return began < 15
+
+    monkeypatch.setattr(Versions, "is_settled", is_settled)
+    return names
 
 
-@pytest.mark.parametrize("coming", [{"freed": True}, {"busy": "start"}, {"lack": Lack("db not healthy", passing=True)}])
-def test_it_waits_while_the_container_is_about_to_start_whoever_starts_it(coming: dict[str, Any]) -> None:
-    async def run() -> Result:
-        container, prerequisites = Container("web", Spec("web")), Prerequisites()
-        for key, value in coming.items():
-            setattr(container, key, value)
-        waiting = asyncio.create_task(ordering(prerequisites).settled(container, BLOCKED))
-        await asyncio.sleep(0)
-        prerequisites.tell()  # something that has nothing to do with it
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        container.running, container.lack, container.freed, container.busy = cast(Any, object()), None, False, None
-        prerequisites.tell()
-        return await asyncio.wait_for(waiting, 60)
-
-    assert asyncio.run(run()) == Result("web", "started", True)
+def starts(settled: Settled, sightings: dict[str, Sighting] | None, began: dict[str, float] = BEGAN) -> dict[str, float]:
+    targets = [Target(name, 1, "/none", cast(Stack, None), since=1000.0) for name in "ab"]
+    return {target.name: target.since for target in settled.without_slack(targets, began, sightings)}
 
 
-def test_it_does_not_wait_for_what_does_not_come_by_itself() -> None:
-    container = Container("web", Spec("web"), lack=Lack("db not healthy"))
-    done = asyncio.run(asyncio.wait_for(ordering(Prerequisites()).settled(container, BLOCKED), 60))
-    assert (done.status, done.notes) == ("blocked", BLOCKED.notes)
+def test_each_run_is_judged_once_until_a_package_changes(tmp_path: Path, asked: list[str]) -> None:
+    settled = Settled(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path))
+    sightings = {"libc6": Sighting(1, 1)}
+    for _ in range(2):
+        assert starts(settled, sightings) == {"a": 1000 + SLACK_SECONDS, "b": 1000}
+    assert asked == ["a", "b"]
+    assert starts(settled, sightings, {**BEGAN, "b": 12.0})["b"] == 1000 + SLACK_SECONDS, "it was restarted"
+    assert asked == ["a", "b", "b"]
+    starts(settled, {"libc6": Sighting(2, 30)})
+    assert asked == ["a", "b", "b", "a", "b"]
+
+
+def test_while_it_is_not_known_which_packages_changed_all_have_the_allowance(tmp_path: Path, asked: list[str]) -> None:
+    settled = Settled(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path))
+    assert starts(settled, None) == {"a": 1000, "b": 1000}
+    assert starts(settled, {}, {}) == {"a": 1000, "b": 1000}, "they ended meanwhile"
+    assert asked == []

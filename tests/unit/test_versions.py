@@ -11,6 +11,7 @@ import pytest
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.merge.records import STATUS
+from lxcfleet.host.packages.sightings import GONE, Sighting
 from lxcfleet.patch.stale.versions import Versions
 from lxcfleet.paths import Paths
 
@@ -51,6 +52,38 @@ def test_a_package_is_as_at_the_start_if_it_has_the_same_version(versions: Versi
 def test_what_is_not_known_is_not_as_at_the_start(versions: Versions, tmp_path: Path) -> None:
     assert not versions.as_at_start("other", "python3-x")
     assert not Versions(Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path), tmp_path / "no").as_at_start("web", "libc6")
+
+
+SINCE = 10_000.0
+"""The container's start, in seconds since the epoch; it began 50 seconds after the boot."""
+
+
+@pytest.mark.parametrize(
+    ("package", "stamp", "seen", "settled"),
+    [
+        ("python3-x", SINCE - 60, 40, True),
+        ("python3-x", SINCE - 60, 60, False),  # somebody set the clock back
+        ("python3-x", SINCE - 7200, 60, True),
+        ("python3-x", SINCE + 7200, 60, True),  # its files are younger than the start, and so are compared
+        ("libc6:i386", SINCE - 60, 40, False),  # another version came between the mount and the start
+        ("libc6:amd64", SINCE - 60, 40, True),
+    ],
+)
+def test_a_container_is_settled_if_all_that_changed_lately_was_there_at_its_start(
+    versions: Versions, tmp_path: Path, package: str, stamp: float, seen: float, *, settled: bool
+) -> None:
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path)
+    found = Versions(paths, tmp_path / "status", tmp_path / "doc", sightings={package: Sighting(int(stamp * 1e9), seen)})
+    assert found.is_settled("web", SINCE, 50) is settled
+    assert not found.is_settled("other", SINCE, 50) or abs(stamp - SINCE) > 3600, "what it began with is not known"
+
+
+def test_a_removal_after_the_start_settles_nothing(versions: Versions, tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path)
+    for seen, settled in ((40, True), (60, False)):
+        sightings = {"removed": Sighting(GONE, seen)}
+        found = Versions(paths, tmp_path / "status", tmp_path / "doc", sightings=sightings)
+        assert found.is_settled("web", SINCE, 50) is settled
 
 
 @pytest.mark.parametrize(

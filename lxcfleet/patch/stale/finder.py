@@ -16,6 +16,7 @@ from lxcfleet.containers.reconciling.bases import for_now
 from lxcfleet.errors import from_body
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.packages.losses import Losses
+from lxcfleet.host.packages.sightings import Sighting, Sightings
 from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.items.looks import StaleItem, UnshadowItem
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW
@@ -23,6 +24,7 @@ from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
 from lxcfleet.patch.stale.served import DOCUMENTATION, Wanted
+from lxcfleet.patch.stale.settled import Settled
 from lxcfleet.paths import Paths
 
 _SHARE = 20
@@ -38,6 +40,9 @@ class Finder:
         """``data``: whether the settings say that files which a container is served in their old version count."""
         self._paths, self._launcher, self._mask, self._data = paths, launcher, mask, data
         self._losses = Losses(paths.package_lists, paths.lost_files, DOCUMENTATION)
+        self._sightings = Sightings(paths.package_sightings)
+        self._seen: Mapping[str, Sighting] | None = None
+        self._settled = Settled(paths)
 
     @property
     def data(self) -> bool:
@@ -50,8 +55,9 @@ class Finder:
         return self._losses.problem
 
     async def note_lists(self) -> None:
-        """Note the files that packages have now, as a patch may take some of them away."""
+        """Note the files that packages have now, as a patch may take some of them away, and which packages changed."""
         await asyncio.to_thread(self._losses.update, time.time())
+        self._seen = await asyncio.to_thread(self._sightings.update)
 
     async def scan(self, containers: Iterable[Container], wanted: Wanted | None = None) -> dict[str, StaleScan]:
         """The findings in each container by name; none for one that does not run. Raises FleetError.
@@ -66,11 +72,13 @@ class Finder:
         based = {container.name: base for container in chosen if (base := for_now(container))}
         if targets:
             await self._mask.have()
-            items = [target.to_json() for target in targets]
-            shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
+            shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(targets) // _SHARE))
             files = wanted or (Wanted() if self.data else None)
             what = None if files is None else files.to_json()
             await self.note_lists()
+            began = {container.name: container.running.began for container in chosen if container.running is not None}
+            targets = await asyncio.to_thread(self._settled.without_slack, targets, began, self._seen)
+            items = [target.to_json() for target in targets]
             asked = (self._ask(StaleItem(wanted=what, targets=items[number::shares])) for number in range(shares))
             for answer in await asyncio.gather(*asked):
                 found |= {scan.name: scan for scan in answer}
