@@ -30,6 +30,7 @@ from lxcfleet.host.facts.limits import Limits, Table
 from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.net import bridge_port, dnsmasq, interfaces, resolved
 from lxcfleet.host.packages import database, dpkg
+from lxcfleet.host.packages.sightings import Sightings
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.counters import Counters, Counts
 from lxcfleet.host.process.kernel_log import KernelLog
@@ -240,6 +241,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (database, "files", lambda packages: {package: [] for package in packages}),
             (database, "owners", lambda paths: {p: model.owners[p] for p in paths if p in model.owners}),
             (dpkg, "half_done", lambda: ""),
+            (Sightings, "update", lambda _: None),
             (dpkg, "stamp", lambda: model.dpkg_stamps.pop() if model.dpkg_stamps else ()),
             (dpkg, "holder", lambda *_: None),
             (dpkg, "in_pieces", lambda: ""),

@@ -131,6 +131,24 @@ def test_a_script_behind_an_interpreters_options_is_found(fleet: Fleet, software
     assert set(old(fleet)) == {bash, python}
 
 
+ALONE = """
+import ctypes, sys, threading, time
+ctypes.CDLL(sys.argv[1])
+threading.Thread(target=time.sleep, args=(1e6,)).start()
+ctypes.CDLL(None).syscall(60, 0)  # this thread ends, and the other one runs on
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_is_looked_at(fleet: Fleet, software: Software) -> None:
+    """Its other threads run on. /proc has neither its root nor its program, except by their numbers."""
+    library, threads = str(software.library()), fleet.name("threads")
+    fleet.create(threads, command=("--", "python3", "-c", ALONE, library))
+    until(lambda: fleet.inside(threads, "grep -l 'State:.*zombie' /proc/[0-9]*/status || true"), what="it ended")
+    assert old(fleet) == {}
+    software.replace("libown.so")
+    assert old(fleet) == {threads: [(library, "replaced", "base")]}
+
+
 def test_scripts_and_commands_started_with_exec_are_found(fleet: Fleet, software: Software) -> None:
     job, serve, shell = (fleet.name(name) for name in ("job", "serve", "shell"))
     fleet.create(job, command=software.command("job"))

@@ -320,6 +320,7 @@ def test_a_zombie_maps_nothing() -> None:
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     try:
         assert maps.executable(child) == []
+        assert maps.living_thread(child) is None
     finally:
         os.waitpid(child, 0)
 

@@ -9,6 +9,7 @@ import errno
 import functools
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from lxcfleet.host.kernel.mounts import unescape
@@ -123,6 +124,19 @@ def _mapped_file(device: bytes, inode: bytes, path: bytes) -> MappedFile:
     if deleted:
         path = path[: -len(_DELETED)]
     return MappedFile(device.decode(), inode.decode(), os.fsdecode(path.replace(b"\\012", b"\n")), deleted)
+
+
+def living_thread(pid: int) -> int | None:
+    """A thread of a process whose first thread has ended while others run; None: there is none.
+
+    /proc has nothing of such a process but its threads: its root, program and command line are found by the thread's number.
+    """
+    with suppress(OSError):
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            with suppress(OSError):
+                if thread != pid and os.readlink(f"/proc/{thread}/exe"):
+                    return thread
+    return None
 
 
 def _of_threads(pid: int) -> Iterator[bytes]:

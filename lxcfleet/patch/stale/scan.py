@@ -5,6 +5,7 @@ The child enters no container and walks none: it reads processes in /proc, and l
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -173,6 +174,10 @@ class _Container:
         self, target: Target, candidates: Candidates | None, alike: Alike, notes: Notes, history: History
     ) -> None:
         self.target, self._history = target, history
+        self._one = target.pid
+        """Process 1, or a thread of it."""
+        self._leaders: dict[int, int] = {}
+        """The processes of threads that are asked in their place, as their first threads have ended."""
         self._candidates, self._alike, self._notes = candidates, alike, notes
         self.seen: set[int] = set()
         self.found: list[tuple[str, Why, str, Process]] = []
@@ -206,9 +211,13 @@ class _Container:
         mapped; else each mapping is looked at by itself.
         """
         self._present, self._one_file_system, self._layers = present, one_file_system, devices
-        self._root = maps.top_device(self.target.pid)
+        try:
+            self._root = maps.top_device(self._one)
+        except ProcessLookupError:
+            self._one = self._living(self._one)
+            self._root = maps.top_device(self._one)
         self._root_name = maps.device_name(self._root)
-        self._first = maps.executable(self.target.pid)
+        self._first = maps.executable(self._one)
         try:
             self._read_processes()
             self._read_companions()
@@ -224,12 +233,12 @@ class _Container:
     @cached_property
     def _view(self) -> _View:
         """What is mounted in the container. Read only where it matters, as that takes as long as reading three processes."""
-        return _View.of(maps.mounts(self.target.pid), {file.device for _, file in self._first}, self._layers)
+        return _View.of(maps.mounts(self._one), {file.device for _, file in self._first}, self._layers)
 
     @cached_property
     def _memory(self) -> Memory:
         view = self._view
-        return Memory(self.target.pid, view.top, view.mounted, self._present, self._alike, self._notes)
+        return Memory(self._one, view.top, view.mounted, self._present, self._alike, self._notes)
 
     def _read_companions(self) -> None:
         """Check the monitor and the DHCP client: they map the host's own files, and the kernel says which were replaced."""
@@ -268,26 +277,40 @@ class _Container:
     def _be_sure(self) -> None:
         """Check the cgroup: if it is gone, or not the container's, it has no processes, and that would prove nothing."""
         if self.target.pid not in self.seen:
-            maps.root_device(self.target.pid)  # raises if the container has ended meanwhile
+            maps.root_device(self._one)  # raises if the container has ended meanwhile
             self.problem = f"process 1 ({self.target.pid}) is not in {self.target.cgroup}"
+
+    def _living(self, pid: int) -> int:
+        """The number to ask by, of a process whose first thread has ended. Raises ProcessLookupError if all have."""
+        thread = maps.living_thread(pid)
+        if thread is None:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"/proc/{pid}")
+        self._leaders[thread] = pid
+        return thread
+
+    def _began(self, pid: int) -> float | None:
+        return proc.began(self._leaders.get(pid, pid))
 
     def _process(self, pid: int) -> None:
         try:
-            self._judge(pid)
+            try:
+                self._judge(pid)
+            except ProcessLookupError:
+                self._judge(self._living(pid))
         except ProcessLookupError:
             pass
         except OSError as error:
             self.problem = f"{error.filename or f'process {pid}'}: {error.strerror}"
 
     def _judge(self, pid: int) -> None:
-        mapped = self._first if pid == self.target.pid else maps.executable(pid)
+        mapped = self._first if pid == self._one else maps.executable(pid)
         rooted = maps.root_device(pid) == self._root
         if not mapped or not (rooted or maps.top_device(pid) == self._root):
             # The process has ended, or its number belongs to another one by now; or a container inside the container has
             # another root, with software of its own.
             return
         old, present = self._mapped(pid, mapped)
-        if pid == self.target.pid:
+        if pid == self._one:
             self._plain = rooted and present
         program, deleted = maps.program(pid)
         if all(file.path != program for _, file in mapped) and (path := place(program, self._view.mounted)) is not None:
@@ -295,7 +318,7 @@ class _Container:
         old += self._script(pid, program)
         old += self._modules(pid, program)
         if old:
-            process = Process(pid, maps.command(pid))
+            process = Process(self._leaders.get(pid, pid), maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
 
     def _mapped(self, pid: int, mapped: Sequence[maps.Mapping]) -> tuple[list[tuple[str, Why, str]], bool]:
@@ -382,7 +405,7 @@ class _Container:
         # A patch of the host changes only scripts of the host.
         if not now.layer.hosts or now.status is None:
             return []
-        began, born = proc.began(pid), syscalls.born(now.layer.outside(path))
+        began, born = self._began(pid), syscalls.born(now.layer.outside(path))
         status = now.status
         if began is None or not written_since(proc.as_time(began), born, status.st_ctime, status.st_nlink):
             return []
@@ -395,7 +418,7 @@ class _Container:
         kind = kind_of(program)
         if self._candidates is None or kind not in MODULES:
             return []
-        began = proc.began(pid)
+        began = self._began(pid)
         if began is None:
             return []
         moment = proc.as_time(began)
