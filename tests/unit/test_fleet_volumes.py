@@ -94,12 +94,12 @@ def test_mistakes_in_volumes_are_told_with_their_lines() -> None:
     found = [(line.partition(": ")[0], line.rpartition(": ")[2]) for line in caught.value.why.splitlines()]
     assert found == [
         ("f:4", "'lots' is not a size"),
-        ("f:4", "unknown key"),
+        ("f:4", "hosts, labels, size"),
         ("f:5", "tmpfs:/PATH means a file system in memory"),
         ("f:6", NAMES),
         ("f:7", "expected a mapping, found a list"),
         ("f:8", "expected text (quote numbers and words such as yes and no)"),
-        ("f:8", "unknown key"),
+        ("f:8", "hosts, labels, size"),
     ]
     many = "\n".join(f"  v{number}:" for number in range(1001))
     with pytest.raises(InvalidInput, match="") as caught:

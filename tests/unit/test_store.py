@@ -79,6 +79,7 @@ def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:
         ("health: {exec: []}", "health: exec: expected a command as a list"),
         ("health: {http: ftp}", "health: http: 'ftp' is no address of a check"),
         ("health: {tcp: 80, colour: red}", "health: colour: unknown key"),
+        ("restart: {colour: red, shape: round}", "restart: colour: unknown key; known here: attempts, delay, "),
         ("health: {tcp: 80, timeuot: 1}", "health: timeuot: unknown key: did you mean timeout?"),
         ("memroy: 1G", "memroy: unknown key: did you mean memory?"),
         ("health: {tcp: 80, interval: 2h}", "health: interval: 2h is not between 0.1 and 3600 seconds"),

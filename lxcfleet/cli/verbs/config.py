@@ -57,7 +57,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
     if len(wrong) > 1:
         raise InvalidInput("neither the settings nor the mask's rules are valid", why="\n".join(each.why for each in wrong))
     if wrong:
-        if file and f"{file}: fleet: unknown key" in wrong[0].why.splitlines():
+        if file and f"\n{file}: fleet: unknown key" in f"\n{wrong[0].why}":
             wrong[0].hint = f"a fleet file is checked by `lxcfleet diff -f {file}`"
         raise wrong[0]
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")

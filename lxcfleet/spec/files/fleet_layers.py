@@ -129,7 +129,7 @@ class Layers:
             if key in OTHERWISE:
                 fields.complain(key, f"there is no such key: {OTHERWISE[key]}")
             else:
-                fields.complain(key, "unknown key" + (did_you_mean(key, known) if number < _SUGGESTED else ""))
+                fields.complain(key, "unknown key" + (did_you_mean(key, known, number) if number < _SUGGESTED else ""))
 
 
 def size_of(values: Mapping[str, Any]) -> int:

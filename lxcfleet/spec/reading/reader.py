@@ -28,10 +28,21 @@ _SUGGESTED = 10
 """So many unknown keys of a mapping get the name of one that is like them, as to find it takes long."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a complaint about an unknown word; empty: none of the known ones is like it."""
-    close = difflib.get_close_matches(word, sorted(known), 1)
-    return f": did you mean {close[0]}?" if close else ""
+_LISTED = 400
+"""As many characters of known words are listed at most: of more nobody finds the one that is meant."""
+
+
+def did_you_mean(word: str, known: Iterable[str], number: int = 0) -> str:
+    """The end of a complaint about an unknown word: the known one that is like it, or all of them, if these are few.
+
+    ``number``: how many words of the same place were complained of before. The list stands once.
+    """
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, 1)
+    if close:
+        return f": did you mean {close[0]}?"
+    few = ", ".join(words)
+    return f"; known here: {few}" if few and not number and len(few) <= _LISTED else ""
 
 
 def is_bytes(text: str) -> bool:
@@ -290,7 +301,7 @@ class Fields:
     def close(self) -> None:
         """Complain about every key that was not read: it is unknown. Name the key that is like it, if one is."""
         for number, key in enumerate(self._data):
-            self.complain(key, "unknown key" + (did_you_mean(key, self._asked) if number < _SUGGESTED else ""))
+            self.complain(key, "unknown key" + (did_you_mean(key, self._asked, number) if number < _SUGGESTED else ""))
         self._data.clear()
 
     def finish(self, message: str) -> None:
