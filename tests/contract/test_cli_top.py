@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from lxcfleet.api.records import ContainerUsageRecord, HostUsageRecord, UsageRecord
+from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.usage import FIELDS
 from lxcfleet.spec.reading.terms import Network
 
@@ -63,6 +64,15 @@ def test_once_prints_one_table(cli: Cli) -> None:
     assert heading.startswith("NAME  STATE    HEALTH   CPU %  OF   MEMORY     LIMIT  PROCS   MAX  READ/S  WRITTEN/S")
     assert [line.split()[0] for line in lines] == ["web2", "web1", "db10"]  # the busiest first
     assert re.search(r"^web2 +running +healthy +\d\d\.\d +- +1\.4 MiB +64\.0 MiB +2 +4096 +0 +4\.0 KiB +- +-$", lines[0])
+
+
+def test_once_fits_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of 147 columns was two lines for each container on most terminals."""
+    assert max(map(len, cli("top", "--once", "-i", "0.1").out.splitlines())) > 80
+    monkeypatch.setattr(output, "terminal_width", lambda: 80)
+    lines = cli("top", "--once", "-i", "0.1").out.splitlines()
+    assert {len(line) for line in lines} == {80}
+    assert all(line.endswith("…") for line in lines)
 
 
 def test_once_in_other_formats(cli: Cli) -> None:

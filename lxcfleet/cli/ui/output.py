@@ -175,7 +175,11 @@ def columns(rows: Rows, width: int | None = None) -> list[str]:
     """``rows`` as aligned lines, with two spaces between columns and ``-`` for an empty cell, cut to ``width``."""
     cells = [[printable(cell) or "-" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return cut(("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells), width)
+
+
+def cut(lines: Iterable[str], width: int | None) -> list[str]:
+    """``lines``, each cut to ``width``."""
     return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 

@@ -97,7 +97,7 @@ def _print(client: Client, chosen: Selection, seconds: float, order: str, style:
     output.show(
         style,
         found,
-        lines=lambda: usage.table(found) if found else [],
+        lines=lambda: output.cut(usage.table(found), output.terminal_width()) if found else [],
         rows=lambda: [usage.FIELDS, *(["" if value is None else str(value) for value in row.values()] for row in found)],
     )
     if style == "table" and not found:
