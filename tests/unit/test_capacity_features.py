@@ -132,6 +132,23 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     assert probe.hint == f"it takes Linux 5.12 or later; this is {os.uname().release}"
 
 
+@pytest.mark.reaches("devices", reason="the trial looks for /dev/loop-control")
+def test_a_disk_that_fills_up_within_a_trial_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The last block had gone to the trial's own directory: `start` said that the trial had crashed."""
+    made: list[Path] = []
+
+    def mkdir(path: Path) -> None:
+        made.append(path)
+        if len(made) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(syscalls, "unshare_mounts", lambda: None)
+    *_, last = features._attempts(tmp_path / "probe")
+    assert (last.check, last.level) == ("delta-directory", "fail")
+    assert last.message == f"nothing can be made in {tmp_path}: No space left on device (ENOSPC, errno 28)"
+
+
 @pytest.mark.reaches("processes", reason="trials run in a child, which is to crash")
 def test_a_trial_that_crashes_is_told_and_lxc_is_not_blamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def crash(_: Path) -> NoReturn:

@@ -256,11 +256,10 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
     try:
         scratch, lock = _scratch(paths.lxc)
     except OSError as error:
-        hint = "check the disk and the rights of the directory"
         version, _ = _in_child(None)
         if not paths.lxc.is_dir():  # _delta_directory reports this
             return version, ()
-        return version, (_failed("delta-directory", f"nothing can be made in {paths.lxc}", error, hint),)
+        return version, (_nothing_made(paths.lxc, error),)
     try:
         version, probes = _in_child(scratch)
     finally:
@@ -268,6 +267,11 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
         _remove(scratch, lock)
     # If another trial crashed, that says nothing about LXC.
     return version or _in_child(None)[0], probes
+
+
+def _nothing_made(place: Path, error: OSError) -> Probe:
+    hint = "check the disk and the rights of the directory"
+    return _failed("delta-directory", f"nothing can be made in {place}", error, hint)
 
 
 def _scratch(place: Path) -> tuple[Path, int | None]:
@@ -380,8 +384,12 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
     except OSError as error:
         yield _failed("mount-namespace", "mounts can't be made apart from the host's", error, _REAL_ROOT)
         return
-    for name in ("base", "root", "delta", "work"):
-        (scratch / name).mkdir()
+    try:
+        for name in ("base", "root", "delta", "work"):
+            (scratch / name).mkdir()
+    except OSError as error:
+        yield _nothing_made(scratch.parent, error)
+        return
     base = scratch / "base"
     places = ["/", *mounts.parts()]
     try:
