@@ -339,7 +339,7 @@ class Bridge:
         }
         if subnet is None:
             return inspection.Wanted(settings.bridge, ports=ports)
-        own = tuple(each for each in (subnet.gateway, subnet.gateway6) if each is not None)
+        own = requests.own_addresses(subnet)
         return inspection.Wanted(settings.bridge, own, hardware_address(subnet.gateway.ip), self._mtu, ports)
 
     def _switch_on(self) -> list[str]:

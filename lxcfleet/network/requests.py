@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
 
 from lxcfleet.launcher.items.network import DisconnectItem, JoinItem, NetworkItem
 from lxcfleet.network.addresses.ranges import Subnet
@@ -12,6 +13,20 @@ from lxcfleet.network.rules.guard import AnyGuest
 from lxcfleet.network.rules.rules import Behind, Published
 from lxcfleet.spec.container.addresses import OFF, hardware_address
 from lxcfleet.spec.files.settings import NetworkSettings
+
+LINK_LOCAL_PREFIX = 64
+
+
+def own_addresses(subnet: Subnet) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """The host's addresses on a bridge that we make.
+
+    The kernel gives it the link-local one by itself, but once only, and another one where the host's settings say so
+    (addr_gen_mode). Without it the host can't ask for the owners of IPv6 addresses when it forwards a packet.
+    """
+    if subnet.gateway6 is None:
+        return (subnet.gateway,)
+    near = guard.link_local(hardware_address(subnet.gateway.ip))
+    return subnet.gateway, subnet.gateway6, IPv6Interface((near, LINK_LOCAL_PREFIX))
 
 
 def own(
@@ -39,7 +54,7 @@ def own(
         "bridge": bridge,
         "hardware": hardware_address(subnet.gateway.ip),
         "mtu": mtu,
-        "addresses": [str(address) for address in (subnet.gateway, subnet.gateway6) if address is not None],
+        "addresses": [str(address) for address in own_addresses(subnet)],
         "ports": ports.get(None, []),
         "further": {further: there for further, there in ports.items() if further is not None},
         "rules": ruleset + guard.admit(bridge, guests),

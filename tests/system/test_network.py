@@ -538,6 +538,7 @@ def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None
     fleet.create(one, two)
     where = addresses(fleet)[two]
     server, switch = name_server(fleet), Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding")
+    near = link_local(fleet)  # without it the host passes on no IPv6 from elsewhere: it can't ask who has an address
     until(lambda: lookup(fleet, one, two) == set(where), what="the IPv6 address of the container answers")
     for _ in range(2):  # of a switch that the daemon sees for the first time, it tells nothing
         switch.write_text("0\n")
@@ -548,10 +549,12 @@ def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None
     ip("addr", "flush", "dev", bridge)
     ip("link", "set", bridge, "down")
     # The daemon may look between two of these changes, and so tell them by several events.
-    for part in (f"{bridge} was down", f"lost {server}", f"{two} was not on {bridge}", f"forwarding for {bridge} was off"):
+    lost = (f"lost {server}", f"lost {near}")
+    for part in (f"{bridge} was down", *lost, f"{two} was not on {bridge}", f"forwarding for {bridge} was off"):
         until(lambda part=part: any(part in each["message"] for each in fleet.events("repaired")), 15, part)  # type: ignore[misc]
     until(lambda: switch.read_text() == "1\n", what="forwarding is on again")
     until(lambda: lookup(fleet, one, two) == set(where), 15, "names are looked up again")
+    assert link_local(fleet) == near
 
 
 def test_a_port_set_down_another_mac_address_and_lost_rules_are_repaired(fleet: Fleet) -> None:
