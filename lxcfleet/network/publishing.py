@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
-from lxcfleet.launcher.items.network import DatagramPort, PublishItem
+from lxcfleet.launcher.items.network import ChangedPort, PublishItem
 from lxcfleet.launcher.operations import PUBLISH, PUBLISHED
 from lxcfleet.network import name_server
 from lxcfleet.network.context import Context
@@ -114,7 +114,7 @@ class Publishing:
             self._context.bus.publish(PortsShared(found))
         self._shared = found
 
-    async def _carry_out(self, wanted: list[Published], datagrams: list[DatagramPort]) -> None:
+    async def _carry_out(self, wanted: list[Published], changed: list[ChangedPort]) -> None:
         if not self._context.up:
             return  # the bridge is set up with what is wanted then
         bridge, dhcp = self._context.settings.bridge, self._context.settings.dhcp
@@ -125,7 +125,7 @@ class Publishing:
                 rules=rules.publish(bridge, wanted),
                 localhost=bool(wanted) and not dhcp,
                 forward=bool(wanted) and not self._forwards,
-                datagrams=datagrams,
+                changed=changed,
             ),
         )
         self._forwards = self._forwards or bool(wanted)

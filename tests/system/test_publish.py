@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -13,9 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+
+from lxcfleet.spec.container.addresses import hardware_address
 
 from .harness import PATIENCE, SLEEP, Fleet, free_port, until
 
@@ -320,6 +324,27 @@ def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) ->
         until(lambda: fleet.record(name)["state"] == "failed", what="the daemon sees that the container ended")
         fleet.ok("start", name)
         until(served, what="the client is served after a kill")
+
+
+def test_a_connection_that_a_member_did_not_answer_goes_to_another(fleet: Fleet, port: int) -> None:
+    """The client asks again a second later, and the kernel sent that to the member that had left, until it gave up."""
+    one, two = fleet.name("w1"), fleet.name("w2")
+    fleet.ok("create", fleet.name("w"), "-n", "2", "-l", "role=web", "-p", f"{port}:8080", *SERVE)
+    until(lambda: names(ask("127.0.0.1", port) for _ in range(20)) == {one, two}, what="both members answer")
+    fleet.ok("exec", one, "--", "ip", "link", "set", "eth0", "down")
+    # As long as the host knows its MAC address, it sends what is for it.
+    address = fleet.record(one)["addresses"][0]
+    known = [address, "lladdr", hardware_address(IPv4Address(address)), "dev", fleet.bridge, "nud", "permanent"]
+    subprocess.run(["ip", "neigh", "replace", *known], check=True)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(20)]
+        for each in clients:
+            each.setblocking(False)
+            assert each.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+        fleet.ok("freeze", one)  # upon which it is led to no longer
+        for each in clients:
+            each.settimeout(ANSWER_SECONDS)
+            assert each.recv(200).decode().split()[0] == two
 
 
 def test_ports_that_can_not_be_published_are_refused(fleet: Fleet, port: int) -> None:

@@ -107,15 +107,16 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def read(message: bytes) -> Port:
     """What the kernel says of one port."""
     _, _, _, flags, _ = _LINK.unpack_from(message)
-    attributes = dict(_attributes(message[_LINK.size :]))
-    settings = {kind: int.from_bytes(value, "little") for kind, value in _attributes(attributes.get(_PORT_SETTINGS, b""))}
+    told = dict(attributes(message[_LINK.size :]))
+    settings = {kind: int.from_bytes(value, "little") for kind, value in attributes(told.get(_PORT_SETTINGS, b""))}
     return Port(
-        attributes.get(_NAME, b"").rstrip(b"\0").decode("utf-8", "replace"), _number(attributes.get(_MASTER, b"")), flags,
-        _number(attributes.get(_MTU, b"")), settings.get(_NUMBER, 0), settings,
+        told.get(_NAME, b"").rstrip(b"\0").decode("utf-8", "replace"), _number(told.get(_MASTER, b"")), flags,
+        _number(told.get(_MTU, b"")), settings.get(_NUMBER, 0), settings,
     )  # fmt: skip
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The types and values of the attributes in a message, or in one of them."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         size, kind = _ATTRIBUTE.unpack_from(data, at)

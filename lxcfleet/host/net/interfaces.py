@@ -61,6 +61,15 @@ def has_address(name: str, address: IPv4Address | IPv6Address) -> bool:
     return any(words[0] == own and words[5] == name for words in lines if len(words) == 6)
 
 
+def addresses() -> set[str]:
+    """The addresses of all interfaces of the host. Raises OSError."""
+    found = {address for _, address in _addresses4()}
+    if _ADDRESSES6.exists():  # not where the kernel has no IPv6
+        numbers = (line.split()[0] for line in _ADDRESSES6.read_text(encoding="ascii").splitlines())
+        found |= {str(IPv6Address(int(number, 16))) for number in numbers}
+    return found
+
+
 def hardware(name: str) -> str:
     """Its MAC address; empty: it is not there."""
     try:

@@ -102,13 +102,6 @@ def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
     return sorted(found, key=lambda network: (network.version, network.network_address, network.prefixlen))
 
 
-def host_addresses() -> set[str]:
-    """The addresses of all interfaces of the host."""
-    with session("reading the host's addresses") as netlink:
-        found = {entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS") for entry in netlink.get_addr()}
-    return {str(address) for address in found if address is not None}
-
-
 def ensure_bridge(
     name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str], mtu: int = 0
 ) -> None:

@@ -11,7 +11,7 @@ from lxcfleet.launcher.children.answer import Reply, answer, answer_large, fail,
 from lxcfleet.launcher.items.network import (
     BridgeAddress,
     BridgeItem,
-    DatagramPort,
+    ChangedPort,
     DhcpItem,
     DisconnectItem,
     Foreign,
@@ -201,21 +201,27 @@ def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
             sysctl.route_localhost(argument["bridge"])
         if argument["forward"]:
             sysctl.forward([argument["bridge"], *interfaces.routed()])
-        if argument["datagrams"]:
-            _forget_datagrams(argument["datagrams"])
+        if argument["changed"]:
+            _forget_flows(argument["changed"])
         answer(reply, "publish")
     except FleetError as error:
         answer(reply, "publish", error)
 
 
-def _forget_datagrams(ports: list[DatagramPort]) -> None:
-    """Make the kernel forget flows to these ports that do not lead to their members: their next datagrams do."""
-    from lxcfleet.host.net import conntrack, netlink
+def _forget_flows(ports: list[ChangedPort]) -> None:
+    """Make the kernel forget flows to these ports that do not lead to their members: their next packets do."""
+    from lxcfleet.host.net import conntrack, interfaces
+
+    names = {number: protocol for protocol, number in conntrack.PROTOCOLS.items()}
+
+    def is_wrong(flow: conntrack.Flow) -> bool:
+        told = flows.Flow(names[flow.protocol], flow.target, flow.port, flow.source, flow.source_port)
+        return flows.is_wrong(told, ports, local)
 
     try:
-        local = netlink.host_addresses()
-        conntrack.forget_datagrams(lambda *flow: flows.is_wrong(flows.Flow(*flow), ports, local))
-    except HostError as error:  # the ports themselves are published
+        local = interfaces.addresses()
+        conntrack.forget({port["protocol"] for port in ports}, is_wrong)
+    except (HostError, OSError) as error:  # the ports themselves are published
         log.warning("clients that keep sending to %s may get no answer: %s", [port["port"] for port in ports], error)
 
 

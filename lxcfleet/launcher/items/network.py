@@ -143,9 +143,10 @@ class ClosedForward(TypedDict):
     """Whether it is Docker's."""
 
 
-class DatagramPort(TypedDict):
-    """A UDP port of the host, and where it leads."""
+class ChangedPort(TypedDict):
+    """A port of the host, and where it leads now."""
 
+    protocol: str
     address: str | None
     """The host's address that it is published at; None: all of them."""
     port: int
@@ -162,7 +163,7 @@ class PublishItem(TypedDict):
     rules: str
     localhost: bool
     forward: bool
-    datagrams: list[DatagramPort]
+    changed: list[ChangedPort]
     """The ports whose flows are to be forgotten unless they lead to a member."""
 
 
