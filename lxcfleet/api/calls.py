@@ -354,6 +354,10 @@ UNITS: Call[queries.UnitsRequest, list[records.FindingRecord]] = Call(
     "units", "GET", "/1.0/units", "what may keep these services of the host's from running in containers", queries.SERVICES,
     many(records.FindingRecord),
 )  # fmt: skip
+NETWORK: Call[queries.NetworkRequest, list[records.FindingRecord]] = Call(
+    "network", "GET", "/1.0/network", "what on the host keeps the fleet from having such a network", queries.NETWORKS,
+    many(records.FindingRecord),
+)  # fmt: skip
 METRICS: TextCall[None] = TextCall(
     "metrics", "GET", "/metrics", "what Prometheus reads", _SCRAPED, "text/plain; version=0.0.4; charset=utf-8"
 )

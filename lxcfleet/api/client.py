@@ -172,6 +172,7 @@ class Client:
     events = _method(calls.EVENTS)
     doctor = _method(calls.DOCTOR)
     units = _method(calls.UNITS)
+    network = _method(calls.NETWORK)
     fix = _method(calls.FIX)
     metrics = _plain(calls.METRICS)
     targets = _plain(calls.TARGETS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.api.shape import NOT_VALID, InQuery, Key, Query, single
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container.unit_names import parse_unit
+from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.policies.cves import parse_cve
 from lxcfleet.spec.reading.names import MAX_COUNT, parse_label
 from lxcfleet.spec.reading.reader import Fields
@@ -77,6 +78,20 @@ def word(name: str, meaning: str, default: str, words: Sequence[str]) -> Key[str
     return Key(name, " or ".join(words), meaning, lambda value: [value], read, default)
 
 
+def setting(name: str, meaning: str) -> Key[str]:
+    """A key whose value is what this key below ``network`` may be in settings."""
+    default = str(getattr(NetworkSettings(), name))
+
+    def read(texts: Sequence[str]) -> str:
+        text = _one(texts)
+        for key, problem in replace(NetworkSettings(), **{name: text}).problems():
+            if key == name:
+                raise InvalidInput(problem)
+        return text
+
+    return Key(name, "as in the settings", meaning, lambda value: [value], read, default)
+
+
 def texts(name: str, form: str, meaning: str, parse: Callable[[str], Any] = str) -> Key[tuple[Any, ...]]:
     """A key that a query may have many times. ``parse`` reads each text and raises InvalidInput; ``str`` writes a value."""
     return Key(name, f"{form}, any number of times", meaning, lambda values: map(str, values), _each(parse), ())
@@ -95,6 +110,9 @@ LABEL: Key[tuple[tuple[str, str], ...]] = Key(
 )  # fmt: skip
 PACKAGE = texts("package", "the name of a package", "Only these packages count; without one all do.")
 UNIT = texts("unit", "the name of a unit", "The units that containers are to run.", parse_unit)
+BRIDGE = setting("bridge", "The bridge's name.")
+IPV4 = setting("ipv4", "The containers' range.")
+IPV6 = setting("ipv6", "Their range of IPv6 addresses.")
 CVE = texts("cve", "CVE-YEAR-NUMBER", "Only the fixes of these CVEs count, whichever packages have them.", parse_cve)
 DEEP = flag("deep", "Compare all files of packages that changed since a container's start, whatever the settings say.")
 COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
@@ -159,6 +177,15 @@ class UnitsRequest:
 
 
 @dataclass(frozen=True)
+class NetworkRequest:
+    """``lxcfleet config check``: a network of the fleet's own, as settings have it."""
+
+    bridge: str
+    ipv4: str
+    ipv6: str
+
+
+@dataclass(frozen=True)
 class DoctorRequest:
     """``lxcfleet doctor``: can the host take ``count`` more containers with this ``init``?"""
 
@@ -202,6 +229,10 @@ EXAMINED: InQuery[DoctorRequest] = InQuery(
     split=lambda asked: (asked.count, asked.init.value),
 )  # fmt: skip
 SERVICES: InQuery[UnitsRequest] = InQuery(single(UNIT), make=UnitsRequest, split=lambda asked: (asked.units,))
+NETWORKS: InQuery[NetworkRequest] = InQuery(
+    single(BRIDGE), single(IPV4), single(IPV6), make=NetworkRequest,
+    split=lambda asked: (asked.bridge, asked.ipv4, asked.ipv6),
+)
 FOLLOWED: InQuery[EventsRequest] = InQuery(
     single(FOLLOW), single(SINCE), make=EventsRequest, split=lambda asked: (asked.follow, asked.since)
 )

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 
+from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers import store
-from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.host.net import dnsmasq
+from lxcfleet.errors import FleetError, InvalidInput, NoCapacity
+from lxcfleet.host.net import dnsmasq, interfaces
 from lxcfleet.host.net.claim import Claim
 from lxcfleet.launcher.items.network import BridgeItem, RoutesItem
 from lxcfleet.launcher.operations import BRIDGE, ROUTES
@@ -21,6 +22,7 @@ from lxcfleet.network.rules import lan
 from lxcfleet.spec.container.addresses import AUTO, OFF
 from lxcfleet.spec.container.ports import Publication
 from lxcfleet.spec.container.spec import Spec
+from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.units import counted
 
 
@@ -71,6 +73,24 @@ class Addressing:
                     busy = [*busy, found.ipv4]
                     continue
             return found
+
+    async def in_the_way(self, wanted: NetworkSettings) -> list[Finding]:
+        """What on the host keeps the fleet from having a bridge and ranges by these settings. Raises HostError."""
+        if wanted.dhcp:
+            return []
+        found = []
+        if interfaces.is_foreign(wanted.bridge):
+            message = f"network.bridge: {wanted.bridge} is there already and not lxcfleet's"
+            hint = f"choose another name, or use it: `network: {{bridge: {wanted.bridge}, addresses: dhcp}}`"
+            found.append(Finding("network", "fail", message, hint=hint, feature=True))
+        used = await self._context.ask(ROUTES, RoutesItem({"except": wanted.bridge}))
+        own = [] if self._subnet is None else [str(self._subnet.ipv4), str(self._subnet.ipv6)]
+        busy = [ip_network(text) for text in used["networks"] if text not in own]
+        try:
+            choose_subnet(wanted.ipv4, wanted.ipv6 if used["ipv6"] else OFF, (), busy, seed())
+        except FleetError as error:
+            found.append(Finding("network", "fail", error.message, hint=error.hint or "", feature=True))
+        return found
 
     async def gateway(self) -> IPv4Address | None:
         """The host's address on the bridge, where the fleet's name server is. None: it has none there.

@@ -157,6 +157,10 @@ class FleetNetwork:
         return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings(),
                 *self._uplinks.findings()]  # fmt: skip
 
+    async def in_the_way(self, wanted: NetworkSettings) -> list[Finding]:
+        """What on the host keeps the fleet from having the network of these settings. Raises HostError."""
+        return await self._addressing.in_the_way(wanted)
+
     async def firewall_findings(self) -> list[Finding]:
         """Whether the host passes on what containers send and get, or a firewall drops it, as ``doctor`` tells it."""
         settings = self._context.settings
@@ -164,6 +168,8 @@ class FleetNetwork:
             return []
         published = {str(each) for spec in self._context.specs() for each in spec.publish if 4 not in each.versions}
         found = forwarding.of_ipv6(sorted(published), forwards=sysctl.routes_ipv6())
+        if not self._context.up:
+            found += await self.in_the_way(settings)
         if settings.dhcp and not sysctl.filters_bridges():
             return found  # the host passes nothing on, frames pass its bridge
         try:

@@ -289,6 +289,28 @@ def test_config_check_looks_at_the_services_of_profiles_and_of_the_mask(cli: Cli
     assert "units in mask.d: own.target can't be given to containers" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"ipv4": "192.0.2.0/24"}, "network.ipv4: 192.0.2.0/24 overlaps with 192.0.2.0/24, which the host uses"),
+        ({"ipv4": "192.0.0.0/16"}, "network.ipv4: 192.0.0.0/16 overlaps with 192.0.2.0/24, which the host uses"),
+        ({"bridge": "lo"}, "no bridge can be called 'lo'"),
+        ({"bridge": "all"}, "no bridge can be called 'all'"),
+        ({"domain": "fleet.localhost"}, "RFC 6761"),
+    ],
+)
+def test_config_check_and_doctor_tell_of_a_network_that_the_host_can_not_have(
+    cli: Cli, daemon: Daemon, said: dict[str, str], why: str
+) -> None:
+    """They said ok, and each create of a connected container was refused."""
+    wanted = {"network": {"bridge": "lt0", **said}}
+    daemon.paths.config_file.write_text(json.dumps(wanted))
+    ran = cli("config", "check")
+    assert (ran.status, why in ran.err) == (2, True), ran
+    daemon.paths.config_file.write_text(json.dumps({"network": {"bridge": "lt0", "ipv4": "10.77.0.0/16"}}))
+    assert cli("config", "check").status == 0
+
+
 def test_a_name_that_is_somebody_s_alias_is_refused(cli: Cli, daemon: Daemon) -> None:
     assert cli("create", "pg1", "--alias", "db", "--alias", "cache.shop", "--", "true").status == 0
     assert daemon.fleet["pg1"].spec.aliases == ("db", "cache.shop")

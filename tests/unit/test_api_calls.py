@@ -26,7 +26,15 @@ from lxcfleet.api.generations import (
     RollbackRequest,
 )
 from lxcfleet.api.moves import ArrivalRequest, CheckArrivalRequest, Do, ForgetMoveRequest, OfferRequest
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest, VerifyRequest
+from lxcfleet.api.queries import (
+    DoctorRequest,
+    EventsRequest,
+    LinesRequest,
+    LogsRequest,
+    NetworkRequest,
+    UnitsRequest,
+    VerifyRequest,
+)
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.rehearsals import Delta, RehearseRequest
 from lxcfleet.api.requests import (
@@ -74,6 +82,7 @@ REQUESTS: dict[str, list[Any]] = {
     "events": [EventsRequest(), EventsRequest(follow=True, since=1.5)],
     "doctor": [DoctorRequest(), DoctorRequest(7, Init.APP)],
     "fix": [DoctorRequest(7, Init.APP)],
+    "network": [NetworkRequest("lxcfleet0", "10.5.0.0/16", "none")],
     "units": [UnitsRequest(("a.service", "b@c.timer"))],
     "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
     "du": [DiskRequest(WEB), DiskRequest(Selection(), 3, 7, volumes=True)],

@@ -16,7 +16,7 @@ from lxcfleet.units import counted
 
 if TYPE_CHECKING:
     from lxcfleet.spec.files.mask_rules import Rules
-    from lxcfleet.spec.files.settings import Config
+    from lxcfleet.spec.files.settings import Config, NetworkSettings
 
 
 @click.group(cls=Suggesting, short_help="Check or show the daemon's settings.")
@@ -60,6 +60,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
         if file and f"\n{file}: fleet: unknown key" in f"\n{wrong[0].why}":
             wrong[0].hint = f"a fleet file is checked by `lxcfleet diff -f {file}`"
         raise wrong[0]
+    _check_network(ctx, load(path).network)
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
     if wanted := _services(load(path), None if file else mask_rules.load(paths.mask_rules)):
         _check_services(ctx, wanted)
@@ -94,6 +95,24 @@ def _check_services(ctx: click.Context, wanted: Mapping[str, tuple[str, ...]]) -
             say(printable(f"lxcfleet: note: {who}: {each['message']}"))
     if wrong:
         raise InvalidInput("not all services that are asked for can be had", why="\n".join(wrong), hint="\n".join(hints))
+
+
+def _check_network(ctx: click.Context, wanted: NetworkSettings) -> None:
+    """Have the daemon look whether this host can have the network: others may have the ranges or the bridge's name."""
+    from lxcfleet.api.queries import NetworkRequest
+    from lxcfleet.spec.files.settings import NetworkSettings
+
+    asked, usual = (NetworkRequest(each.bridge, each.ipv4, each.ipv6) for each in (wanted, NetworkSettings()))
+    if wanted.dhcp or asked == usual:
+        return
+    try:
+        found = connect(ctx).network(asked)
+    except Unreachable as error:
+        say(f"lxcfleet: whether this host can have the network was not looked at: {error.message}")
+        return
+    if found:
+        raise InvalidInput("this host can't have the network", why="\n".join(each["message"] for each in found),
+                           hint=next((each["hint"] for each in found if each["hint"]), ""))  # fmt: skip
 
 
 @config.command()

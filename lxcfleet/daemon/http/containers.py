@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, NetworkRequest, UnitsRequest
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
@@ -33,6 +33,7 @@ from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.uses import consoles
 from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.daemon.uses.setting import Setting
+from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.selection import Selection
 
 
@@ -62,6 +63,7 @@ class OfFleet:
         routes.lines(calls.EVENTS, self.events)
         routes.json(calls.DOCTOR, self.doctor)
         routes.json(calls.UNITS, self.units)
+        routes.json(calls.NETWORK, self.network)
         routes.json(calls.FIX, self.fix)
 
     async def server(self, _: None) -> ServerRecord:
@@ -127,6 +129,9 @@ class OfFleet:
 
     async def units(self, ask: UnitsRequest) -> list[FindingRecord]:
         return await self._fleet.examine(ask.units)
+
+    async def network(self, ask: NetworkRequest) -> list[FindingRecord]:
+        return await self._fleet.in_the_way(NetworkSettings(bridge=ask.bridge, ipv4=ask.ipv4, ipv6=ask.ipv6))
 
     async def fix(self, ask: DoctorRequest) -> DoctorRecord:
         return await self._fleet.fix(ask.count, ask.init)

@@ -61,7 +61,7 @@ from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.restart import Policy
-from lxcfleet.spec.files.settings import Config
+from lxcfleet.spec.files.settings import Config, NetworkSettings
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
@@ -245,6 +245,10 @@ class Fleet:
     async def examine(self, units: Sequence[str]) -> list[FindingRecord]:
         """What may keep these services of the host's from running in containers."""
         return [cast(FindingRecord, each.to_json()) for each in await services.findings(self.paths, {"": units})]
+
+    async def in_the_way(self, wanted: NetworkSettings) -> list[FindingRecord]:
+        """What on the host keeps the fleet from having such a network. Raises HostError."""
+        return [cast(FindingRecord, each.to_json()) for each in await self._network.in_the_way(wanted)]
 
     async def _with_own(self, record: DoctorRecord) -> DoctorRecord:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))

@@ -20,6 +20,8 @@ _ROUTES = Path("/proc/net/route")
 _ROUTES6 = Path("/proc/net/ipv6_route")
 _ADDRESSES6 = Path("/proc/net/if_inet6")
 _COUNTERS = Path("/proc/net/dev")
+MADE_BY = "lxcfleet"
+"""The alias of our bridges, by which one is known whose MAC address somebody has changed."""
 UP = 0x1
 """IFF_UP, linux/if.h."""
 _GET_ADDRESSES = 0x8912
@@ -59,6 +61,15 @@ def has_address(name: str, address: IPv4Address | IPv6Address) -> bool:
     except OSError:
         return False
     return any(words[0] == own and words[5] == name for words in lines if len(words) == 6)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether there is an interface of that name that lxcfleet has not made."""
+    try:
+        alias = (_NET / name / "ifalias").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return False
+    return alias != MADE_BY and not hardware(name).startswith(OUR_HARDWARE)
 
 
 def addresses() -> set[str]:

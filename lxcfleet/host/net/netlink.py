@@ -19,8 +19,6 @@ from lxcfleet.host.net import bridge_port, interfaces, sysctl
 from lxcfleet.spec.container.addresses import OUR_HARDWARE, bridge_behind, cable
 
 _MTU_DEFAULT = 1500
-_MADE_BY = "lxcfleet"
-"""The alias of our bridges, by which one is known whose MAC address somebody has changed."""
 _NO_DAD = 0x02
 """IFA_F_NODAD; linux/if_addr.h."""
 _LISTS = ("get_addr", "get_default_routes", "get_links", "get_routes", "link_lookup")
@@ -130,7 +128,7 @@ def ensure_bridge(
             _have_address(netlink, index, address)
         # An MTU that was asked for stays. Else it would be the smallest of the ports', and one would change it for all.
         size = {"mtu": mtu} if mtu else {}
-        netlink.link("set", index=index, address=hardware, ifalias=_MADE_BY, state="up", **size)
+        netlink.link("set", index=index, address=hardware, ifalias=interfaces.MADE_BY, state="up", **size)
         _switch_off(netlink, name, index)
         for address in own:
             _have_route(netlink, name, index, address)
@@ -239,7 +237,7 @@ def _uplink_mtu(netlink: Any) -> int:
 def _ours(netlink: Any, index: int) -> bool:
     """Whether lxcfleet made the interface, by the beginning of its MAC address, or its alias."""
     return all(
-        str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) or link.get_attr("IFLA_IFALIAS") == _MADE_BY
+        str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) or link.get_attr("IFLA_IFALIAS") == interfaces.MADE_BY
         for link in netlink.get_links(index)
     )
 

@@ -32,6 +32,8 @@ MAX_WORKERS = 64
 PROFILES = "profiles.d"
 """The directory of profiles, beside the file of settings."""
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,14}")
+_NEVER_BRIDGES = ("lo", "all", "default")
+"""The loopback interface, and names that the kernel gives no interface, as its switches for all of them have them."""
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
@@ -98,8 +100,12 @@ class NetworkSettings(Checked):
             yield from self._problems_of_dhcp()
         if not _INTERFACE.fullmatch(self.bridge):
             yield "bridge", f"{self.bridge!r} can't be an interface's name: 1 to 15 letters, digits and ._-"
+        elif self.bridge in _NEVER_BRIDGES:
+            yield "bridge", f"no bridge can be called {self.bridge!r}"
         if not _DOMAIN.fullmatch(self.domain):
             yield "domain", f"{self.domain!r} is not a domain in lower case"
+        elif self.domain.rpartition(".")[2] == "localhost":
+            yield "domain", f"names in {self.domain!r} are the machine's own, which resolvers do not ask for (RFC 6761)"
         for key, text, parse_range in (("ipv4", self.ipv4, parse4), ("ipv6", self.ipv6, parse6)):
             if text not in (AUTO, OFF) or (key, text) == ("ipv4", OFF):
                 try:
