@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -21,7 +22,7 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.events import PortsShared
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
-from lxcfleet.network.rules.affinity import owners
+from lxcfleet.network.rules.affinity import SLOTS, expression, owners
 from lxcfleet.network.rules.rules import Published, publish, read_kept, read_published
 from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, clashes, published
 from lxcfleet.spec.container.ports import Publication, parse_publication
@@ -141,7 +142,8 @@ def test_a_client_s_address_chooses_the_member() -> None:
     port = Published(parse_publication("80:8080"), members, (IPv6Address("fd00::1"),), Affinity.CLIENT)
     text = publish("br", [port])
     assert "tcp dport 80 dnat ip to jhash ip saddr mod 512 seed 0x6c786366 map { 0" in text
-    assert "dnat ip6 to jhash ip6 saddr mod 512 seed 0x6c786366 map { 0-511 : fd00::1 } : 8080" in text
+    assert "dnat ip6 to jhash ip6 saddr mod 512 seed 0x6c786366 map { 0 : fd00::1, 1 : fd00::1, " in text
+    assert ", 511 : fd00::1 } : 8080" in text
     assert text == publish("br", [replace(port, ipv4=members[::-1])])
 
 
@@ -155,6 +157,13 @@ def test_only_the_clients_of_a_member_that_leaves_get_another_one(count: int, da
     assert gone not in after
     assert max(Counter(before).values()) < 4 * len(before) / count
     assert len({*before}) == count or count > 30
+
+
+def test_no_map_of_ranges_says_which_member_serves_a_client() -> None:
+    """While rules with another one take its place, no member is found, and all clients are refused for a moment."""
+    text = expression("ip", ["10.0.0.2", "10.0.0.3", "10.0.0.4"])
+    slots = re.findall(r"(\S+) : 10\.0\.0\.[234]", text)
+    assert slots == [str(slot) for slot in range(SLOTS)]
 
 
 def test_those_that_share_a_port_have_one_affinity() -> None:

@@ -7,10 +7,9 @@ else's clients move. When one comes, it takes its part of the slots from all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import groupby
 
 SLOTS = 512
 """So many slots: with 60 members each has some."""
@@ -20,12 +19,14 @@ _SEED = 0x6C786366
 
 def expression(family: str, members: Sequence[str]) -> str:
     """The member for a packet's sender, as nft(8) has it: jhash. ``family``: ip or ip6."""
-    return f"jhash {family} saddr mod {SLOTS} seed {_SEED:#x} map {{ {', '.join(_runs(tuple(sorted(members))))} }}"
+    return f"jhash {family} saddr mod {SLOTS} seed {_SEED:#x} map {{ {', '.join(_slots(tuple(sorted(members))))} }}"
 
 
 @lru_cache(maxsize=64)
-def _runs(members: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_ranges(owners(members)))
+def _slots(members: tuple[str, ...]) -> tuple[str, ...]:
+    """Each by itself: in a map of ranges the kernel (6.18) finds no member for a moment while rules with another one take its
+    place, and every client was refused then."""
+    return tuple(f"{slot} : {member}" for slot, member in enumerate(owners(members)))
 
 
 def owners(members: Sequence[str]) -> list[str]:
@@ -36,9 +37,3 @@ def owners(members: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=1 << 17)
 def _weight(slot: int, member: str) -> bytes:
     return blake2b(f"{slot} {member}".encode(), digest_size=8).digest()
-
-
-def _ranges(found: Sequence[str]) -> Iterator[str]:
-    for member, slots in groupby(range(len(found)), key=found.__getitem__):
-        first, *more = slots
-        yield f"{first}-{more[-1]} : {member}" if more else f"{first} : {member}"
