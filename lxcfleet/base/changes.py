@@ -38,7 +38,7 @@ _NOBODY = 65534
 _PAUSE = 4096
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """The way in which a path is another one than the layers below have it."""
 
     ADDED = "added"
@@ -60,7 +60,7 @@ class Changed:
     """A path that is not as the layers below have it."""
 
     path: str
-    kind: Kind
+    kind: ChangeKind
     type: str
     """What is there; of what was removed, what was there."""
     size: int
@@ -195,14 +195,14 @@ class _Walk:
     def _entry(self, directory: int, entry: os.DirEntry[str], above: str, *, over: bool) -> bool:
         """Judge one entry; whether it is a directory to be visited."""
         if not over and self._is_full and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-            self._count(Kind.ADDED)  # of which there may be millions: no more than the listing is needed for that
+            self._count(ChangeKind.ADDED)  # of which there may be millions: no more than the listing is needed for that
             return entry.is_dir(follow_symlinks=False)
         status = entry.stat(follow_symlinks=False)
         path = f"{above}/{entry.name}"
         if over:
             return self._judge(directory, entry.name, path, status)
         if not is_whiteout(status):  # one that hides nothing
-            self._note(Changed(path, Kind.ADDED, _type(status.st_mode), status.st_size))
+            self._note(Changed(path, ChangeKind.ADDED, _type(status.st_mode), status.st_size))
         return stat.S_ISDIR(status.st_mode)
 
     def _hidden(self, directory: str, seen: set[str]) -> Iterator[str]:
@@ -229,12 +229,12 @@ class _Walk:
             return False
         is_directory, type_ = stat.S_ISDIR(status.st_mode), _type(status.st_mode)
         if below.status is None:
-            self._note(Changed(path, Kind.ADDED, type_, status.st_size))
+            self._note(Changed(path, ChangeKind.ADDED, type_, status.st_size))
             return is_directory
         was = below.status
         if stat.S_IFMT(status.st_mode) != stat.S_IFMT(was.st_mode):
             layer = below.layer.name
-            self._note(Changed(path, Kind.TYPE, type_, status.st_size, was=_type(was.st_mode), layer=layer))
+            self._note(Changed(path, ChangeKind.TYPE, type_, status.st_size, was=_type(was.st_mode), layer=layer))
             return is_directory
         if is_directory:
             self._over.add(path)
@@ -242,8 +242,9 @@ class _Walk:
         mode, was_mode = stat.S_IMODE(status.st_mode), stat.S_IMODE(was.st_mode)
         owner, was_owner = self._owner(status), self._shown(was.st_uid, was.st_gid)
         modes, owners = mode != was_mode and not stat.S_ISLNK(status.st_mode), owner != was_owner
-        kind = Kind.CHANGED if changed else Kind.MODE if modes else Kind.OWNER if owners else Kind.TOUCHED
-        if not (is_directory and kind is Kind.TOUCHED):  # a directory that is there for what is in it
+        rest = ChangeKind.OWNER if owners else ChangeKind.TOUCHED
+        kind = ChangeKind.CHANGED if changed else ChangeKind.MODE if modes else rest
+        if not (is_directory and kind is ChangeKind.TOUCHED):  # a directory that is there for what is in it
             self._note(Changed(
                 path, kind, type_, status.st_size, mode if modes else None, was_mode if modes else None,
                 owner if owners else None, was_owner if owners else None, layer=below.layer.name,
@@ -279,7 +280,7 @@ class _Walk:
     def _is_full(self) -> bool:
         return len(self._result.listed) >= self._most or self._room <= 0
 
-    def _count(self, kind: Kind) -> None:
+    def _count(self, kind: ChangeKind) -> None:
         self._result.counts[kind] = self._result.counts.get(kind, 0) + 1
         self._result.cut = True
 
@@ -294,7 +295,7 @@ class _Walk:
 
 def _removed(path: str, below: Found) -> Changed:
     assert below.status is not None
-    return Changed(path, Kind.REMOVED, _type(below.status.st_mode), below.status.st_size, layer=below.layer.name)
+    return Changed(path, ChangeKind.REMOVED, _type(below.status.st_mode), below.status.st_size, layer=below.layer.name)
 
 
 def _octal(mode: int | None) -> str | None:

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.api.disk import DiffRequest, DiskRequest
-from lxcfleet.base.changes import Changed, Kind
+from lxcfleet.base.changes import Changed, ChangeKind
 from lxcfleet.errors import NotFound
 from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
 from .real_daemon import Daemon
 
-MODE = Changed("/etc/a", Kind.MODE, "file", 3, 0o600, 0o644, layer="base")
-NEW = Changed("/srv/\x1b[31m\udcff", Kind.ADDED, "file", 3)
+MODE = Changed("/etc/a", ChangeKind.MODE, "file", 3, 0o600, 0o644, layer="base")
+NEW = Changed("/srv/\x1b[31m\udcff", ChangeKind.ADDED, "file", 3)
 
 
 def test_each_chosen_delta_has_a_record(fleet: Fleet) -> None:

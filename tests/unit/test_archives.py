@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.entries import ACLS, DEEPEST, Kind, Limits, Reader
+from lxcfleet.data.archives.entries import ACLS, DEEPEST, EntryKind, Limits, Reader
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.spec.container.volumes import Volume
@@ -106,7 +106,7 @@ def test_entries_are_read_as_tar_writes_them() -> None:
     assert (one.path, content, one.mtime_ns) == (tuple(long.split(b"/")), b"hello", -1_500_000_000)
     assert one.attributes == {b"user.a=b%": b"x\0\n"}
     assert two.path == (b"delta", b"sub")
-    assert (link.kind, link.target) == (Kind.SYMLINK, b"/etc/x")
+    assert (link.kind, link.target) == (EntryKind.SYMLINK, b"/etc/x")
     assert (holes.path, holes.size, holes.pieces, parts) == ((b"delta", b"s"), 1 << 40, [(4096, 3), (1 << 39, 3)], b"midend")
 
 

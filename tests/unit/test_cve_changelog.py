@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lxcfleet.patch.cve import changelog
-from lxcfleet.patch.cve.changelog import Changelog, Kind
+from lxcfleet.patch.cve.changelog import Changelog, MentionKind
 
 END = " -- A Maintainer <a@example.org>  Fri, 03 Apr 2026 14:29:32 +0200\n\n"
 ONE, TWO = "CVE-2026-0001", "CVE-2026-0002"
@@ -32,7 +32,8 @@ def test_what_came_since_a_version() -> None:
     assert (log.source, log.versions, log.cut) == ("openssl", ("3.0-3", "3.0-2", "3.0-1"), False)
     since = log.closed_since("3.0-1")
     assert list(since) == [ONE]
-    assert (since[ONE].version, since[ONE].kind, since[ONE].line) == ("3.0-3", Kind.CLOSED, f"* {ONE} (a hole in two lines)")
+    found = since[ONE]
+    assert (found.version, found.kind, found.line) == ("3.0-3", MentionKind.CLOSED, f"* {ONE} (a hole in two lines)")
     assert set(log.closed_since("2.0-1")) == {ONE, TWO}
     assert not log.closed_since("3.0-3")
     assert time.gmtime(log.date)[:3] == (2026, 4, 3)
@@ -49,28 +50,28 @@ def test_what_was_closed_before_is_not_closed_again() -> None:
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [
-        ([f"  * Partially fix {ONE}"], Kind.PARTLY),
-        ([f"  * {ONE}: partial fix"], Kind.PARTLY),
-        (["  * Partial fixes:", f"    - {ONE}", "    - other"], Kind.PARTLY),
-        (["  * Partial fix for something else", f"  * {ONE}: no more"], Kind.CLOSED),
-        ([f"  * Revert the fix of {ONE}, it breaks ssh"], Kind.NOT),
-        ([f"  * revert upstream patch for {ONE}"], Kind.NOT),
-        ([f"  * backed out the patch for {ONE}"], Kind.NOT),
-        ([f"  * Backport upstream fix for {ONE}"], Kind.CLOSED),
-        ([f'  * Revert "zram: convert remaining" ({ONE})'], Kind.CLOSED),
-        ([f"  * btusb: revert use of devm_kzalloc in btusb ({ONE})"], Kind.CLOSED),
-        ([f"  * use sk_msg_free_partial to fix partial send ({ONE})"], Kind.CLOSED),
-        ([f"  * fix overflowing extents when partially writing ({ONE})"], Kind.CLOSED),
-        ([f"  * This partially addresses {ONE}"], Kind.PARTLY),
-        ([f"  * {ONE}: fixed only partially"], Kind.PARTLY),
-        ([f"  * {ONE} does not affect this version"], Kind.NOT),
-        (["  [ A Person ]", f"  * {ONE}"], Kind.CLOSED),
-        ([f"  {ONE} without a bullet"], Kind.CLOSED),
-        ([f"  * SECURITY UPDATE: {TWO}, {ONE}."], Kind.CLOSED),
-        (["  * a", "    - b", f"      + {ONE}", "  * not affected: c"], Kind.CLOSED),
+        ([f"  * Partially fix {ONE}"], MentionKind.PARTLY),
+        ([f"  * {ONE}: partial fix"], MentionKind.PARTLY),
+        (["  * Partial fixes:", f"    - {ONE}", "    - other"], MentionKind.PARTLY),
+        (["  * Partial fix for something else", f"  * {ONE}: no more"], MentionKind.CLOSED),
+        ([f"  * Revert the fix of {ONE}, it breaks ssh"], MentionKind.NOT),
+        ([f"  * revert upstream patch for {ONE}"], MentionKind.NOT),
+        ([f"  * backed out the patch for {ONE}"], MentionKind.NOT),
+        ([f"  * Backport upstream fix for {ONE}"], MentionKind.CLOSED),
+        ([f'  * Revert "zram: convert remaining" ({ONE})'], MentionKind.CLOSED),
+        ([f"  * btusb: revert use of devm_kzalloc in btusb ({ONE})"], MentionKind.CLOSED),
+        ([f"  * use sk_msg_free_partial to fix partial send ({ONE})"], MentionKind.CLOSED),
+        ([f"  * fix overflowing extents when partially writing ({ONE})"], MentionKind.CLOSED),
+        ([f"  * This partially addresses {ONE}"], MentionKind.PARTLY),
+        ([f"  * {ONE}: fixed only partially"], MentionKind.PARTLY),
+        ([f"  * {ONE} does not affect this version"], MentionKind.NOT),
+        (["  [ A Person ]", f"  * {ONE}"], MentionKind.CLOSED),
+        ([f"  {ONE} without a bullet"], MentionKind.CLOSED),
+        ([f"  * SECURITY UPDATE: {TWO}, {ONE}."], MentionKind.CLOSED),
+        (["  * a", "    - b", f"      + {ONE}", "  * not affected: c"], MentionKind.CLOSED),
     ],
 )
-def test_the_words_around_it_count(lines: list[str], kind: Kind) -> None:
+def test_the_words_around_it_count(lines: list[str], kind: MentionKind) -> None:
     told = parsed(entry("3.0-2", *lines), entry("3.0-1", "  * x")).told(ONE)
     assert told is not None
     assert told.kind is kind
@@ -87,7 +88,7 @@ def test_taken_back_and_done_again() -> None:
     )
     assert log.closed_since("2")[ONE].version == "4"
     only = parsed(entry("3", f"  * revert {ONE}"), entry("2", f"  * {ONE}"), entry("1", "  * x"))
-    assert only.closed_since("1")[ONE].kind is Kind.NOT
+    assert only.closed_since("1")[ONE].kind is MentionKind.NOT
 
 
 def test_a_cut_changelog_does_not_reach_back() -> None:

@@ -14,7 +14,7 @@ from lxcfleet.base.present import Shelf as Layers
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.patch.cve import findings as findings_module
 from lxcfleet.patch.cve import shelf as shelves
-from lxcfleet.patch.cve.changelog import Changelog, Kind
+from lxcfleet.patch.cve.changelog import Changelog, MentionKind
 from lxcfleet.patch.cve.findings import Data, Disk, Findings, Group, Result
 from lxcfleet.patch.cve.inventory import Package, read
 from lxcfleet.patch.cve.shelf import OfBase, OfContainer, Shelf
@@ -172,7 +172,8 @@ def test_a_build_without_a_change_of_the_source() -> None:
 def test_a_part_that_is_not_closed_is_left_in_doubt() -> None:
     logs = {"openssl/changelog.Debian.gz": entry(NEWER, f"  * partially fix {ONE}") + entry("3.0-2", "  * x")}
     (results,) = found(HOST, [group(HOST, ssl("3.0-2"))], logs)
-    assert (results[ONE].disk, results[ONE].words, results[ONE].line) == (Disk.DOUBT, Kind.PARTLY, f"* partially fix {ONE}")
+    cve = results[ONE]
+    assert (cve.disk, cve.words, cve.line) == (Disk.DOUBT, MentionKind.PARTLY, f"* partially fix {ONE}")
 
 
 def test_one_package_of_a_source_that_was_held_back() -> None:

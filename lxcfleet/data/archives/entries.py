@@ -48,7 +48,7 @@ _LENGTH = re.compile(rb"[0-9]{1,8}")
 _IGNORED = (b"atime", b"ctime", b"uname", b"gname", b"hdrcharset", b"comment")
 
 
-class Kind(Enum):
+class EntryKind(Enum):
     """The kinds of entries; the value is the type in their headers."""
 
     FILE = b"0"
@@ -81,7 +81,7 @@ class Entry:
     """One entry."""
 
     path: tuple[bytes, ...]
-    kind: Kind
+    kind: EntryKind
     mode: int = 0
     uid: int = 0
     gid: int = 0
@@ -187,7 +187,7 @@ class Reader:
 
     def whole(self, entry: Entry, most: int) -> bytes:
         """The content of a small file without holes."""
-        if entry.kind is not Kind.FILE or entry.size > most or entry.pieces != [(0, entry.size)][: bool(entry.size)]:
+        if entry.kind is not EntryKind.FILE or entry.size > most or entry.pieces != [(0, entry.size)][: bool(entry.size)]:
             raise refused(f"{entry.shown} is no plain file of at most {as_size(most)}")
         return b"".join(data for _, data in self.pieces(entry))
 
@@ -195,14 +195,14 @@ class Reader:
 
     def _entry(self, header: bytes, kind: bytes, stored: int, records: Mapping[bytes, bytes]) -> Entry:
         try:
-            found = Kind(kind)
+            found = EntryKind(kind)
         except ValueError:
             what = "a device" if kind == b"4" else f"an entry of type {shown(kind)!r}"
             raise refused(f"{_name(header)!r} is {what}") from None
         entry = Entry((), found)
         stored = _number(records.get(b"size"), stored)
         name = records.get(b"GNU.sparse.name", records.get(b"path", _name_of(header)))
-        entry.path = _path(name, directory=found is Kind.DIRECTORY)
+        entry.path = _path(name, directory=found is EntryKind.DIRECTORY)
         entry.mode = _octal(header[100:108], 0o7777)
         entry.uid = _number(records.get(b"uid"), _octal(header[108:116], _MOST_SIZE))
         entry.gid = _number(records.get(b"gid"), _octal(header[116:124], _MOST_SIZE))
@@ -210,10 +210,10 @@ class Reader:
         entry.target = records.get(b"linkpath", header[157:257].split(b"\0", 1)[0])
         _check_numbers(entry, header)
         _check_target(entry)
-        if found is not Kind.FILE and stored:
+        if found is not EntryKind.FILE and stored:
             raise refused(f"{entry.shown} has data and is no file")
         entry.attributes = self._attributes(entry, records)
-        if found is Kind.FILE:
+        if found is EntryKind.FILE:
             self._begin_data(entry, stored, records)
         return entry
 
@@ -363,17 +363,17 @@ def _path(name: bytes, *, directory: bool) -> tuple[bytes, ...]:
 def _check_numbers(entry: Entry, header: bytes) -> None:
     if entry.uid >= RANGE_SIZE or entry.gid >= RANGE_SIZE:
         raise refused(f"{entry.shown} belongs to {entry.uid}:{entry.gid}, and a container has the ids up to {RANGE_SIZE - 1}")
-    if entry.kind is Kind.WHITEOUT and (_octal(header[329:337], 1 << 32) or _octal(header[337:345], 1 << 32)):
+    if entry.kind is EntryKind.WHITEOUT and (_octal(header[329:337], 1 << 32) or _octal(header[337:345], 1 << 32)):
         raise refused(f"{entry.shown} is a device")
     if abs(entry.mtime_ns) > _MOST_SIZE:
         raise refused(f"{entry.shown} has a time that makes no sense")
 
 
 def _check_target(entry: Entry) -> None:
-    if entry.kind is Kind.SYMLINK:
+    if entry.kind is EntryKind.SYMLINK:
         if not entry.target or b"\0" in entry.target or len(entry.target) > _MOST_LINK:
             raise refused(f"{entry.shown} is a link to nothing")
-    elif entry.kind is Kind.LINK:
+    elif entry.kind is EntryKind.LINK:
         _path(entry.target, directory=False)
     elif entry.target:
         raise refused(f"{entry.shown} has a target and is no link")
@@ -415,23 +415,23 @@ def _attributes(
             found[name] = own
         elif key not in _KNOWN and not key.startswith(b"GNU.sparse."):
             raise refused(f"{entry.shown} has the attribute {shown(key)!r}, which lxcfleet does not write")
-    if found and entry.kind is Kind.SYMLINK:
+    if found and entry.kind is EntryKind.SYMLINK:
         raise refused(f"{entry.shown} is a symbolic link with attributes")
     # tar writes them for each name of a file. A whiteout may have inherited an access list, which nobody ever asks.
-    return {} if entry.kind in (Kind.LINK, Kind.WHITEOUT) else found
+    return {} if entry.kind in (EntryKind.LINK, EntryKind.WHITEOUT) else found
 
 
 def _check_attribute(entry: Entry, name: bytes, value: bytes, *, checked: bool) -> None:
     """Refuse what the kernel's overlay would follow out of the container's layer, and what is not the container's to give."""
     if name in ACLS:
-        if name == ACLS[1] and entry.kind is not Kind.DIRECTORY:
+        if name == ACLS[1] and entry.kind is not EntryKind.DIRECTORY:
             raise refused(f"{entry.shown} has an access list for new entries and is no directory")
         _check_acl(entry, value, checked=checked)
         return
-    file = entry.kind in (Kind.FILE, Kind.LINK)
-    usual = name.startswith((b"user.", ESCAPED)) and (file or entry.kind is Kind.DIRECTORY)
+    file = entry.kind in (EntryKind.FILE, EntryKind.LINK)
+    usual = name.startswith((b"user.", ESCAPED)) and (file or entry.kind is EntryKind.DIRECTORY)
     capability = name == CAPABILITY and file and len(value) <= struct.calcsize("<6I")
-    opaque = name == OPAQUE and entry.kind is Kind.DIRECTORY and value == b"y"
+    opaque = name == OPAQUE and entry.kind is EntryKind.DIRECTORY and value == b"y"
     if not (usual or capability or opaque) or b"\0" in name or len(name) > _MOST_NAME or len(value) > _MOST_VALUE:
         raise refused(f"{entry.shown} has the attribute {shown(name)}, which containers' files do not have in archives")
 

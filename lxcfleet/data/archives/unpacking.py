@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from lxcfleet.data.archives.entries import ACLS, Entry, Kind, Reader, refused, shown, with_own_ids
+from lxcfleet.data.archives.entries import ACLS, Entry, EntryKind, Reader, refused, shown, with_own_ids
 from lxcfleet.errors import InvalidInput
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,7 +71,7 @@ class Unpacking:
         top, handle = find(self._tops, entry.path)
         path = entry.path[len(top) :]
         if not path:
-            if entry.kind is not Kind.DIRECTORY or top in self._there:
+            if entry.kind is not EntryKind.DIRECTORY or top in self._there:
                 raise refused(f"{entry.shown} is not what an archive of this kind has")
             self._there.add(top)
             self._last.append((entry.path, entry))
@@ -85,22 +85,22 @@ class Unpacking:
     def _make(self, reader: Reader, entry: Entry, top: tuple[bytes, ...], path: tuple[bytes, ...]) -> None:
         above, name = self._directories[top].open(path[:-1]), path[-1]
         match entry.kind:
-            case Kind.DIRECTORY:
+            case EntryKind.DIRECTORY:
                 os.mkdir(name, 0o700, dir_fd=above)
                 self._last.append((entry.path, entry))
-            case Kind.SYMLINK:
+            case EntryKind.SYMLINK:
                 os.symlink(entry.target, name, dir_fd=above)
-            case Kind.LINK:
+            case EntryKind.LINK:
                 self._link(entry, top, path)
                 return
-            case Kind.WHITEOUT:
+            case EntryKind.WHITEOUT:
                 os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=above)
-            case Kind.FIFO:
+            case EntryKind.FIFO:
                 os.mkfifo(name, 0o600, dir_fd=above)
-            case Kind.FILE:
+            case EntryKind.FILE:
                 self._fill(reader, entry, os.open(name, _NEW, 0o600, dir_fd=above))
         _dress(above, name, entry)
-        if entry.kind is not Kind.DIRECTORY:
+        if entry.kind is not EntryKind.DIRECTORY:
             _set_time(above, name, entry)
 
     def _fill(self, reader: Reader, entry: Entry, handle: int) -> None:
@@ -152,7 +152,7 @@ class Unpacking:
 def _dress(above: int, name: bytes, entry: Entry) -> None:
     """Owner, mode and attributes. A change of owner takes set-id bits and capabilities away, so it comes first."""
     os.chown(name, entry.uid, entry.gid, dir_fd=above, follow_symlinks=False)
-    if entry.kind is not Kind.SYMLINK:
+    if entry.kind is not EntryKind.SYMLINK:
         os.chmod(name, entry.mode, dir_fd=above)  # the name is of what was just made
     # Entries made in a directory inherit its list for new ones, which therefore comes last.
     given = {key: value for key, value in entry.attributes.items() if key != _DEFAULT}
@@ -182,7 +182,7 @@ def _set_time(above: int, name: bytes, entry: Entry) -> None:
 
 # -- a directory that is held against an archive ------------------------------------------------------------------
 
-_OPENED = (Kind.FILE, Kind.DIRECTORY, Kind.FIFO)
+_OPENED = (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.FIFO)
 
 
 class Comparing:
@@ -220,7 +220,7 @@ class Comparing:
     def _differing(
         self, reader: Reader, entry: Entry, above: int, name: bytes, found: os.stat_result, first_id: int | None
     ) -> Iterable[str]:
-        if entry.kind is Kind.LINK:
+        if entry.kind is EntryKind.LINK:
             if self._names.get(tuple(entry.target.split(b"/"))) != found.st_ino:
                 yield f"is not another name of {shown(entry.target)}"
             return
@@ -229,17 +229,17 @@ class Comparing:
             return
         if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
             yield f"belongs to {found.st_uid}:{found.st_gid}, and to {entry.uid}:{entry.gid} in the archive"
-        if entry.kind is not Kind.SYMLINK and stat.S_IMODE(found.st_mode) != entry.mode:
+        if entry.kind is not EntryKind.SYMLINK and stat.S_IMODE(found.st_mode) != entry.mode:
             yield f"has the mode {stat.S_IMODE(found.st_mode):o}, and {entry.mode:o} in the archive"
         if found.st_mtime_ns != entry.mtime_ns:
             yield "has another time"
-        if entry.kind is Kind.WHITEOUT and found.st_rdev:
+        if entry.kind is EntryKind.WHITEOUT and found.st_rdev:
             yield "is a device"
-        if entry.kind is Kind.SYMLINK and os.readlink(name, dir_fd=above) != entry.target:
+        if entry.kind is EntryKind.SYMLINK and os.readlink(name, dir_fd=above) != entry.target:
             yield "leads elsewhere"
         if entry.kind in _OPENED and _attributes_of(above, name, first_id) != entry.attributes:
             yield "has other attributes"
-        if entry.kind is Kind.FILE:
+        if entry.kind is EntryKind.FILE:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
             try:
                 if found.st_size != entry.size or not _is_content(reader, entry, handle):
@@ -276,8 +276,9 @@ class Comparing:
 
 
 _FORMATS = {
-    Kind.FILE: stat.S_IFREG, Kind.SYMLINK: stat.S_IFLNK, Kind.WHITEOUT: stat.S_IFCHR, Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.FIFO: stat.S_IFIFO,
+    EntryKind.FILE: stat.S_IFREG, EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.WHITEOUT: stat.S_IFCHR, EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.FIFO: stat.S_IFIFO,
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ _LEVELS = 4
 """How many of the items above one count for it."""
 
 
-class Kind(StrEnum):
+class MentionKind(StrEnum):
     """What the words of a mention say."""
 
     CLOSED = "closed"
@@ -70,7 +70,7 @@ class Mention:
     """A CVE in the entry of one version."""
 
     version: str
-    kind: Kind
+    kind: MentionKind
     line: str
     """The item that names it, shortened."""
 
@@ -123,9 +123,9 @@ class Changelog:
         fixed, last = None, None
         for mention in reversed(self.mentions.get(cve, ())):
             last = mention
-            if mention.kind is Kind.NOT:
+            if mention.kind is MentionKind.NOT:
                 fixed = None
-            elif mention.kind is Kind.CLOSED and fixed is None:
+            elif mention.kind is MentionKind.CLOSED and fixed is None:
                 fixed = mention
         return fixed or last
 
@@ -177,7 +177,7 @@ def _text(found: bytes) -> str:
     return found.decode("utf-8", "replace")
 
 
-def _items(entry: str, named: set[str]) -> Iterator[tuple[str, Kind, str]]:
+def _items(entry: str, named: set[str]) -> Iterator[tuple[str, MentionKind, str]]:
     """Each CVE of an entry once, with what the item that names it says, and those above that item."""
     above: list[tuple[int, str]] = []
     items: list[tuple[str, str]] = []
@@ -203,16 +203,16 @@ def _items(entry: str, named: set[str]) -> Iterator[tuple[str, Kind, str]]:
         elif bare:
             lines.append(bare)
     end()
-    told: dict[str, tuple[Kind, str]] = {}
+    told: dict[str, tuple[MentionKind, str]] = {}
     for words, over in items:
         for cve in named.intersection(CVE.findall(words)):
             kind = _kind(f"{over} {words}")
-            if cve not in told or kind is not Kind.CLOSED:
+            if cve not in told or kind is not MentionKind.CLOSED:
                 told[cve] = kind, words[:_LINE]
     yield from ((cve, kind, words) for cve, (kind, words) in told.items())
 
 
-def _kind(words: str) -> Kind:
+def _kind(words: str) -> MentionKind:
     if _NOT.search(words):
-        return Kind.NOT
-    return Kind.PARTLY if _PARTLY.search(words) else Kind.CLOSED
+        return MentionKind.NOT
+    return MentionKind.PARTLY if _PARTLY.search(words) else MentionKind.CLOSED

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lxcfleet.host.packages import order, reboot
-from lxcfleet.patch.cve.changelog import Changelog, Kind, Mention
+from lxcfleet.patch.cve.changelog import Changelog, Mention, MentionKind
 from lxcfleet.patch.cve.inventory import Package, Set, by_source
 from lxcfleet.patch.cve.shelf import Shelf
 from lxcfleet.patch.cve.tracker import Hole
@@ -62,7 +62,7 @@ class Result(NamedTuple):
     """The version of the source that has the fix; empty: not known."""
     line: str
     """The words of the changelog."""
-    words: Kind | None
+    words: MentionKind | None
     """What they say."""
     holes: tuple[Hole, ...] = ()
 
@@ -276,7 +276,7 @@ class Findings:
             with_fix = self._complete(source, candidate)
             without = tuple(each for each in packages if self._lacks(each, with_fix))
             mention = with_fix.mention
-            doubt = not with_fix.holes and mention is not None and mention.kind is not Kind.CLOSED
+            doubt = not with_fix.holes and mention is not None and mention.kind is not MentionKind.CLOSED
             if doubt:
                 disk = Disk.DOUBT
             elif without:
@@ -292,7 +292,7 @@ class Findings:
                 self._new += 1 + len(packages)
                 if self._new > _MOST_NEW:
                     raise _TooMuchError
-                closed = mention is not None and mention.kind is Kind.CLOSED
+                closed = mention is not None and mention.kind is MentionKind.CLOSED
                 self.results.append(
                     Result(
                         candidate.cve, source, tuple(packages), disk, own, began, without,
@@ -316,7 +316,7 @@ class Findings:
 
     def _lacks(self, package: Package, candidate: _Candidate) -> bool:
         mention, log = candidate.mention, candidate.log
-        closed = mention is not None and mention.kind is Kind.CLOSED
+        closed = mention is not None and mention.kind is MentionKind.CLOSED
         later = mention is None or log is None or not _includes(log, package, mention.version)
         if candidate.holes:
             newer = closed and log is not None and log.date > self._moment

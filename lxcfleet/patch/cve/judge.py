@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lxcfleet.launcher.items.cves import CveSet, FoundCve
-from lxcfleet.patch.cve.changelog import Kind
+from lxcfleet.patch.cve.changelog import MentionKind
 from lxcfleet.patch.cve.findings import Disk
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.evidence import Evidence
@@ -17,14 +17,14 @@ from lxcfleet.units import some
 _NAMED = 5
 
 
-class Verdict(NamedTuple):
+class CveVerdict(NamedTuple):
     """The state of a CVE in a container, and why."""
 
     state: CveState
     why: tuple[str, ...] = ()
 
 
-def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str], *, own: bool) -> Verdict:
+def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str], *, own: bool) -> CveVerdict:
     """The state of a CVE in one container.
 
     ``host``: a defect of the host itself; ``owners``: the package of each old file, by path; ``own``: whether the container
@@ -39,25 +39,25 @@ def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str
     seen = replace(seen, scan=replace(seen.scan, files=files), base="", pending=pending)
     proof = evidence.judge(seen, host, owners, names)
     old = [file for file in proof.old if (file.package or owners.get(file.path)) in names]
-    if found["words"] == Kind.NOT:
-        return Verdict(CveState.UNKNOWN, ("its changelog does not say that it is closed",))
+    if found["words"] == MentionKind.NOT:
+        return CveVerdict(CveState.UNKNOWN, ("its changelog does not say that it is closed",))
     if old or pending:
-        return Verdict(CveState.OLD_CODE_RUNS, proof.reasons)
+        return CveVerdict(CveState.OLD_CODE_RUNS, proof.reasons)
     if found["disk"] == Disk.DOUBT:
-        return Verdict(CveState.UNKNOWN, ("its changelog does not say that it is closed altogether",))
+        return CveVerdict(CveState.UNKNOWN, ("its changelog does not say that it is closed altogether",))
     if own and found["own"]:
         unowned = [file.path for file in files if not (file.package or owners.get(file.path))]
         runs = (f"it runs old files, such as {unowned[0]}, whose package is not known",) if unowned else ()
-        return Verdict(CveState.UNKNOWN, ("only its own records say that its own packages have the fix", *runs))
-    return Verdict(CveState.PROVEN) if proof.proven else Verdict(CveState.UNKNOWN, proof.reasons)
+        return CveVerdict(CveState.UNKNOWN, ("only its own records say that its own packages have the fix", *runs))
+    return CveVerdict(CveState.PROVEN) if proof.proven else CveVerdict(CveState.UNKNOWN, proof.reasons)
 
 
-def without_fix(found: FoundCve) -> Verdict:
+def without_fix(found: FoundCve) -> CveVerdict:
     """The state where the packages lack the fix, whatever runs."""
     state = CveState.OPEN if found["disk"] == Disk.OPEN else CveState.FIX_AVAILABLE
     told = (f"its changelog says that {found['fixed']} closed it, and the data does not",)
     disputed = told if state is CveState.OPEN and found["fixed"] else ()
-    return Verdict(state, (f"it has {some(found['without'], _NAMED)}", *disputed))
+    return CveVerdict(state, (f"it has {some(found['without'], _NAMED)}", *disputed))
 
 
 def is_plain(seen: Evidence) -> bool:

@@ -15,9 +15,9 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.host.packages import database, losses
 from lxcfleet.launcher.items.cves import CveData, CveSets, FoundCve
 from lxcfleet.patch.cve import judge
-from lxcfleet.patch.cve.changelog import PART, Kind
+from lxcfleet.patch.cve.changelog import PART, MentionKind
 from lxcfleet.patch.cve.findings import Disk
-from lxcfleet.patch.cve.judge import Verdict
+from lxcfleet.patch.cve.judge import CveVerdict
 from lxcfleet.patch.cve.sets import Sets
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import Wanted
@@ -131,7 +131,7 @@ class _Judged:
         self._members: list[list[str]] = [[] for _ in answer["sets"]]
         for name, number in answer["containers"].items():
             self._members[number].append(name)
-        self._known: dict[tuple[int, int], dict[Verdict, list[str]]] = {}
+        self._known: dict[tuple[int, int], dict[CveVerdict, list[str]]] = {}
         self._parts: dict[int, tuple[list[str], list[str]]] = {}
         """Of each set; see ``_parted``."""
         numbers: dict[_Key, int] = {}
@@ -150,7 +150,7 @@ class _Judged:
 
     def _record(self, where: Sequence[tuple[int, int]]) -> CveRecord:
         """Of a CVE in one source. ``where``: its indices among all that was found, each with a set that has it."""
-        places: dict[Verdict, list[str]] = {}
+        places: dict[CveVerdict, list[str]] = {}
         for index, number in where:
             for verdict, names in self._places(index, number).items():
                 places.setdefault(verdict, []).extend(names)
@@ -163,7 +163,7 @@ class _Judged:
             "packages": sorted({package for each in found for package in each["packages"]}),
             "fixed": told["fixed"] or None,
             "line": told["line"] or None,
-            "partly": told["words"] in (Kind.PARTLY, Kind.NOT) or PART.search(told["line"]) is not None,
+            "partly": told["words"] in (MentionKind.PARTLY, MentionKind.NOT) or PART.search(told["line"]) is not None,
             "urgency": first["urgency"] or None,
             "remote": first["remote"],
             "description": first["description"] or None,
@@ -173,10 +173,10 @@ class _Judged:
             ],
         }
 
-    def _places(self, index: int, number: int) -> Mapping[Verdict, Sequence[str]]:
+    def _places(self, index: int, number: int) -> Mapping[CveVerdict, Sequence[str]]:
         key, found = (number, self._keys[index]), self._answer["found"][index]
         if key not in self._known:
-            self._known[key] = places = dict[Verdict, list[str]]()
+            self._known[key] = places = dict[CveVerdict, list[str]]()
             own = self._answer["sets"][number]["own"]
             alike, others = self._parted(number)
             if alike:
@@ -199,10 +199,10 @@ class _Judged:
             self._parts[number] = alike, [name for name, _ in seen if name not in chosen]
         return self._parts[number]
 
-    def _verdict(self, found: FoundCve, name: str, *, own: bool) -> Verdict:
+    def _verdict(self, found: FoundCve, name: str, *, own: bool) -> CveVerdict:
         seen = self._sight.evidence.get(name) if self._sight else None
         if seen is None and found["disk"] in _SURE:
-            return Verdict(CveState.UNKNOWN, ("it was not looked at",))
+            return CveVerdict(CveState.UNKNOWN, ("it was not looked at",))
         if seen is None or self._sight is None:
             return judge.without_fix(found)
         return judge.verdict(found, seen, self._sight.host, self._owners, own=own)
