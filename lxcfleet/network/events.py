@@ -57,9 +57,13 @@ class UplinkGone(Event):
     words: str
     names: tuple[str, ...]
     why: str
+    cut: bool = True
+    """Whether they are without a network now. One that has another name still has them."""
 
     def told(self) -> Told:
         who = ", ".join(self.names[:_SHOWN]) + (", …" if len(self.names) > _SHOWN else "")
+        if not self.cut:
+            return Told("cut-off", None, f"{who}: connected until the next start, which fails on {self.words}: {self.why}")
         return Told("cut-off", None, f"{who}: no network on {self.words}: {self.why}")
 
 

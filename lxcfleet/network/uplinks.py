@@ -142,10 +142,13 @@ class Uplinks:
 
     async def _look_at(self, device: str, containers: Sequence[Container]) -> None:
         number = uplink.index(device)
-        if number is not None and self._seen.get(device) == number:
-            return
         spec = containers[0].spec
         assert spec is not None
+        if number is not None and self._seen.get(device) == number:
+            if device in self._gone:  # it had another name meanwhile
+                self._gone.discard(device)
+                self._context.bus.publish(NetworkRepaired((f"{spec.uplink.words} was gone",)))
+            return
         try:
             uplink.check_parent(spec.uplink)
             await self._have(spec.uplink)
@@ -153,7 +156,8 @@ class Uplinks:
             if device not in self._gone:
                 self._gone.add(device)
                 why = error.why or error.message
-                self._context.bus.publish(UplinkGone(spec.uplink.words, tuple(c.name for c in containers), why))
+                names, lost = tuple(c.name for c in containers), any(self._is_cut(c) for c in containers)
+                self._context.bus.publish(UplinkGone(spec.uplink.words, names, why, cut=lost))
             return
         cut = [c for c in containers if self._is_cut(c)]
         for container in cut:

@@ -197,6 +197,26 @@ def test_an_uplink_that_goes_and_comes_back_has_its_containers_again(fleet: Flee
     until(lambda: fleet.events("repaired"), SECONDS, "it is told")
 
 
+def test_an_uplink_with_another_name_still_has_its_containers_and_that_is_told(fleet: Fleet, lan: Lan) -> None:
+    """They were told to have no network, and nothing told that the name was back; nor that the uplink went after that."""
+    one = fleet.name(1)
+    fleet.create(one, options=on(lan, f"address=10.78.9.20/24 gateway={ROUTER}"))
+    until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is on the network")
+
+    def rename(former: str, name: str) -> None:
+        for change in (("down",), ("name", name)):
+            subprocess.run(["ip", "link", "set", former, *change], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+
+    for number in (1, 2):
+        rename(lan.name, f"r{fleet.tag}")
+        until(lambda number=number: len(fleet.events("cut-off")) == number, SECONDS, "it is told")  # type: ignore[misc]
+        assert "connected until the next start" in fleet.events("cut-off")[-1]["message"]
+        until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is connected")
+        rename(f"r{fleet.tag}", lan.name)
+        until(lambda number=number: len(fleet.events("repaired")) == number, SECONDS, "it is told")  # type: ignore[misc]
+
+
 def test_nothing_is_stopped_for_a_start_on_an_interface_that_is_away(fleet: Fleet, lan: Lan) -> None:
     name = fleet.name("stays")
     fleet.create(name, options=on(lan, "address=10.78.9.20/24"))
