@@ -67,7 +67,12 @@ def test_a_daemon_finds_out_which_spec_a_run_was_started_with(paths: Paths, monk
     told = []
     nobody: Any = None
     registry = Registry(paths, nobody, nobody)
-    monkeypatch.setattr(registry, "watch", lambda container, _pid: told.append(container.spec))
+
+    def watch(container: Container, _pid: int) -> bool:
+        told.append(container.spec)
+        return True
+
+    monkeypatch.setattr(registry, "watch", watch)
     container = Container("web", OTHER, running=RUNNING)
     registry.take_up(container, 1)
     assert told == [SPEC]  # subscribers that hear of the run see the spec of the run
