@@ -20,6 +20,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
 from lxcfleet.daemon.uses.foreground import Foregrounds
+from lxcfleet.errors import Unreachable
 from lxcfleet.host.lxc import foreground as keeping
 from lxcfleet.host.lxc.streams import Copies, Follower, Log
 from lxcfleet.host.process import proc
@@ -276,7 +277,7 @@ def test_what_ended_in_the_foreground_is_no_container_that_waits_for_its_restart
 def test_signals_from_before_the_connection_is_there_are_passed_on_in_their_order() -> None:
     """The daemon may have begun the run by then. A signal that nobody took would kill us, and with us the run."""
     request: Any = {"run": "a"}
-    run = ui._Run(request, SimpleNamespace())  # type: ignore[arg-type]
+    run = ui._Run(lambda: pytest.fail("nobody is to be asked"), request, SimpleNamespace())  # type: ignore[arg-type]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sent = (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2)
     with ours, theirs:
@@ -287,3 +288,24 @@ def test_signals_from_before_the_connection_is_there_are_passed_on_in_their_orde
             signal.raise_signal(sent[2])
         assert [json.loads(theirs.recv(100)) for _ in sent] == [{"signal": number} for number in sent]
     assert run.signals == [*sent]
+
+
+def test_until_the_container_has_begun_a_daemon_is_looked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is killed meanwhile is followed by none, where systemd does not start it."""
+    monkeypatch.setattr(ui, "_LOOK_SECONDS", 0.001)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    looks = []
+
+    def connect() -> Any:
+        looks.append("")
+        if len(looks) == 3:
+            theirs.send(b"{}")
+        raise Unreachable("nobody answers")
+
+    request: Any = {"run": "a"}
+    run = ui._Run(connect, request, SimpleNamespace())  # type: ignore[arg-type]
+    with ours, theirs:
+        run._await_word(ours)
+        assert (len(looks), ours.recv(10)) == (3, b"{}")
+        run._began = True
+        run._await_word(ours)  # from here on the keeper needs no daemon

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import termios
@@ -32,6 +33,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PATIENCE = 60.0
 """Seconds that a daemon may take to come back before what it alone knows counts as not known."""
 _PAUSE = 0.2
+_LOOK_SECONDS = 1.0
+"""Seconds between two looks whether there is a daemon, while the container does not begin."""
 
 
 class _Lost(Exception):
@@ -56,11 +59,11 @@ def run(connect: Callable[[], Client], request: ForegroundRequest) -> int:
         notify.tell("STOPPING=1")
     status = last.get("exit")
     if status is None and not last.get("renew"):
-        status = _asked(client, request["run"], last.get("likely"))
+        status = _asked(connect, request["run"], last.get("likely"))
         if last.get("system") and status in (_REBOOTED, _SHUT_DOWN):
             last, status = {"renew": status == _REBOOTED}, 0
     if request["remove"]:
-        _wait_until_gone(client, request["run"])
+        _wait_until_gone(connect, request["run"])
     if last.get("renew"):
         output.say(f"lxcfleet: {request['run']} was ended for a restart: run it again")
         return AGAIN
@@ -71,9 +74,9 @@ def _persistently(connect: Callable[[], Client], request: ForegroundRequest, tel
     """Run it; once more with the next daemon, if the daemon goes away before the container has begun."""
     deadline: float | None = None
     while True:
-        attempt = _Run(request, teller)
+        attempt = _Run(connect, request, teller)
         try:
-            return attempt.to_the_end(connect())
+            return attempt.to_the_end()
         except _Lost:
             deadline = deadline or time.monotonic() + _PATIENCE
         except Unreachable:
@@ -88,8 +91,8 @@ def _persistently(connect: Callable[[], Client], request: ForegroundRequest, tel
 class _Run:
     """One attempt."""
 
-    def __init__(self, request: ForegroundRequest, teller: notify.Teller) -> None:
-        self._request, self._teller = request, teller
+    def __init__(self, connect: Callable[[], Client], request: ForegroundRequest, teller: notify.Teller) -> None:
+        self._connect, self._request, self._teller = connect, request, teller
         self._began = False
         self.signals: list[int] = []
         """The signals that came."""
@@ -97,21 +100,36 @@ class _Run:
         self._connection: socket.socket | None = None
         """Where they go; None: nowhere yet."""
 
-    def to_the_end(self, client: Client) -> Mapping[str, Any]:
+    def to_the_end(self) -> Mapping[str, Any]:
         """The keeper's last message. Raises _Lost, FleetError."""
+        client = self._connect()
         if self._request["tty"]:
             with relay.nothing() as streams, self._passing(), client.attach(self._request, streams) as connection:
                 self._pass_to(connection)
+                self._await_word(connection)
                 return self._with_terminal(connection)
         with contextlib.closing(relay.Relay(keys=self._request["stdin"])) as pipes:
             first, second, third = pipes.given
             with self._passing(), client.attach(self._request, (first, second, third)) as connection:
                 self._pass_to(connection)
                 pipes.handed_over()
+                self._await_word(connection)
                 while (last := self._note(_message(pipes, connection))) is None:
-                    pass
+                    self._await_word(connection)
                 pipes.drain()
                 return last
+
+    def _await_word(self, connection: socket.socket) -> None:
+        """Until the container has begun: return once there is a message, and meanwhile have a daemon run.
+
+        If the daemon is killed in the middle of the start, the keeper waits for the next one to go on with that. systemd
+        starts that one; on other hosts we have to.
+        """
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        while not self._began and not poll.poll(_LOOK_SECONDS * 1000):
+            with contextlib.suppress(FleetError):
+                self._connect()
 
     def _note(self, data: bytes) -> Mapping[str, Any] | None:
         """Take note of a message; gives the last one. Raises FleetError."""
@@ -166,6 +184,7 @@ class _Run:
                 break
             if (last := self._note(data)) is not None:
                 return last
+            self._await_word(connection)
         master = descriptors[0]
         try:
             with attach.raw(), _resizing(connection):
@@ -199,12 +218,12 @@ def _resizing(connection: socket.socket) -> Iterator[None]:
         yield
 
 
-def _wait_until_gone(client: Client, name: str) -> None:
+def _wait_until_gone(connect: Callable[[], Client], name: str) -> None:
     """Wait until the daemon has destroyed it, so that the name is free."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
-            client.info(name)
+            connect().info(name)
         except NotFound:
             return
         except FleetError:
@@ -213,12 +232,12 @@ def _wait_until_gone(client: Client, name: str) -> None:
     output.say(f"lxcfleet: {name} is not destroyed yet: the daemon does that once it runs")
 
 
-def _asked(client: Client, name: str, likely: int | None) -> int:
+def _asked(connect: Callable[[], Client], name: str, likely: int | None) -> int:
     """The exit status as the daemon knows it; ``likely``: the one to give if it does not."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
-            (result,) = client.wait(WaitRequest(Selection((name,)), "stopped", 10))
+            (result,) = connect().wait(WaitRequest(Selection((name,)), "stopped", 10))
         except NotFound:
             break
         except Unreachable:
