@@ -79,7 +79,7 @@ class AppCheckRecord(TypedDict):
     release: str
     whole: bool
     problem: str | None
-    """What was altered, and what to do."""
+    """The alteration that was found, and what to do."""
 
 
 class AppSwitchRecord(TypedDict):

@@ -79,7 +79,7 @@ class ArchiveMessage(TypedDict, total=False):
     frozen_ms: int | None
     """Milliseconds that the container was frozen; null: it was not frozen for this."""
     differences: list[str]
-    """What the container has otherwise than the archive."""
+    """The differences between the container and the archive."""
     differing: int
     """How many there are of those."""
     notes: list[str]

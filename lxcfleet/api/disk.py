@@ -51,7 +51,7 @@ class DiskPathRecord(TypedDict):
 
 
 class DiskRecord(TypedDict):
-    """What one delta or volume takes on the disk."""
+    """The space that one delta or volume takes on the disk."""
 
     name: str
     kind: str
@@ -92,7 +92,7 @@ class ChangeRecord(TypedDict):
 
 
 class DiffRecord(TypedDict):
-    """What a container changed."""
+    """The changes that a container made."""
 
     name: str
     path: str

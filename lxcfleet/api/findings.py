@@ -60,7 +60,7 @@ class NoticeRecord(TypedDict):
     reboot: list[str]
     """Packages whose new version takes a reboot of the host."""
     rebooting: str
-    """What becomes of that reboot, if the daemon is to do it (`patch: {reboot: window}`); empty: it is left to the
+    """The state of that reboot, if the daemon is to do it (`patch: {reboot: window}`); empty: it is left to the
     operator, or none is due."""
     rejected: RejectionRecord | None
     """Why the host's packages as they are now do not come into containers by themselves; null: nothing speaks against it."""
@@ -99,7 +99,7 @@ class PartRecord(TypedDict):
     files: list[OldFileRecord]
     """The old files that it runs, or that it may have read."""
     hint: str
-    """What renews it; empty if it is not stale."""
+    """The way that it is renewed; empty if it is not stale."""
 
 
 class ShadowRecord(TypedDict):
@@ -221,7 +221,7 @@ class CveDataRecord(TypedDict):
 
 
 class CvesRecord(TypedDict):
-    """What is known of CVEs in some containers."""
+    """The known CVEs in some containers."""
 
     time: str
     containers: list[str]

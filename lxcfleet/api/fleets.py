@@ -201,11 +201,11 @@ class KeptRecord(TypedDict):
     file: str
     now: str
     why: str
-    """Who changed it."""
+    """The cause of that difference."""
 
 
 class PlanRecord(TypedDict):
-    """What a file would change."""
+    """The changes that a file would make."""
 
     id: str
     """Tells this plan from any other one: `apply` with this id does just this, or fails with the code ``conflict``. Empty for
@@ -240,7 +240,7 @@ class FleetGroupRecord(TypedDict):
     now: int | None
     """As it is since the last ``scale``."""
     why: str
-    """Who gave it another count than the file, and when."""
+    """The one who gave it another count than the file, and when."""
     containers: list[str]
     running: int
 

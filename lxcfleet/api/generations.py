@@ -84,7 +84,7 @@ class FreezeRecord(TypedDict):
 
 
 class CheckedRecord(TypedDict):
-    """What a look at a generation's files found."""
+    """The findings of a look at a generation's files."""
 
     number: int
     files: int
@@ -96,7 +96,7 @@ class CheckedRecord(TypedDict):
     new ones."""
     missing: list[str]
     strange: list[str]
-    """What was not frozen, and is there."""
+    """Files that were not frozen, and are there."""
 
 
 class GenerationsRemoved(TypedDict):
@@ -116,7 +116,7 @@ class RollbackRecord(TypedDict):
     until: str | None
     """The last day on which they are held there; null: they are not held."""
     packages: dict[str, list[str | None]]
-    """What goes along: packages of which the base that they leave has another version, which comes first; null: not
+    """The packages that go along: those of which the base that they leave has another version, which comes first; null: not
     installed. Of several such bases the host's root counts, then the newest one."""
     containers: list[str]
     """The containers that get it. Those that do not run have it from their next start on."""

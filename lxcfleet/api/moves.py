@@ -39,7 +39,7 @@ class MoveRecord(TypedDict):
 
 
 class OfferRecord(TypedDict):
-    """What the other host is asked about."""
+    """The container that the other host is asked about."""
 
     name: str
     protocol: int
@@ -119,7 +119,7 @@ class ArrivalRecord(TypedDict):
 
 
 class Do(StrEnum):
-    """What the sending side asks of the one that takes the container."""
+    """The requests of the sending side to the one that takes the container."""
 
     STATUS = "status"
     GRANT = "grant"
@@ -130,7 +130,7 @@ class Do(StrEnum):
 
 @dataclass(frozen=True)
 class ArrivalRequest:
-    """What becomes of a container that came here by a move."""
+    """A question or an order about a container that came here by a move."""
 
     name: str
     id: str
@@ -186,7 +186,7 @@ class MoveContainer(TypedDict):
 
 
 class MoveSaid(TypedDict):
-    """What the client says next: ``hand``, ``healthy``, ``end``, ``keep`` or ``back``; see docs/move.md."""
+    """The client's next word: ``hand``, ``healthy``, ``end``, ``keep`` or ``back``; see docs/move.md."""
 
     do: str
 

@@ -52,7 +52,7 @@ class ContainerRecord(TypedDict):
     ports: list[str]
     """The ports that the container declares, as ``http=8080/tcp``."""
     volumes: list[str]
-    """What it mounts beside its layers, each as VOLUME:/PATH, /HOST/PATH:/PATH:ro or tmpfs:/PATH:size=BYTES."""
+    """The mounts that it has beside its layers, each as VOLUME:/PATH, /HOST/PATH:/PATH:ro or tmpfs:/PATH:size=BYTES."""
     app: str | None
     """The release of an app that it has, as NAME@VERSION[:/PATH]."""
     secrets: list[str]
@@ -238,7 +238,7 @@ class ResultRecord(TypedDict):
     kept: NotRequired[dict[str, str]]
     """The paths that were asked for and stay, with the reason for each. Only ``audit shadow`` gives it."""
     notes: NotRequired[list[str]]
-    """What the operator should know though it succeeded, such as a mount that hides files of packages."""
+    """The facts that the operator should know though it succeeded, such as a mount that hides files of packages."""
 
 
 class OperationRecord(TypedDict):
@@ -261,7 +261,7 @@ class CreationRecord(OperationRecord):
     """The operation of ``create``."""
 
     notes: list[str]
-    """What may keep the requested containers from their work, one line each."""
+    """The obstacles that may keep the requested containers from their work, one line each."""
     rollout: str | None
     """With update: the id of the rollout that changes containers in waves, and restarts those that it takes; null: there is
     none."""
@@ -394,7 +394,7 @@ class SetRecord(TypedDict):
     restart_needed: list[str]
     """The containers for which the change takes effect only after a restart, where the request declined that restart."""
     notes: list[str]
-    """What may keep the containers from their work with the new values, one line each."""
+    """The obstacles that may keep the containers from their work with the new values, one line each."""
     rollout: RolloutRecord | None
     """The rollout that gives containers their values in waves, and restarts those that it takes; null: there is none."""
 

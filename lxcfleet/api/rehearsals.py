@@ -14,11 +14,11 @@ from lxcfleet.spec.reading.terms import MAX_GENERATION
 
 
 class Delta(StrEnum):
-    """What the delta of the throwaway clone has."""
+    """The content of the throwaway clone's delta."""
 
     EMPTY = "empty"
     COPY = "copy"
-    """What the container's has at that moment."""
+    """The content of the container's delta at that moment."""
 
 
 class RehearsalRecord(TypedDict):
@@ -40,7 +40,7 @@ class RehearsalRecord(TypedDict):
     differs: list[str]
     """In what the clone differed from the container, in words."""
     notes: list[str]
-    """What else is to be known, as that the container was frozen while its delta was copied."""
+    """The other facts to be known, as that the container was frozen while its delta was copied."""
     log: str
     """The end of the clone's console, if it did not pass."""
     seconds: float

@@ -38,7 +38,7 @@ class LaterValue:
         self._module, self._name = module, name
 
     def there(self) -> Any:
-        """What it stands for."""
+        """The value that it stands for."""
         return getattr(importlib.import_module(f"lxcfleet.api.{self._module}"), self._name)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,1 +1,1 @@
-"""What containers need, what the host has, and which container has which ids. containers.room takes both for a container."""
+"""The needs of containers, the means of the host, and each container's ids. containers.room takes both for a container."""

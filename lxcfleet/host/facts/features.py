@@ -1,4 +1,4 @@
-"""What the kernel, the file systems and the installed programs can do, tried out where possible.
+"""The features of the kernel, the file systems and the installed programs, tried out where possible.
 
 ``read`` forks, takes some 20 ms, and up to 20 s on a host that hangs: the daemon has a child of the launcher do it.
 """
@@ -26,7 +26,7 @@ from lxcfleet.paths import Paths
 
 _PROBE_SECONDS = 20
 _SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-"""What a host gives that is short of memory, processes or descriptors at the moment. It says nothing about its features."""
+"""The errors of a host that is short of memory, processes or descriptors at the moment. They say nothing of its features."""
 _SEE = "see what the host lacks at the moment: `free -h`, `dmesg | tail`; then try again"
 _SCRATCH_TRIES = 3
 _PROBE_ID = 0x70000000

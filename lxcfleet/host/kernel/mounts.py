@@ -57,7 +57,7 @@ def options_of(point: str) -> frozenset[str]:
 
 
 def source_of(directory: Path) -> str:
-    """What is mounted where a directory is, such as /dev/sda1; empty: that can't be told."""
+    """The source of the mount where a directory is, such as /dev/sda1; empty: that can't be told."""
     number = syscalls.mount_number(str(directory))
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:

@@ -413,7 +413,7 @@ _BLOCK = 512
 
 
 class _Count:
-    """What was added up."""
+    """The space on disk that was added up."""
 
     def __init__(self) -> None:
         self._blocks = 0.0

@@ -27,7 +27,7 @@ _PAUSE = 4096
 
 @dataclass
 class Sum:
-    """What files take together."""
+    """The space that files take together."""
 
     disk: float = 0.0
     """Bytes on disk. A hole in a file takes none."""
@@ -45,7 +45,7 @@ class Sum:
 
 @dataclass
 class Usage:
-    """What is below a directory, without that directory itself."""
+    """The space that all below a directory takes, without that directory itself."""
 
     whole: Sum = field(default_factory=Sum)
     paths: list[tuple[str, Sum]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Usage:
 
 
 def usage(top: str, depth: int, most: int, seconds: float) -> Usage:
-    """What is below ``top``, and the ``most`` largest paths down to ``depth`` levels.
+    """The space that all below ``top`` takes, and the ``most`` largest paths down to ``depth`` levels.
 
     A file with several names counts once, at the first one that is met. No link is followed, and no other file system
     entered. After ``seconds`` what was added up until then is given, with ``cut``.

@@ -141,7 +141,7 @@ class Watch:
             os.close(descriptor)
 
     def _place(self, descriptor: int, told: str, status: os.stat_result) -> str | None:
-        """What ``_path`` returns for a file of that status, for which the kernel told the path of what is open."""
+        """The result of ``_path`` for a file of that status, for which the kernel told the path of what is open."""
         if told == "/" and not stat.S_ISDIR(status.st_mode):
             return _UNKNOWN
         path, names = told, status.st_nlink

@@ -61,7 +61,7 @@ class _Keeper:
         self._standard = list(standard)
         self._lxc_path = lxc_path
         self._source: Source | None = Follower(request["log"], standard[1]) if request["system"] else None
-        """What copies the streams. The log of a console is read from its present end on."""
+        """The copier of the streams. The log of a console is read from its present end on."""
         self._deadline: float | None = None
         """When process 1 is killed."""
         self._nudge: float | None = None

@@ -15,7 +15,7 @@ _FILES = ("etc/locale.conf", "etc/default/locale")
 """locale.conf(5), and the file of Debian's that was there before."""
 _MOST = 4096
 USUAL = {"LANG": USUAL_LANGUAGE}
-"""What holds where no file says anything."""
+"""The language where no file says anything."""
 _LINE = re.compile(r"""\s*(LANG|LC_[A-Z]+)=(["']?)([A-Za-z0-9_.@-]{1,64})\2\s*""")
 
 

@@ -1,4 +1,4 @@
-"""What liblxc's monitors tell about containers: each change of state, and how process 1 ended.
+"""The records that liblxc's monitors write about containers: each change of state, and how process 1 ended.
 
 A monitor writes records to a FIFO if somebody has it open for reading, and drops them otherwise. It waits while the pipe
 is full, so whoever opens the FIFO has to read it all the time: a daemon that ends closes it, and no other process inherits

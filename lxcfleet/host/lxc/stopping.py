@@ -1,6 +1,6 @@
-"""Whom lxc-stop is about to stop. liblxc does not tell whether somebody asked for the end of a container; but lxc-stop waits
-until the container has ended, so it is there when the end is heard, unless this process is late. liblxc's own hook is not:
-see containers.lxc_config."""
+"""The containers that lxc-stop is about to stop. liblxc does not tell whether somebody asked for the end of a container; but
+lxc-stop waits until the container has ended, so it is there when the end is heard, unless this process is late. liblxc's own
+hook is not: see containers.lxc_config."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _PTS_MAJORS = range(136, 144)
 
 
 class Source(ABC):
-    """What process 1 reads and writes."""
+    """The streams that process 1 reads and writes."""
 
     pause: float | None = None
     """Seconds after which ``serve`` is to be called though nothing is ready; None: never."""
@@ -253,7 +253,7 @@ class Follower(Source):
         return bool(self._out.held)
 
     def _read(self) -> bytes:
-        """What was added since the last call, also across a rotation by liblxc."""
+        """The text that was added to the log since the last call, also across a rotation by liblxc."""
         data = b"" if self._file is None else os.read(self._file, _READ)
         if not data and self._is_another():
             if self._file is not None:

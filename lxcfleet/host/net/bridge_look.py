@@ -1,4 +1,4 @@
-"""What the kernel says of the ports of bridges, in one answer: cheap enough for a thousand of them every few seconds.
+"""The ports of bridges as the kernel tells them, in one answer: cheap enough for a thousand of them every few seconds.
 
 linux/rtnetlink.h, if_link.h, if_bridge.h (struct __fdb_entry)."""
 
@@ -73,7 +73,7 @@ class Ports:
 
 
 def _ask() -> tuple[list[bytes], bool]:
-    """What the kernel says of each, and whether nothing changed meanwhile."""
+    """The kernel's message about each, and whether nothing changed meanwhile."""
     found: list[bytes] = []
     whole = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
@@ -105,7 +105,7 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def read(message: bytes) -> Port:
-    """What the kernel says of one port."""
+    """One port, as the kernel tells it."""
     _, _, _, flags, _ = _LINK.unpack_from(message)
     told = dict(attributes(message[_LINK.size :]))
     settings = {kind: int.from_bytes(value, "little") for kind, value in attributes(told.get(_PORT_SETTINGS, b""))}

@@ -83,7 +83,7 @@ class Switches(NamedTuple):
         return {**_PLAIN, _BPDU_GUARD: False, **self.settings()} if self.mtu else self.settings()
 
     def wrong(self, port: Port) -> list[str]:
-        """What of that is otherwise, in the words of bridge(8)."""
+        """The settings of ``port`` that are otherwise, in the words of bridge(8)."""
         found = [NAMES[kind] for kind, wanted in self.whole().items() if port.settings.get(kind, wanted) != wanted]
         if self.mtu and port.runs and port.settings.get(_STATE, _FORWARDING) != _FORWARDING:
             found.append(NAMES[_STATE])

@@ -108,7 +108,7 @@ def _send(table: socket.socket, kind: int, flags: int, family: int, body: bytes)
 
 
 def read(message: bytes) -> Flow | None:
-    """What the kernel says of one flow; None: it is of a protocol without ports."""
+    """One flow, as the kernel tells it; None: it is of a protocol without ports."""
     family = message[0]
     parts = dict(attributes(message[_FAMILY.size :]))
     there, back = (dict(attributes(parts.get(kind, b""))) for kind in (_THERE, _BACK))

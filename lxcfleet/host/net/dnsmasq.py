@@ -82,7 +82,7 @@ def render_stand_in(domain: str, gateway: IPv4Address, paths: Paths) -> str:
 
 
 def _answers(domain: str, gateway: IPv4Address, paths: Paths) -> list[str]:
-    """What is answered, and by whom."""
+    """The lines that say what is answered, and by whom."""
     return [
         "no-hosts",
         f"hostsdir={paths.hosts}",

@@ -154,9 +154,10 @@ def _read_number(file: Path) -> int:
 
 
 def switched_on(bridge: str) -> list[str]:
-    """What our bridges never have on. Spanning tree and VLANs would keep containers apart from each other or from the host by
-    settings of ports, a querier by reports that the guard drops. Snooping for such reports finds none, and takes time: for
-    each port that comes or goes, the kernel starts the timers of all ports anew (br_multicast_enable_port)."""
+    """The settings of a bridge that are on, and that ours never have on. Spanning tree and VLANs would keep containers apart
+    from each other or from the host by settings of ports, a querier by reports that the guard drops. Snooping for such
+    reports finds none, and takes time: for each port that comes or goes, the kernel starts the timers of all ports anew
+    (br_multicast_enable_port)."""
     return [name for name in SWITCHED_OFF if _read_number(_NET / bridge / "bridge" / name) != 0]
 
 
@@ -191,7 +192,7 @@ def routed() -> list[str]:
 
 
 class Traffic(NamedTuple):
-    """What has passed the host's end of a container's veth, as the container sees it: what it received left the host here."""
+    """The traffic at the host's end of a container's veth, as the container sees it: what it received left the host here."""
 
     received_bytes: int
     received_packets: int

@@ -46,7 +46,7 @@ class _Whole:
 
 
 def read_whole(read: Callable[..., Iterable[Any]], *arguments: Any, **options: Any) -> list[Any]:
-    """What a list of the kernel's has; raises NetlinkDumpInterrupted if it changes whenever it is read."""
+    """The entries of a list of the kernel's; raises NetlinkDumpInterrupted if it changes whenever it is read."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(NetlinkDumpInterrupted):
             return list(read(*arguments, **options))

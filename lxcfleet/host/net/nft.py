@@ -62,7 +62,7 @@ def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
 
 
 def _listed(*what: str) -> list[dict[str, Any]]:
-    """What `nft list` says; nothing if there is no such thing."""
+    """The objects that `nft list` tells; none if there is no such thing."""
     try:
         text = command.run([str(PROGRAM), "-j", "list", *what], environment=_ENGLISH)
     except command.ProgramFailed as error:

@@ -40,7 +40,7 @@ _PAUSE_SECONDS = 1.0
 
 
 class Message(NamedTuple):
-    """What the kernel tells of a table or what is in it, or that a transaction is over."""
+    """A message of the kernel about a table or what is in it, or that a transaction is over."""
 
     table: str = ""
     over: bool = False

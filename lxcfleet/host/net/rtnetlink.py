@@ -18,7 +18,7 @@ _HEADER, _ATTRIBUTE, _ANSWER = struct.Struct("=IHHII"), struct.Struct("=HH"), st
 
 
 class Request(NamedTuple):
-    """What the kernel is asked to do."""
+    """A request to the kernel."""
 
     kind: int
     body: bytes

@@ -105,7 +105,7 @@ def _urgent() -> Iterator[None]:
 
 
 class _Between:
-    """What one program has written and the next one has not read yet: some of it is kept in memory.
+    """The bytes that one program has written and the next one has not read yet: some of them are kept in memory.
 
     tar is several times faster than zstd. So the files are read, and their container goes on, long before all is compressed.
     """
@@ -174,7 +174,7 @@ class _Between:
 
 
 class Stream:
-    """What a program writes, as long as somebody waits for it."""
+    """The output of a program, as long as somebody waits for it."""
 
     def __init__(self, output: int, waits: int) -> None:
         """``output``: a descriptor of the program's output; ``waits``: one of a socket, whose other end is who waits."""
@@ -198,7 +198,7 @@ class Stream:
 
 @contextlib.contextmanager
 def unpacked(archive: int, waits: int) -> Iterator[Stream]:
-    """What the compressed archive on a descriptor has, as a stream. Raises InvalidInput at the end if it is damaged.
+    """The content of the compressed archive on a descriptor, as a stream. Raises InvalidInput at the end if it is damaged.
 
     Who made it is not known, so zstd is a process of nobody's, with little memory. ``waits``: see Stream.
     """

@@ -30,7 +30,7 @@ def seal() -> None:
 
 
 def output(argv: Sequence[str], *, seconds: float, most: int) -> bytes:
-    """What ``argv`` writes to stdout. Raises HostError, which never has any of the program's output: also what it says on
+    """The output of ``argv`` on stdout. Raises HostError, which never has any of the program's output: also what it says on
     stderr may have a secret in it.
 
     The program runs as root, with a small environment of its own and in a process group of its own. The group is killed
@@ -63,8 +63,8 @@ def output(argv: Sequence[str], *, seconds: float, most: int) -> bytes:
 
 
 def in_time(work: Callable[[], bytes], what: str, *, seconds: float) -> bytes:
-    """What ``work`` gives, in a child of its own: a file on a file system that hangs is not waited for without end. ``what``
-    can't be done then, in the words of the error. Raises FleetError, which ``work`` may raise, too."""
+    """The result of ``work``, in a child of its own: a file on a file system that hangs is not waited for without end.
+    ``what`` can't be done then, in the words of the error. Raises FleetError, which ``work`` may raise, too."""
     here, there = os.pipe()
     child = os.fork()
     if child == 0:

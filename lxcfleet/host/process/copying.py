@@ -58,7 +58,7 @@ def copy_to(source: Path, to: int, asker: int) -> None:
 
 
 def _follow(process: subprocess.Popen[bytes], asker: int) -> bytes:
-    """What it says on stderr. It is killed if nobody waits for it any more."""
+    """The program's words on stderr. The program is killed if nobody waits for it any more."""
     assert process.stderr is not None
     said, stderr = b"", process.stderr.fileno()
     poll = select.poll()

@@ -11,7 +11,7 @@ from lxcfleet.host.kernel import small
 _MOST = Path("/proc/sys/fs/nr_open")
 _USUAL = 1024
 _USUAL_HARD = 524288
-"""What a login of systemd's has; systemd-system.conf(5)."""
+"""The limits of a login of systemd's; systemd-system.conf(5)."""
 _SYS_RESOURCE = 24
 """capabilities(7): CAP_SYS_RESOURCE."""
 

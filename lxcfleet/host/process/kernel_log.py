@@ -1,4 +1,4 @@
-"""Whom the kernel killed because memory ran out, by the kernel's log.
+"""The processes of containers that the kernel killed because memory ran out, by the kernel's log.
 
 The counter in a container's cgroup says that somebody was killed, and not whom; and it is gone as soon as the container has
 ended. Each read of /dev/kmsg gives one message (Documentation/ABI/testing/dev-kmsg, Linux), in which the kernel has spelled
@@ -28,7 +28,7 @@ _KILL = re.compile(
 """mm/oom_kill.c, dump_oom_victim. A container names its cgroups and its programs, so that text of its own may be in there.
 No name of a cgroup has a slash: what stands before the first path is the kernel's."""
 _PAYLOAD = re.compile(r"(/(?:[^/,]+/)*?lxc\.payload\.([^/,]+))")
-"""What stands before a container's own cgroup is the host's."""
+"""The part before a container's own cgroup is the host's."""
 _VICTIM = re.compile(r"(.*),task=(.*),pid=(\d+),uid=\d+$")
 _TASK = ",task_memcg="
 

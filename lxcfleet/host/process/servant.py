@@ -28,8 +28,8 @@ _LIMITS = {
     resource.RLIMIT_RTPRIO: (0, 0),
     resource.RLIMIT_STACK: (8 << 20, _NO_LIMIT),
 }
-"""What a login of systemd's has; systemd-system.conf(5). Containers inherit it, whatever the daemon was started with or needs
-for itself. The limit of open files is in host.process.descriptors."""
+"""The limits of a login of systemd's; systemd-system.conf(5). Containers inherit it, whatever the daemon was started with or
+needs for itself. The limit of open files is in host.process.descriptors."""
 _END_SECONDS = 5.0
 """Seconds that a servant which is let go may take to end before it is killed."""
 

@@ -165,7 +165,7 @@ def _snapshot(paths: Paths, own: ContainerPaths, name: str) -> tuple[str, bytes]
 
 
 def _system(text: bytes) -> dict[str, str]:
-    """What os-release says of a system; os-release(5)."""
+    """The keys and values of a system's os-release; os-release(5)."""
     found = system.parse(text.decode("utf-8", "replace"))
     return {key: "".join(c for c in found[key] if c.isprintable())[:100] for key in _SYSTEM if key in found}
 
@@ -275,7 +275,7 @@ def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) 
 
 
 class _Room:
-    """What there is room for on the file systems of the new directories."""
+    """The room on the file systems of the new directories."""
 
     def __init__(self, places: Mapping[tuple[bytes, ...], Path]) -> None:
         """``places``: a directory of the file system that each top is on."""

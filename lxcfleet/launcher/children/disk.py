@@ -1,5 +1,5 @@
-"""What deltas and volumes take on the disk, and what containers changed. Both are walks through trees that a container's root
-made: this process has less of the processor than others, and a time for each tree."""
+"""The space that deltas and volumes take on the disk, and the changes that containers made. Both take walks through trees
+that a container's root made: this process has less of the processor than others, and a time for each tree."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def fit(item: FitItem, reply: Reply, paths: Paths) -> None:
 
 
 def _broken(reader: Reconciler, name: str, called: str) -> list[str]:
-    """What is not known of one container is told, and does not keep the others from being looked at."""
+    """A failure to look at one container is told, and does not keep the others from being looked at."""
     try:
         seen = reader.foresee(name)
         return [] if seen is None else relations.broken(*seen, called)

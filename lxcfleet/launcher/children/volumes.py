@@ -87,7 +87,7 @@ def _on_host(path: str) -> int | None:
 
 
 def _hidden(target: str) -> str:
-    """What a mount at ``target`` hides of the host's packages, in words; empty: nothing."""
+    """The packages of the host of which a mount at ``target`` hides files, in words; empty: none."""
     try:
         with os.scandir(target) as entries:
             if next(entries, None) is None:

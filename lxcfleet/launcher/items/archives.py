@@ -42,7 +42,7 @@ class ArrivalItem(TypedDict):
 
 
 class ImportItem(TypedDict):
-    """What becomes of the archive whose descriptor came along: a new container, or nothing."""
+    """The use of the archive whose descriptor came along: a new container, or nothing."""
 
     name: str
     beside: str
@@ -75,6 +75,6 @@ class Packed(TypedDict):
     """Whether all of its files is read: it may change from here on."""
     entries: int
     differences: list[str]
-    """What was unpacked and is not as the archive has it."""
+    """The differences between the unpacked files and the archive."""
     differing: int
     """How many there are of those."""

@@ -1,4 +1,4 @@
-"""What the launcher does with masks and generations: arguments and answers."""
+"""The launcher's work with masks and generations: arguments and answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 
 class SinceItem(TypedDict):
-    """What changed in the host's root; see base.mask.build.Since and base.mask.sweep.Changes."""
+    """The changes in the host's root; see base.mask.build.Since and base.mask.sweep.Changes."""
 
     record: list[int] | None
     inside: list[str]
@@ -50,7 +50,7 @@ class Fit(TypedDict):
 
 
 class CheckedGeneration(TypedDict):
-    """What a look at a generation's files found."""
+    """The findings of a look at a generation's files."""
 
     number: int
     files: int

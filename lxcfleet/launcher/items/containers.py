@@ -1,4 +1,4 @@
-"""What the launcher does with containers: arguments and answers."""
+"""The launcher's work with containers: arguments and answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PrepareItem(TypedDict):
     files: dict[str, str]
     """Files for its directory: name to text."""
     volumes: list[str]
-    """What it mounts beside its layers, as texts; see spec.container.volumes."""
+    """The mounts that it has beside its layers, as texts; see spec.container.volumes."""
     secrets: Any
     """Its secrets, whose values are there; see data.secrets.Item."""
     devices: list[str]
@@ -71,7 +71,7 @@ class KeeperItem(TypedDict):
     detach: bool
     """Whether it runs on without its client."""
     stop_signal: int
-    """What ends it if its client is gone."""
+    """The signal that ends it if its client is gone."""
     stop_timeout: float
     """Seconds from that signal to a kill."""
     pipes: str

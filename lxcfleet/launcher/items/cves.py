@@ -1,4 +1,4 @@
-"""What the launcher finds out about CVEs: arguments and answers."""
+"""The launcher's search for CVEs: arguments and answers."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class AppItem(TypedDict):
 
 
 class MountsItem(TypedDict):
-    """What new or changed containers are to mount beside their layers."""
+    """The mounts that new or changed containers are to have beside their layers."""
 
     volumes: list[str]
     coming: list[str]

@@ -1,4 +1,4 @@
-"""What the launcher finds out about containers: arguments and answers."""
+"""The launcher's looks at containers: arguments and answers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class UsedPath(TypedDict):
 
 
 class Used(TypedDict):
-    """What a directory takes on the disk."""
+    """The space that a directory takes on the disk."""
 
     name: str
     whole: UsedPath
@@ -107,7 +107,7 @@ class DiffItem(TypedDict):
 
 
 class Differing(TypedDict):
-    """What a container changed."""
+    """The changes that a container made."""
 
     changes: list[dict[str, Any]]
     """As base.changes.Changed.to_json writes them."""

@@ -1,4 +1,4 @@
-"""What the launcher does with the network: arguments and answers."""
+"""The launcher's work with the network: arguments and answers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class UplinkItem(TypedDict):
     device: str
     """The interface that the containers' own are on: the host's, or the one for the VLAN."""
     user: str
-    """What the fleet is called in the alias of an interface for a VLAN."""
+    """The fleet's name in the alias of an interface for a VLAN."""
     words: str
     """The network, as messages name it."""
     hardware: str
@@ -124,7 +124,7 @@ class ForeignPort(TypedDict):
 
 
 class Foreign(TypedDict):
-    """What other fleets of the host have of its ports."""
+    """The ports of the host that its other fleets have."""
 
     ports: list[ForeignPort]
     name_servers: list[str]

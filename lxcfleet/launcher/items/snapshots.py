@@ -1,4 +1,4 @@
-"""What the launcher does with snapshots: arguments and answers."""
+"""The launcher's work with snapshots: arguments and answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DoubleItem(TypedDict):
     """A container that has never run, and gets a copy of another one's delta."""
 
     container: str
-    """Whose delta it is."""
+    """The container whose delta it is."""
     first_id: int
     """The first of the ids that its files have; 0: the container is privileged."""
     to: str
