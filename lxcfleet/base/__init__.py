@@ -1,2 +1,2 @@
-"""What clones are built on: the layers and their mounts, the mask, and the merge of the host's records with a container's.
+"""The layers that clones are built on, their mounts, the mask, and the merge of the host's records with a container's.
 Nothing here knows the daemon."""

@@ -1,6 +1,6 @@
-"""What a container changed: the files of its delta held against what the layers below would show.
+"""The changes that a container made: the files of its delta held against what the layers below would show.
 
-A child of the launcher does this. It walks the delta alone, each directory by its descriptor, and asks the stack for what
+A child of the launcher finds them. It walks the delta alone, each directory by its descriptor, and asks the stack for what
 lies below, only where a lower layer has the directory: a container's own trees cost no more than their listing. It follows no
 link of a container, and looks at no more than it has time and room for.
 """
@@ -34,7 +34,7 @@ MOST_COMPARED_AT_ALL = 2 << 30
 """Bytes of a file, and of all files, that are compared; a larger file of the same size counts as changed."""
 _CHUNK = 1 << 20
 _NOBODY = 65534
-"""What the kernel shows for an id that a user namespace has no number for; user_namespaces(7)."""
+"""The id that the kernel shows in place of one that a user namespace has no number for; user_namespaces(7)."""
 _PAUSE = 4096
 
 
@@ -62,7 +62,7 @@ class Changed:
     path: str
     kind: ChangeKind
     type: str
-    """What is there; of what was removed, what was there."""
+    """The type of what is there; of what was removed, the type that it had."""
     size: int
     mode: int | None = None
     was_mode: int | None = None
@@ -71,7 +71,7 @@ class Changed:
     was_owner: str | None = None
     """Set if the owners differ: UID:GID as the container sees them."""
     was: str | None = None
-    """What the layers below have, if that is of another type."""
+    """The type that the layers below have, if it is another one."""
     layer: str | None = None
     """The layer that has the path below; None: none has."""
 

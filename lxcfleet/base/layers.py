@@ -81,7 +81,7 @@ def survey(stack: Stack) -> list[Part]:
 
 
 def restrictions(stack: Stack) -> list[Restricted]:
-    """What a container on a generation may do less of in some directories, as the host's file systems there say; the topmost
+    """The directories in which a container on a generation may do less, as the host's file systems there say; the topmost
     first. On the host's root, parts have such options."""
     found = {}
     for place in stack.bottom.sheets:

@@ -1,4 +1,4 @@
-"""What a container's root may have left where something is mounted at each start.
+"""Obstacles that a container's root may have left where something is mounted at each start.
 
 liblxc opens such a place as a file, and would wait for ever for the other end of a FIFO; the errors of mount(2) name neither
 the container nor the place inside. So the places are looked at before liblxc is asked. Nobody is inside then.
@@ -18,7 +18,7 @@ _ALWAYS = ("proc", "sys", "dev")
 """Where something is mounted in each container."""
 _ENTRY = "lxc.mount.entry"
 _PLAIN = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
-"""What liblxc can open without waiting; it refuses links itself."""
+"""The types of files that liblxc can open without waiting; it refuses links itself."""
 
 
 Look = Callable[[str], int | None]

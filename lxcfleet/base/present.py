@@ -80,7 +80,7 @@ class Upper:
         self._handle = os.open(layer.source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._directories = {"": Shape.MERGED}
         self._known: dict[str, tuple[Found | None, bool]] = {}
-        """What was found, unless a container can change it."""
+        """The findings by path, unless a container can change them."""
 
     def close(self) -> None:
         """Close the layer's directory."""

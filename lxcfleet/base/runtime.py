@@ -38,8 +38,8 @@ class Directory:
 
 _Stamps = dict[str, list[int] | None]
 _known: dict[tuple[str, ...], tuple[_Stamps, list[Directory]]] = {}
-"""What was found in a base, by its top directories, and the stamps of all that it follows from: containers that start one
-after the other have the same."""
+"""The directories that packages of a base ask for, by its top directories, and the stamps of all that they follow from:
+containers that start one after the other have the same."""
 
 
 def directories(base: Tree) -> list[Directory]:

@@ -22,7 +22,7 @@ from lxcfleet.spec.container.spec import Spec
 
 
 class Services(NamedTuple):
-    """What a container is to have, and not to have, in its layer of the host's services."""
+    """The units that a container is to have, and not to have, in its layer of the host's services."""
 
     units: tuple[str, ...] = ()
     """The names of the host's units that it runs."""
@@ -35,7 +35,7 @@ class Services(NamedTuple):
 
     @classmethod
     def of(cls, spec: Spec) -> Services:
-        """What a spec asks for."""
+        """The services that a spec asks for."""
         return cls(spec.units, () if spec.maintenance else TIMERS)
 
 
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     """One layer: a directory tree, and what is known of its files."""
 
     name: str
-    """What the layer is called in findings and messages; no two layers of a stack have the same name."""
+    """The name of the layer in findings and messages; no two layers of a stack have the same one."""
     source: str
     """The directory that has its files, in the launcher's mount namespace. That of a layer between the top and the bottom
     is a mount point: the kernel refuses a directory of the base's own file system there (ELOOP). A layer of services is
@@ -65,7 +65,7 @@ class Layer(NamedTuple):
     character device 0:0 hides what they have at its path (Documentation/filesystems/overlayfs.rst). None: the layer
     hides nothing, as it is the lowest."""
     services: Services | None = None
-    """What it is made of at each start of its container. None: the layer is there before, for whoever looks."""
+    """The services that it is made of at each start of its container. None: the layer is there before, for whoever looks."""
     sheets: tuple[str, ...] = ()
     """The directories that make it, if it is a generation: the topmost first, each with a mount of its own."""
     app: str = ""
@@ -135,7 +135,7 @@ class Stack:
 
     @classmethod
     def from_json(cls, data: Sequence[Sequence[Any]]) -> Stack:
-        """What ``to_json`` made."""
+        """The stack from the list that ``to_json`` made."""
         return cls(tuple(_from_json(each) for each in data))
 
 
@@ -171,7 +171,7 @@ def stack_of(
 
 
 def delta(paths: Paths, name: str) -> Layer:
-    """What the container ``name`` changes."""
+    """The changes of the container ``name``."""
     source = os.fspath(paths.container(name).delta)
     return Layer("delta", source, None, idmapped=False, hosts=False, neutral=False, opaque=mounts.OPAQUE)
 
@@ -194,7 +194,8 @@ def app(paths: Paths, use: AppUse) -> Layer:
 
 
 def mask(paths: Paths) -> Layer:
-    """What hides the host's secrets, state and services. Its mount takes the place of the launcher's, with other owners."""
+    """The layer that hides the host's secrets, state and services. Its mount takes the place of the launcher's, with other
+    owners."""
     place = os.fspath(paths.mask_mount)
     return Layer("mask", place, place, idmapped=True, hosts=False, neutral=True, opaque=mounts.OPAQUE)
 

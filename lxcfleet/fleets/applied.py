@@ -1,4 +1,4 @@
-"""What was applied last of a fleet's file: values, and their form on disk. Pure.
+"""The values of a fleet's file that were applied last, and their form on disk. Pure.
 
 A change is what the file says now and did not say then. So what `set` and `scale` changed since stays, as long as the file
 says the same as before.
@@ -28,7 +28,7 @@ VERSION = 1
 
 
 def with_init(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said, with the kind of container that follows from it."""
+    """The values that were said, with the kind of container that follows from them."""
     return {**said, "init": init_of(said, {})}
 
 
@@ -43,13 +43,13 @@ class AppliedGroup:
     held: int = 0
     """Members up to this number were brought up once. Of these, one that does not run was stopped by somebody."""
     by: str = ""
-    """Who gave it another count than the file, and when; empty: nobody."""
+    """The command that gave it another count than the file, and the time; empty: none did."""
     said: Mapping[str, Any] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
 
     def of(self, name: str) -> Mapping[str, Any]:
-        """What the file said of one of its containers."""
+        """The values that the file said of one of its containers."""
         return self.members.get(name, self.said)
 
 
@@ -63,11 +63,11 @@ class Applied:
     time: str
     groups: Mapping[str, AppliedGroup] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the file said of each volume."""
+    """The values that the file said of each volume."""
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     """Where the values of its secrets come from."""
     apps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the file said of each app."""
+    """The values that the file said of each app."""
     tried: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """By container, the values that applies gave it, or were about to, which did not come to their end: nobody else's."""
     had: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def to_json(applied: Applied) -> str:
 
 
 def from_json(text: str) -> Applied:
-    """What ``to_json`` wrote, by this version or a former one. Raises ValueError."""
+    """The fleet as ``to_json`` wrote it, by this version or a former one. Raises ValueError."""
     data: dict[str, Any] = ondisk.parse(text)
     try:
         if data["version"] != VERSION:

@@ -46,7 +46,7 @@ _LOOK_SECONDS = 0.1
 
 
 class VolumeHands(Protocol):
-    """What fleets use of volumes; daemon.uses.volumes has it."""
+    """The methods for volumes that fleets use; daemon.uses.volumes has them."""
 
     def present(self, names: Iterable[str]) -> dict[str, Volume | FleetError]:
         """Those that exist of these; an error for one that is broken."""
@@ -59,7 +59,7 @@ class VolumeHands(Protocol):
 
 
 class AppHands(Protocol):
-    """What fleets use of apps; daemon.uses.apps has it."""
+    """The methods for apps that fleets use; daemon.uses.apps has them."""
 
     def present(self, names: Iterable[str]) -> Present:
         """The releases of each of these apps that the host has."""
@@ -69,7 +69,7 @@ class AppHands(Protocol):
 
 
 class SecretHands(Protocol):
-    """What fleets use of secrets; containers.secrets.keeper has it."""
+    """The methods for secrets that fleets use; containers.secrets.keeper has them."""
 
     async def renew(self, keys: Collection[str]) -> dict[str, bool | FleetError]:
         """Ask the sources of these anew."""
@@ -79,7 +79,7 @@ class SecretHands(Protocol):
 
 
 class Core(Protocol):
-    """What fleets use of the daemon's use cases; daemon.uses.service has it."""
+    """The part of the daemon's use cases that fleets use; daemon.uses.service has it."""
 
     config: Config
     registry: Registry
@@ -271,7 +271,7 @@ class Work:
                 operation.add(result)
 
     async def _completed(self, result: Result, operation: Operation) -> Result:
-        """What became of a job that was started, once it has ended: what comes after it waits for that. ``result``: of its
+        """The result of a job that was started, once it has ended: all that comes after it waits for that. ``result``: of its
         start."""
         registry, container = self._core.registry, self._core.registry[result.name]
 
@@ -343,13 +343,13 @@ _HOW: Mapping[str, tuple[str, str]] = {
     MemberPhase.WAITING: ("it was not its turn", "not begun"), MemberPhase.FAILED: ("it is failed", "failed"),
     MemberPhase.DONE: ("it was well, and is taken back", "taken back"),
 }  # fmt: skip
-"""What is told of members by their phase, and the status of the result."""
+"""The words for members by their phase, and the status of the result."""
 
 
 def _results(
     record: RolloutRecord, names: Mapping[str, object], back: RolloutRecord | None, *, reverts: bool
 ) -> list[Result]:
-    """What became of the members of a rollout. ``back``: the one that takes it back by itself, as far as that is.
+    """The results of the members of a rollout. ``back``: the one that takes it back by itself, as far as that is.
     ``reverts``: whether a halt is to be taken back."""
     phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
     halted = record["halted"]

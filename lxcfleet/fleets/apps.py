@@ -1,4 +1,4 @@
-"""What a fleet file would change of apps: how many releases are kept, and which ones. Pure.
+"""The changes that a fleet file would make to apps: how many releases are kept, and which ones. Pure.
 
 A release comes onto the host by `app add` or `app bake` alone, and is never removed because a file does not name it: only as
 one of the old ones of which `keep` leaves no more, once another one is sealed, or once another `keep` is applied.
@@ -19,7 +19,7 @@ from lxcfleet.spec.files.fleet_file import FleetFile
 from lxcfleet.spec.files.fleet_sources import in_order
 
 _SAYS = ("keep", "releases")
-"""What is changed for an app as a whole. Where a group has it, and at which place, are changes of its containers."""
+"""The keys that change an app as a whole. Where a group has it, and at which place, are changes of its containers."""
 
 
 @dataclass(frozen=True)

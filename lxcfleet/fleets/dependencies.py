@@ -20,8 +20,8 @@ def jobs(file: FleetFile) -> set[str]:
 def wrong(
     file: FleetFile, members: Mapping[str, Collection[str]], present: Mapping[str, Spec], groups: Collection[str]
 ) -> Iterator[str]:
-    """What is wrong, each with its place. ``members``: the containers of each group of the file; ``present``: the specs of
-    containers that will be there besides; ``groups``: names of groups that other files have."""
+    """The faults of dependencies, each with its place. ``members``: the containers of each group of the file; ``present``:
+    the specs of containers that will be there besides; ``groups``: names of groups that other files have."""
     depends: dict[str, Collection[str]] = {name: spec.depends_on for name, spec in present.items()}
     owners: dict[str, Group] = {}
     for group in file.groups.values():

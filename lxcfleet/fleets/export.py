@@ -72,7 +72,7 @@ def _secrets(applied: Applied | None) -> Iterator[str]:
 
 
 def _apps(applied: Applied | None) -> Iterator[str]:
-    """What the fleet's file said of apps last."""
+    """The lines for apps: the values that the fleet's file said last."""
     apps = applied.apps if applied is not None else {}
     if apps:
         yield "apps:"
@@ -114,7 +114,7 @@ def _groups(by_name: Mapping[str, Spec], fleet: str) -> dict[str, list[str]]:
 
 
 def _said(spec: Spec, settings: object) -> dict[str, str]:
-    """What a file has to say for such a container, by key."""
+    """The values that a file has to say for such a container, by key."""
     values: dict[str, Any] = {}
     for key, row in askable().items():
         value = getattr(spec, key)
@@ -132,7 +132,7 @@ def _written(row: Row, value: Any) -> str:
 
 
 def _said_of_file(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a file said of a group of which no container is left to tell."""
+    """The values that a file said of a group of which no container is left to tell."""
     rows = askable()
     usual_init = values.get("init") is init_of({key: value for key, value in values.items() if key != "init"}, {})
     return {key: _written(rows[key], value) for key, value in values.items() if not (key == "init" and usual_init)}

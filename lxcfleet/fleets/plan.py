@@ -1,4 +1,4 @@
-"""What a file would change: from the file, what was applied last and the containers there are, to a list of changes. Pure.
+"""The plan for a file: from the file, what was applied last and the containers there are, to a list of changes. Pure.
 
 It imports nothing of ``host``, so that whoever only plans can't act. Meaning is compared, field by field, never text.
 
@@ -52,7 +52,7 @@ _DOWN = {
 _MENDED = "it ended with an error, and is started with that"
 _AGAIN = "it is a job that was completed, and runs once more with that"
 _STATE = "state"
-"""What a container that does not run is kept in; all other keys of what is kept are of specs and groups."""
+"""The key for the state that a container that does not run is kept in; all other keys of ``Kept`` are of specs and groups."""
 
 
 class Kind(StrEnum):
@@ -70,7 +70,7 @@ class Kind(StrEnum):
 
 
 class Prune(StrEnum):
-    """What becomes of containers that the fleet owns, and the file does not have any more."""
+    """The fate of containers that the fleet owns, and the file does not have any more."""
 
     NO = "no"
     YES = "yes"
@@ -79,7 +79,7 @@ class Prune(StrEnum):
 
 
 _SPECS = (Kind.LIVE, Kind.RESTART, Kind.START)
-"""What gives a container that exists another spec."""
+"""The kinds of changes that give a container that exists another spec."""
 _OPEN = {key: row.default for key, row in askable().items() if row.secret}
 """By each key whose value not everybody may see, one that tells nothing."""
 
@@ -89,7 +89,7 @@ class Current:
     """A container as it is."""
 
     spec: Spec | None
-    """What is wanted of it; None: its spec can't be read."""
+    """The spec that is wanted of it; None: that can't be read."""
     in_force: Spec | None = None
     """The spec of its run; None: it does not run."""
     state: State = State.STOPPED
@@ -137,7 +137,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the file would change."""
+    """The changes that the file would make."""
 
     fleet: str
     changes: tuple[Change, ...]
@@ -145,7 +145,7 @@ class Plan:
     left: tuple[str, ...]
     """Containers that the fleet owns, that the file does not have, and that are left alone."""
     after: Applied
-    """What is applied then."""
+    """The fleet as it is applied then."""
     before: Applied | None
     volumes: tuple[VolumeChange, ...] = ()
     """Volumes that are made or changed before anything else."""
@@ -443,7 +443,7 @@ class _Planner:
             self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
 
     def _said(self, of_file: Mapping[str, Any]) -> tuple[Mapping[str, Any], Spec]:
-        """What the file says of a container, and the spec that follows from it: made once for all alike."""
+        """The values that the file says of a container, and the spec that follows from them: made once for all alike."""
         if id(of_file) not in self._liked:
             said = with_init(of_file)
             self._liked[id(of_file)] = said, self._like(said)

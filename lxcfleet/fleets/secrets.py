@@ -1,4 +1,4 @@
-"""What a fleet file would change of the sources of secrets. Pure: references alone, and no value."""
+"""The changes that a fleet file would make to the sources of secrets. Pure: references alone, and no value."""
 
 from __future__ import annotations
 

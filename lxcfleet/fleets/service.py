@@ -52,7 +52,7 @@ class Fleets:
     # -- planning --------------------------------------------------------------------------------------------
 
     async def plan(self, ask: FleetRequest, *, blind: bool = False) -> PlanRecord:
-        """What the file would change, and whether `apply` would be refused. ``blind``: see fleets.plan. Raises FleetError."""
+        """The plan of the file, and whether `apply` would be refused. ``blind``: see fleets.plan. Raises FleetError."""
         made = await self._plan(ask, blind=blind)
         try:
             await check(self._core, self._orders, made, ask.policy)

@@ -1,4 +1,4 @@
-"""What was applied last of each fleet's file, on disk: one file for each fleet, replaced in one step."""
+"""The fleets as they were applied last, on disk: one file for each fleet, replaced in one step."""
 
 from __future__ import annotations
 

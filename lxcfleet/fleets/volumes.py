@@ -1,4 +1,4 @@
-"""What a fleet file would change of volumes. Pure.
+"""The changes that a fleet file would make to volumes. Pure.
 
 A volume that the file has is made if it is missing, and gets another size or other labels if the file says others than it
 has. One that exists already, whoever made it, is the one that is meant. None is ever removed for a file.
@@ -24,7 +24,7 @@ class VolumeChange:
     name: str
     new: bool
     values: Mapping[str, Any]
-    """What it has then, by key: its size and its labels."""
+    """The values that it has then, by key: its size and its labels."""
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """By key, the value that it has and the one that it gets, in words."""
 

@@ -31,7 +31,7 @@ class Store(Protocol):
         """Keep an event."""
 
     def open(self) -> Past:
-        """What is kept at this moment."""
+        """The events that are kept at this moment."""
 
 
 class Events:

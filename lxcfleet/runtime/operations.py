@@ -118,7 +118,7 @@ def result_record(result: Result) -> ResultRecord:
 
 
 class Job(NamedTuple):
-    """What is to be done to one container."""
+    """The work to be done on one container."""
 
     name: str
     run: Callable[[], Awaitable[Result]]

@@ -25,7 +25,7 @@ def told(log: logging.Logger, what: str, error: Exception, message: str = "") ->
 
 
 def refusal(error: BaseException) -> OSError | None:
-    """What the kernel refused, if that is all that an error says; None: it may be a defect of ours.
+    """The kernel's refusal, if that is all that an error says; None: it may be a defect of ours.
 
     Python has other errors where there is no memory, or no room for another thread.
     """

@@ -39,9 +39,9 @@ class _Survey:
     """The host as it is, and what a new generation of it takes."""
 
     changes: Mapping[Place, Changes]
-    """What each new sheet has; that beside the records comes first."""
+    """The changes that each new sheet has; the sheet beside the records comes first."""
     before: Merged
-    """What the new sheets lie over."""
+    """The sheets that the new ones lie over, as one tree."""
     sheets: tuple[str, ...]
     """The names of its sheets."""
     needs: Mapping[Place, Needs]
@@ -77,8 +77,8 @@ def freeze(paths: Paths, why: str, *, root: Path = _ROOT, now: float, waiting: b
 
 
 def room(paths: Paths, *, root: Path = _ROOT) -> Needs:
-    """What a freeze would take now: nothing, if the newest generation is the same as the host. Raises NoCapacity if there is
-    no room for it, and else what ``freeze`` raises."""
+    """The needs of a freeze now: none, if the newest generation is the same as the host. Raises NoCapacity if there is no
+    room for it, and else what ``freeze`` raises."""
     try:
         with store.locked(paths), _uncollected():
             survey = _survey(paths, root)

@@ -1,4 +1,4 @@
-"""What a new sheet has to have: the host as it is, held against a generation. Pure."""
+"""The changes that a new sheet has to have: the host as it is, held against a generation. Pure."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def settle(changes: Changes, foreign: Mapping[str, Source | None], before: Merge
 
 @dataclass(frozen=True)
 class Needs:
-    """What a sheet takes of a file system."""
+    """The amounts that a sheet takes of a file system."""
 
     directories: int
     copies: int
@@ -167,7 +167,7 @@ class Needs:
 
 
 def needs(changes: Changes) -> Needs:
-    """What a sheet with these takes, at most. A sheet without any changes needs nothing."""
+    """The needs of a sheet with these changes, at most. A sheet without any changes needs nothing."""
     size = copies = links = names = 0
     for path, change in changes.items():
         entries = [*change.link, *change.copy, *change.gone]
@@ -180,7 +180,7 @@ def needs(changes: Changes) -> Needs:
 
 
 def together(needs: Iterable[Needs]) -> Needs:
-    """What several sheets take."""
+    """The needs of several sheets together."""
     every = [*needs]
     return Needs(*(sum(getattr(each, key) for each in every) for key in Needs.__dataclass_fields__))
 

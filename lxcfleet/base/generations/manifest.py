@@ -1,4 +1,4 @@
-"""What a sheet has, as it was when the sheet was made: the values, their file on disk, and how sheets add up.
+"""The content of a sheet, as it was when the sheet was made: the values, their file on disk, and how sheets add up.
 
 The file is not JSON, as it has a line for each file of the host, and each patch waits for it to be read: names in one piece,
 numbers in arrays, all of it compressed, a checksum at the end.

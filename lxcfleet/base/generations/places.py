@@ -33,7 +33,7 @@ class Place:
     """A directory with sheets."""
 
     word: str
-    """What the names of its sheets end with; empty: it is the one beside the records."""
+    """The word that the names of its sheets end with; empty: the place is the one beside the records."""
     point: str
     """The path in the base at which its file system is mounted."""
     directory: Path

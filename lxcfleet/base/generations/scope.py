@@ -18,7 +18,7 @@ _PROGRAMS = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx
 _RENAMED = ("/var/lib/dpkg/info", "/var/lib/apt/lists")
 """dpkg and apt write whatever is here to another name first."""
 _SETTINGS = ("/etc", "/var/lib/dpkg")
-"""What administrators and package scripts write in place as well."""
+"""The directories whose files administrators and package scripts write in place as well."""
 _UNFINISHED = ("/var/lib/apt/lists/partial",)
 """apt writes here what it has not got whole yet."""
 
@@ -81,7 +81,8 @@ class Scope:
 
 
 def scope(paths: Paths, operator: Rules, tree: Tree, mounts: Collection[str] = ()) -> Scope:
-    """What containers see of ``tree`` under the built-in rules and the ``operator``'s, and what the mask is made from."""
+    """The part of ``tree`` that containers see under the built-in rules and the ``operator``'s, and the part that the mask is
+    made from."""
     fixed = rules.expand(rules.built_in(paths), tree)
     kept, links = state.keep(tree, [*fixed, *operator.rules], mounts)
     every = [*fixed, *kept, *operator.rules]

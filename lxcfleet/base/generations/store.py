@@ -23,7 +23,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.reading import ondisk
 
 NEW, GONE = ".new-", ".gone-"
-"""What the names of directories begin with that are half made, and half removed."""
+"""The beginnings of the names of directories that are half made, and half removed."""
 LOCK = "generations"
 _RECORD = re.compile(r"([1-9][0-9]{0,8})\.json")
 
@@ -92,8 +92,8 @@ def view(paths: Paths, generation: Generation) -> Sheets:
 
 
 def listed(paths: Paths, name: str, *, stamps: bool = False) -> Manifest:
-    """What the sheet had when it was made; ``stamps``: with those of linked files. Raises Broken if the sheet is not the one
-    that was made."""
+    """The content of the sheet when it was made; ``stamps``: with those of linked files. Raises Broken if the sheet is not
+    the one that was made."""
     file = manifest_file(paths, name)
     try:
         found = manifest.decode(ondisk.content(file, ondisk.LARGE), str(file), stamps=stamps)

@@ -18,7 +18,7 @@ from lxcfleet.paths import Paths
 
 @dataclass
 class Report:
-    """What a look at all files of a generation found. Paths are the base's."""
+    """The findings of a look at all files of a generation. Paths are the base's."""
 
     checked: int = 0
     """Files, links and directories that were looked at, in all sheets."""
@@ -28,9 +28,9 @@ class Report:
     """Linked files whose mode, owner, access list or capabilities are others since they were frozen: the host's file has
     them once, for all its names."""
     missing: list[str] = field(default_factory=list)
-    """What is gone from the sheets: files, directories with all that was in them, sheets by name."""
+    """Entries that are gone from the sheets: files, directories with all that was in them; and gone sheets by name."""
     strange: list[str] = field(default_factory=list)
-    """What is in the sheets and was not frozen."""
+    """Entries that are in the sheets and were not frozen."""
 
     @property
     def good(self) -> bool:

@@ -45,7 +45,7 @@ class Writer:
         self._tree = directory / "tree"
         self._whiteout = directory / "whiteout"
         self.folders: Folders = {}
-        """What the sheet has."""
+        """The folders that the sheet has."""
         self.bytes = 0
         """Disk space that it took."""
         self._levels: list[_Level] = []

@@ -26,7 +26,7 @@ Stamps = dict[str, list[int] | None]
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a whole base found out beside the entries."""
+    """The findings of a look at a whole base, beside the entries."""
 
     swept: Stamps
     """The directories that were looked into."""

@@ -39,7 +39,7 @@ class Freshness:
         self._began = 0.0
         """When the last look began, in seconds since the epoch."""
         self._clock = _clock()
-        """What the wall clock was ahead of the monotonic one when it was last compared."""
+        """The seconds that the wall clock was ahead of the monotonic one when it was last compared."""
         self._ahead = 0.0
         """As far as the wall clock had come before it was set back. What was born until then may be older than it seems."""
         self._looks = False

@@ -1,4 +1,4 @@
-"""What keeps a system container in order by itself: the timers that clean up in it, and its journal.
+"""The upkeep that a system container does by itself: the timers that clean up in it, and its journal.
 
 The units are the host's. A drop-in spreads each timer over time, as containers that boot together would all be busy at the
 same minute. It lies beside the unit, and its name begins with ``10-``: a drop-in of the container's own comes after it.

@@ -80,7 +80,8 @@ def lock_accounts(content: bytes, fields: int) -> bytes:
 
 
 def public_part(path: str, file: int) -> bytes:
-    """What a mask needs of the private file ``path``, open as ``file``: the names of accounts; of other files nothing."""
+    """The part of the private file ``path``, open as ``file``, that a mask needs: the names of accounts; of other files
+    nothing."""
     fields = _ACCOUNTS.get(path)
     if fields is None:
         return b""

@@ -86,7 +86,7 @@ class _Packages:
 
 
 def _packages(tree: Tree) -> _Packages:
-    """What dpkg knows: ``/var/lib/dpkg/info/*.list`` has one absolute path a line; dpkg-query(1), -L."""
+    """The packages that dpkg knows: ``/var/lib/dpkg/info/*.list`` has one absolute path a line; dpkg-query(1), -L."""
     names, listed = set(), set[bytes]()
     for name in tree.names(_INFO):
         if name.endswith(".list"):

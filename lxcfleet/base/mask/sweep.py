@@ -37,9 +37,9 @@ def sweep(
     mounts: Container[str] = (),
     visited: dict[str, list[int] | None] | None = None,
 ) -> list[Private]:
-    """What in the base is still visible under ``plan``, and not readable for others.
+    """The paths in the base that are still visible under ``plan``, and not readable for others.
 
-    That is: files without o+r, directories without o+rx (and so all below them), devices, pipes, sockets, and
+    These are: files without o+r, directories without o+rx (and so all below them), devices, pipes, sockets, and
     mount points, as a clone sees what lies under a mount and the host can't look there. Symbolic links have
     no mode of their own. With a POSIX ACL the bits for others still say what others may do; acl(5).
 
@@ -55,7 +55,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed in a base since a sweep of it. What went is not told, as it can expose nothing."""
+    """The changes in a base since a sweep of it. Entries that went are not told, as they can expose nothing."""
 
     inside: frozenset[str] = frozenset()
     """Directories into which files came."""

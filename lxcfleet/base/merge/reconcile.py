@@ -46,7 +46,7 @@ _LOST = (
 
 
 class Foreseen(NamedTuple):
-    """What dpkg's status file of a container is, would be after a start, and is in the base of that start."""
+    """The content of a container's dpkg status file as it is, as it would be after a start, and in the base of that start."""
 
     now: bytes
     then: bytes

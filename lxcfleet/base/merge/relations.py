@@ -87,7 +87,7 @@ class Package:
     needs: tuple[tuple[Relation, ...], ...]
     """Alternatives, one of each of which it depends on."""
     against: tuple[Relation, ...]
-    """What it breaks, or conflicts with."""
+    """The packages that it breaks, or conflicts with."""
     provides: tuple[Relation, ...]
 
     def __str__(self) -> str:
@@ -122,14 +122,15 @@ class World:
         return world
 
     def lacking(self, key: str) -> set[tuple[Relation, ...]]:
-        """What a package depends on and is not there."""
+        """The dependencies of a package that are not there."""
         package = self.packages.get(key)
         if package is None:
             return set()
         return {each for each in package.needs if not any(self._there(package, relation) for relation in each)}
 
     def hit(self, key: str) -> set[tuple[Relation, str]]:
-        """What a package breaks or conflicts with, and is there: each with the NAME:ARCHITECTURE of the other package."""
+        """The relations by which a package breaks, or conflicts with, another one that is there: each with the
+        NAME:ARCHITECTURE of that package."""
         package = self.packages.get(key)
         if package is None:
             return set()

@@ -27,7 +27,7 @@ _MOST = 16 << 20
 
 
 def plan(tree: Tree, services: Services) -> Plan:
-    """What these services come to on the host below ``tree``."""
+    """The plan for these services on the host below ``tree``."""
     return planner.plan(tree, services.units, allowed.allowed())
 
 

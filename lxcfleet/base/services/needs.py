@@ -1,4 +1,4 @@
-"""What some services need besides their units, each with the reason. A table: a further need is a row."""
+"""The needs of some services besides their units, each with the reason. A table: a further need is a row."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ user     = root
 
 
 class Need(NamedTuple):
-    """What a service needs besides its unit."""
+    """The entries that a service needs besides its unit."""
 
     why: str
     entries: Mapping[str, Entry]

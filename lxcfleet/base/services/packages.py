@@ -1,4 +1,4 @@
-"""What dpkg knows of the packages of units: their generators, and their settings. Pure, but for reading the host.
+"""The packages of units, as dpkg knows them: their generators, and their settings. Pure, but for reading the host.
 
 dpkg's ``status`` has the MD5 of each configuration file as it was packed; deb-control(5), "Conffiles". A file with that sum
 is the one that everybody can download: it has no secret of the host's, even if only root can read it.
@@ -23,7 +23,7 @@ _MOST = 1 << 20
 
 @dataclass
 class Owned:
-    """What the packages of some units have besides."""
+    """The other files of the packages of some units."""
 
     generators: dict[str, list[str]] = field(default_factory=dict)
     """The paths of generators, each with the templates of its package; systemd.generator(7). Not those of systemd itself:
@@ -35,7 +35,7 @@ class Owned:
 
 
 def owned(tree: Tree, files: Iterable[str]) -> Owned:
-    """What the packages of these files have besides."""
+    """The other files of the packages that these belong to."""
     found, packages = Owned(), set()
     names = {name for name in tree.names(GENERATORS) if not name.startswith("systemd-")}
     for package, content in _packages_of(tree, files):

@@ -41,7 +41,7 @@ _NEAR, _CLOSE = 3, 0.6
 
 @dataclass
 class Plan:
-    """What the units that were asked for come to."""
+    """The outcome for the units that were asked for."""
 
     asked: tuple[str, ...]
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan(tree: Tree, names: Iterable[str], present: Collection[str]) -> Plan:
-    """What makes these units run. ``present``: the names of the units that each container has anyway."""
+    """The plan that makes these units run. ``present``: the names of the units that each container has anyway."""
     return _Planner(tree, tuple(dict.fromkeys(names)), present).plan()
 
 

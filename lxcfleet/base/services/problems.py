@@ -1,4 +1,4 @@
-"""What keeps the host's services from running in a container, in words. Pure, but for reading the host.
+"""The problems that keep the host's services from running in a container, in words. Pure, but for reading the host.
 
 These are warnings: whether a service runs is seen only when it does, and the container's own files count, too.
 """
@@ -27,7 +27,7 @@ _KERNEL = {
 _HOLDS = ("yes", "true", "1", "container", "lxc", "private-users")
 """The values of ConditionVirtualization= that hold in a container of ours."""
 _READ_ONLY, _WRITABLE = ("/sys", "/proc/sys"), ("/proc/sys/net",)
-"""What a container can't write to, and what of it all the same."""
+"""The directories that a container can't write to, and those in them that it can write to all the same."""
 
 _PLACES = ("WorkingDirectory", "RootDirectory", "RootImage", "LoadCredential", "LoadCredentialEncrypted")
 """Settings that name one path, without which the program is not started; systemd.exec(5)."""
@@ -61,7 +61,8 @@ class Problem(NamedTuple):
 
 
 def problems(tree: Tree, plan: Plan, hidden: Callable[[str], bool]) -> list[Problem]:
-    """What may keep the units of ``plan`` from running. ``hidden``: whether a container lacks a path that the host has."""
+    """The problems that may keep the units of ``plan`` from running. ``hidden``: whether a container lacks a path that
+    the host has."""
     found, seen = [], _Seen(tree, plan.entries, hidden)
     for unit in plan.units.values():
         if is_template(unit.name):
@@ -77,7 +78,7 @@ def problems(tree: Tree, plan: Plan, hidden: Callable[[str], bool]) -> list[Prob
 
 
 class _Seen(NamedTuple):
-    """What a container has of the host's files."""
+    """The host's files, as far as a container has them."""
 
     tree: Tree
     given: Collection[str]
@@ -202,7 +203,7 @@ def _missing(key: str, name: str) -> str:
 
 
 class _Listens(NamedTuple):
-    """What a unit listens on."""
+    """The address and port that a unit listens on."""
 
     unit: str
     protocol: str
