@@ -21,7 +21,7 @@ CALM = (NoticePhase.IDLE, NoticePhase.WINDOW)
 
 @dataclass(frozen=True)
 class Moment:
-    """What is under way."""
+    """The work that is under way at a moment."""
 
     operations: int = 0
     answering: int = 0

@@ -85,7 +85,7 @@ def awaited(own: ContainerPaths) -> frozenset[str]:
 
 
 def _noted(own: ContainerPaths) -> dict[str, str]:
-    """What a container's note says; empty: it has none. Raises Broken, OSError."""
+    """The volumes' names by directory, as a container's note has them; empty: it has none. Raises Broken, OSError."""
     try:
         names = ondisk.record(own.arrivals, ondisk.SMALL)
         return {os.path.basename(str(beside)): check_volume(str(name)) for beside, name in names.items()}

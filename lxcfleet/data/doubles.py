@@ -21,7 +21,8 @@ from lxcfleet.spec.reading.terms import RANGE_SIZE
 _LAST_ID = (1 << 32) - 2
 """user_namespaces(7): the id after it stands for none."""
 _OWN = (("etc", "machine-id"), ("var/lib/dbus", "machine-id"))
-"""What two containers must not have in common: addresses are leased by it, and systemd chooses it once more."""
+"""The files of the machine id. No two containers may share it: addresses are leased by it, and systemd chooses it once
+more."""
 
 
 def make(paths: Paths, source: tuple[str, int], target: tuple[str, int], asker: int) -> None:

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def load(record: Path, what: str, parse: Callable[[bytes], R], most: int = ondisk.SMALL) -> R | Broken | None:
-    """What a record says; Broken if it can't be used; None if the directory in which it should be is not there.
+    """The content of a record; Broken if it can't be used; None if the directory in which it should be is not there.
 
     ``what``: what it is about, for complaints; ``parse``: raises Broken; ``most``: bytes that it may have.
     """

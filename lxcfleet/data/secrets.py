@@ -58,7 +58,7 @@ class Item:
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> Item:
-        """What ``to_json`` gave."""
+        """The item for which ``to_json`` gave ``data``."""
         return cls(data[0], parse_use(data[1]))
 
 
@@ -254,7 +254,7 @@ def _file_of(paths: Paths, key: str) -> Path:
 
 
 def _marks(source: SecretSource) -> str:
-    """What tells a source from others. How often it is asked does not."""
+    """The marks that tell a source from others. How often it is asked is none of them."""
     said = source.to_json()
     return json.dumps({key: said[key] for key in said if key not in ("refresh", "timeout")}, sort_keys=True)
 

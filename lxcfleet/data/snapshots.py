@@ -34,7 +34,7 @@ _LARGEST = 65536
 """Bytes of a record."""
 
 ASKED, SCHEDULE, RESTORE = "asked", "schedule", "restore"
-"""What a snapshot was made by."""
+"""The possible causes of a snapshot."""
 
 
 @dataclass(frozen=True)

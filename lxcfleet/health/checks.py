@@ -82,7 +82,7 @@ class Checks:
         return replace(result, slow=time.monotonic() - began > SLOW_SECONDS)
 
     async def systemd(self, container: Container, course: Course) -> Systemd:
-        """What its systemd says of itself and of its units; nothing if it could not be asked. ``course``: until now."""
+        """The answer of its systemd about itself and its units; empty if it could not be asked. ``course``: until now."""
         turn = self._asked_again if course.failures else self._entered
         asked = [unit for unit in container.spec.units if "@." not in unit] if container.spec is not None else []
         try:

@@ -1,4 +1,4 @@
-"""What happens to the health of containers, as events on the bus (runtime.bus)."""
+"""The events of the health of containers on the bus (runtime.bus)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HealthChanged(Event):
     container: Container
     health: Health
     reason: str
-    """What the last check that failed said; empty while all is well."""
+    """The reason that the last check that failed gave; empty while all is well."""
 
     def told(self) -> Told:
         return Told(self.health, self.container.name, self.reason)

@@ -29,7 +29,7 @@ ADDRESS_SECONDS = 30.0
 _FIRST_PAUSE = 0.1
 _SYSTEMD_FIRST_PAUSE = 0.5
 _BOOT_SECONDS = 0.08
-"""What a lean systemd's boot takes of one processor (bench/run.py --only system)."""
+"""The seconds that a lean systemd's boot takes of one processor (bench/run.py --only system)."""
 _BOOTS_WAIT = 10.0
 """The longest that a systemd's first question waits for others to boot, in seconds."""
 _SYSTEMD_PAUSE = 30.0
@@ -46,7 +46,7 @@ _SOON = 0.1
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check said."""
+    """The result of one check."""
 
     passed: bool
     reason: str = ""
@@ -64,14 +64,14 @@ class Course:
     failures: int = 0
     """In a row, as far as they count. Of a systemd: the questions without an answer."""
     reason: str = ""
-    """What the last check that failed said; empty while all is well."""
+    """The reason that the last check that failed gave; empty while all is well."""
     restarts: Mapping[str, int] | None = None
     """The restarts of each service of a system container, as of the last question; None: it has not told of any yet."""
 
 
 @dataclass(frozen=True)
 class Systemd:
-    """What a container's systemd said."""
+    """The answer of a container's systemd."""
 
     word: str = ""
     """Its state; systemctl(1), is-system-running. Empty: it did not answer."""
@@ -229,11 +229,11 @@ def _growing(first: float, number: int) -> float:
 
 
 _LINKER = re.compile(r"version `[^']+' not found|error while loading shared libraries|symbol lookup error")
-"""What the dynamic linker says where a program and its libraries don't belong together; ld.so(8)."""
+"""The complaints of the dynamic linker where a program and its libraries don't belong together; ld.so(8)."""
 
 
 def cause_of(printed: str) -> str:
-    """What is to be added to a check's reason, by what it printed; mostly nothing."""
+    """The addition to a check's reason, by what it printed; mostly empty."""
     if _LINKER.search(printed) is None:
         return ""
     return " (a new program with old libraries: the host was patched, and the container not restarted since?)"

@@ -122,7 +122,7 @@ class Prober:
         return left if left > 0 else None
 
     def reason(self, container: Container) -> str:
-        """What the last check that failed said, or why it does not run; empty while all is well."""
+        """The reason that the last check that failed gave, or that for which it does not run; empty while all is well."""
         if container.running is not None and _frozen(container, container.running):
             return "it is frozen"
         if container.running is not None and container.waits_for_address:

@@ -1,4 +1,4 @@
-"""What is known of the health of containers, in the file that the next daemon goes on from."""
+"""The known health of containers, in the file that the next daemon goes on from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one run of a container."""
+    """The known health of one run of a container."""
 
     identity: str
     """Of that run, as Running.identity has it: of any other run the record says nothing."""
@@ -42,7 +42,7 @@ def save(file: Path, records: Mapping[str, Record]) -> None:
 
 
 def load(file: Path) -> dict[str, Record]:
-    """What an earlier daemon wrote down; nothing, if that can't be read."""
+    """The records that an earlier daemon wrote down; none, if they can't be read."""
     try:
         data = ondisk.record(file)
         return {

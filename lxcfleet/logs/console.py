@@ -38,7 +38,7 @@ Send = Callable[[bytes], bool]
 
 
 class Outcome(Enum):
-    """What came of one step."""
+    """The outcome of one step."""
 
     REST = 0
     """All was read."""

@@ -45,7 +45,7 @@ Fields = Mapping[str, str]
 
 
 class Head:
-    """What all entries of one container, or of lxcfleet itself, have in common, made ready once."""
+    """The common part of all entries of one container, or of lxcfleet itself, made ready once."""
 
     def __init__(self, form: Form, fields: Fields, host: str) -> None:
         """``host``: the host's name, for syslog."""

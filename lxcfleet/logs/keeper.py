@@ -43,7 +43,7 @@ _REPORT = 4096
 
 
 def target(settings: LogsSettings) -> tuple[str, str]:
-    """Who gets the lines (journal, syslog or none), and at which socket."""
+    """The receiver of the lines (journal, syslog or none), and its socket."""
     usual = {LogTarget.SYSLOG: "/dev/log"}.get(settings.to, "/run/systemd/journal/socket")
     path = settings.socket or usual
     if settings.to is LogTarget.AUTO:
@@ -80,7 +80,7 @@ class Keeper:
         self._servant: Servant | None = None
         self._anew = False
         self._to = ""
-        """Who gets the lines of the process that runs."""
+        """The receiver of the lines of the process that runs."""
         self.trouble = ""
         """Why lines can't be passed on; empty: they can."""
 
@@ -247,7 +247,7 @@ class Keeper:
         }
 
     def _limits(self, container: Container) -> dict[str, Any]:
-        """What of its lines is passed on: as its spec says, or else the settings."""
+        """The limits for its lines that are passed on: as its spec says, or else the settings."""
         spec = container.spec or container.wanted
         own = spec.logs if spec is not None else USUAL_LOGS
         rate = self._settings.rate if own.rate is None else own.rate

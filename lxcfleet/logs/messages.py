@@ -1,4 +1,4 @@
-"""What happens to the fleet, as messages of the journal: an id for each kind, and the text that `journalctl -x` adds. Values
+"""The fleet's events as messages of the journal: an id for each kind, and the text that `journalctl -x` adds. Values
 only; `make docs` writes systemd's catalogue from them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several containers printed, as `lxcfleet logs` shows it: all lines in the order of time, then those that come later.
+"""The output of several containers, as `lxcfleet logs` shows it: all lines in the order of time, then those that come later.
 
 The consoles' files are read, so this takes no journal, and shows what the limits of the host's log have left out. Times are
 those that the forwarder has noted beside each file (logs.times). Of each file, little is in memory at a time.
@@ -86,7 +86,7 @@ class Tail:
                 return
 
     def unfinished(self) -> Iterator[Shown]:
-        """What follows the last line's end."""
+        """The rest after the last line's end."""
         if self._rest and (shown := self._show(Line(self._rest, 0), 0.0)) is not None:
             yield shown
 
@@ -110,7 +110,7 @@ def _noted(directory: Path) -> Sequence[times.Time]:
 
 
 class Reading:
-    """What one client is shown."""
+    """The lines that one client is shown."""
 
     def __init__(self, chosen: Callable[[], Mapping[str, Path]], lines: int, since: float) -> None:
         """``chosen``: the directories of the chosen containers by name, whenever it is asked; it may be others later."""

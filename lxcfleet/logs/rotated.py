@@ -10,7 +10,7 @@ from pathlib import Path
 BLOCK = 1 << 16
 """Bytes that are read at once."""
 MISSED = b"lxcfleet: lines may be missing here, as the container prints faster than they are read"
-"""What is shown where a whole file may have been renamed away unread."""
+"""The line that is shown where a whole file may have been renamed away unread."""
 
 
 class Rotated:

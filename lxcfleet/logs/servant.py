@@ -249,7 +249,7 @@ def serve(requests: socket.socket, follower: Follower) -> None:
 
 
 def _orders(requests: socket.socket) -> Iterator[Mapping[str, Any] | None]:
-    """What the daemon has sent; None once it has ended."""
+    """The orders that the daemon has sent; None once it has ended."""
     while True:
         try:
             data = requests.recv(LONGEST)

@@ -19,7 +19,7 @@ _FORM = struct.Struct("<dQQ")
 
 
 class Time(NamedTuple):
-    """What follows in the file was printed at or after that time."""
+    """A place in the file: all after it was printed at or after that time."""
 
     at: float
     """Seconds since the epoch."""

@@ -75,7 +75,7 @@ class Addressing:
             return found
 
     async def in_the_way(self, wanted: NetworkSettings) -> list[Finding]:
-        """What on the host keeps the fleet from having a bridge and ranges by these settings. Raises HostError."""
+        """The obstacles on the host that keep the fleet from a bridge and ranges by these settings. Raises HostError."""
         if wanted.dhcp:
             return []
         found = []
@@ -136,7 +136,7 @@ class Addressing:
         return ours + self._unreadable()
 
     def _specs(self) -> list[Spec]:
-        """What containers have, and what they will have after a restart."""
+        """The specs that containers have, and those that they will have after a restart."""
         registry = self._context.registry
         return [spec for c in registry for spec in (c.spec, c.desired) if spec is not None]
 

@@ -70,7 +70,7 @@ class Bridge:
         """How often our rules went away, whoever removed them."""
         self._route6 = False
         self._behind: Behind | None = None
-        """What the rules say of the programs that the name server asks."""
+        """The programs that the name server asks, as the rules have them."""
         self._switches = inspection.Switchboard()
         self._look = bridge_look.Ports()
         self._mtu = 0
@@ -323,7 +323,7 @@ class Bridge:
         return found + self._lasting.due(await self._seen())
 
     async def _seen(self) -> list[str]:
-        """What a look at the bridge and its ports finds."""
+        """The faults that a look at the bridge and its ports finds."""
         settings = self._context.settings
         subnet = None if settings.dhcp else await self._addressing.subnet()
         running = self._context.running()
@@ -343,7 +343,7 @@ class Bridge:
         return inspection.Wanted(settings.bridge, own, hardware_address(subnet.gateway.ip), self._mtu, ports)
 
     def _switch_on(self) -> list[str]:
-        """What was switched off. Interfaces may also have come, or got addresses, since the bridge was set up."""
+        """The switches that went off. Interfaces may also have come, or got addresses, since the bridge was set up."""
         settings, published = self._context.settings, bool(self._publishing.wanted())
         own = not settings.dhcp
         return self._switches.switch_on(settings.bridge, forward=published or own, localhost=published and own)

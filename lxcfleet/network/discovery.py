@@ -210,7 +210,7 @@ class Discovery:
         os.rename(new, file)
 
     def _content(self, file: Path) -> str:
-        """What is in a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
+        """The text of a file that somebody may have damaged; empty: another thing is in its place, which makes room."""
         try:
             if stat.S_ISREG(os.lstat(file).st_mode):
                 return ondisk.text(file, "ascii", "replace")

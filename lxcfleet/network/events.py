@@ -1,4 +1,4 @@
-"""What happens to the fleet's network, as events on the bus (runtime.bus)."""
+"""The events of the fleet's network on the bus (runtime.bus)."""
 
 from __future__ import annotations
 

@@ -151,14 +151,14 @@ class FleetNetwork:
         await self._bridge.renew(program)
 
     def findings(self, count: int) -> list[Finding]:
-        """What the host has and lacks for so many more containers to be connected and to look up names, as ``doctor`` tells
-        it."""
+        """The host's means and lacks for so many more containers to be connected and to look up names, as ``doctor`` tells
+        them."""
         served = name_server.DNSMASQ in self.programs()
         return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings(),
                 *self._uplinks.findings()]  # fmt: skip
 
     async def in_the_way(self, wanted: NetworkSettings) -> list[Finding]:
-        """What on the host keeps the fleet from having the network of these settings. Raises HostError."""
+        """The obstacles on the host that keep the fleet from having the network of these settings. Raises HostError."""
         return await self._addressing.in_the_way(wanted)
 
     async def firewall_findings(self) -> list[Finding]:

@@ -34,7 +34,7 @@ class Wanted:
 
 
 def faults(wanted: Wanted, running: Iterable[Container], look: bridge_look.Ports) -> list[str]:
-    """What is wrong with a bridge that is there, each as a sentence without a full stop.
+    """The faults of a bridge that is there, each as a sentence without a full stop.
 
     ``running``: the containers that are to be on it. Raises OSError.
     """

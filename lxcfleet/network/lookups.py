@@ -84,7 +84,7 @@ class Lookups:
         self._changed.set()
 
     def findings(self) -> list[Finding]:
-        """What ``doctor`` tells; nothing while all is well."""
+        """The findings for ``doctor``; none while all is well."""
         trouble = self._trouble
         if trouble is None:
             return []

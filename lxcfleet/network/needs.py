@@ -1,5 +1,5 @@
-"""What the host has to provide for containers to be connected: ports of a bridge, port 53 for the name server; for a bridge
-of the operator's also that, and a DHCP client."""
+"""The things that the host has to provide for containers to be connected: ports of a bridge, port 53 for the name server;
+for a bridge of the operator's also that bridge, and a DHCP client."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Publishing:
         self._forwards = False
         self._made_anew = False
         self._shared: tuple[str, ...] = ()
-        """What was told of ports that another fleet publishes, too."""
+        """The ports that another fleet publishes, too, as they were told last."""
         complaint = "ports of the host can't be published"
         self._soon = Soon(context.tasks, "publishing", self.apply, complaint, retry=RETRY_SECONDS)
 

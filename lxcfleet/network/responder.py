@@ -33,7 +33,7 @@ from lxcfleet.spec.reading import ondisk
 _UNSURE_SECONDS = 0.05
 """A directory's time moves in steps of some milliseconds: one that changed just now may change again unseen."""
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
-"""What reading gives while the host is short of something: that says nothing about which names there are."""
+"""The errors of reading while the host is short of something: they say nothing about which names there are."""
 CONNECTIONS = 64
 """Clients over TCP that are served at a time."""
 IDLE_SECONDS = 30.0

@@ -42,11 +42,11 @@ class Uplinks:
 
     @property
     def _user(self) -> str:
-        """What this fleet is called in the alias of an interface that several may use."""
+        """The name of this fleet in the alias of an interface that several may use."""
         return str(self._context.paths.run)
 
     def _specs(self) -> list[Spec]:
-        """What containers have, and what they will have after a restart."""
+        """The specs that containers have, and those that they will have after a restart."""
         return [s for c in self._context.registry for s in (c.spec, c.desired) if s is not None and s.on_uplink]
 
     def _running(self) -> list[Container]:

@@ -24,7 +24,7 @@ class ContainerPaths:
 
     @cached_property
     def spec(self) -> Path:
-        """What the operator asked for: the record that everything else follows from."""
+        """The spec that the operator asked for: the record that everything else follows from."""
         return self.directory / "lxcfleet.yaml"
 
     @cached_property
@@ -63,7 +63,7 @@ class ContainerPaths:
 
     @cached_property
     def base_record(self) -> Path:
-        """What the base was like at its last start; see base.merge.reconcile."""
+        """The record of the base as of the container's last start; see base.merge.reconcile."""
         return self.directory / "base.json"
 
     def base_snapshot(self, name: str) -> Path:
@@ -112,7 +112,7 @@ class ContainerPaths:
 
     @cached_property
     def stopping(self) -> Path:
-        """Who waited for its end, if that was lxc-stop; see containers.lxc_config."""
+        """The command line of each lxc-stop that may have waited for its end; see containers.lxc_config."""
         return self.directory / "stopping"
 
     @cached_property
@@ -122,7 +122,7 @@ class ContainerPaths:
 
     @cached_property
     def console_log(self) -> Path:
-        """What the container's console, and so an app container's command, printed."""
+        """The output of the container's console, and so of an app container's command."""
         return self.directory / "console.log"
 
     @cached_property
@@ -137,5 +137,5 @@ class ContainerPaths:
 
     @cached_property
     def lxc_log(self) -> Path:
-        """What liblxc had to say about starts and stops."""
+        """The messages of liblxc about starts and stops."""
         return self.directory / "lxc.log"

@@ -1,4 +1,4 @@
-"""What outlives boots."""
+"""The files and directories that outlive boots."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class KeptPaths(Roots):
 
     @cached_property
     def base_snapshots(self) -> Path:
-        """What the base was like at containers' last starts; see base.merge.reconcile."""
+        """The contents of the base at containers' last starts; see base.merge.reconcile."""
         return self.lxc / ".lxcfleet-base"
 
     def base_snapshot(self, name: str) -> Path:
@@ -123,7 +123,7 @@ class KeptPaths(Roots):
 
     @cached_property
     def events(self) -> Path:
-        """What happened to the fleet, also while former daemons ran; see logs.event_store."""
+        """The fleet's events, also those while former daemons ran; see logs.event_store."""
         return self.state / "events"
 
     @cached_property
@@ -156,7 +156,7 @@ class KeptPaths(Roots):
         return usual if self.lxc == Roots().lxc else f"{usual}-{own}"
 
     def generation_record(self, number: int) -> Path:
-        """What is known of the generation; see base.generations.record."""
+        """The record of the generation; see base.generations.record."""
         return self.generations / f"{number}.json"
 
     @cached_property
@@ -176,7 +176,7 @@ class KeptPaths(Roots):
 
     @cached_property
     def fleets(self) -> Path:
-        """What was applied last of each fleet's file; see fleets.store."""
+        """The fleets as they were applied last; see fleets.store."""
         return self.state / "fleets"
 
     @cached_property
@@ -211,7 +211,7 @@ class KeptPaths(Roots):
 
     @cached_property
     def running_record(self) -> Path:
-        """What runs, for the next boot; see containers.supervision.boot."""
+        """The containers that run, for the next boot; see containers.supervision.boot."""
         return self.lxc / ".lxcfleet-running"
 
     @cached_property

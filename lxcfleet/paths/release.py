@@ -15,7 +15,7 @@ class ReleasePaths:
 
     @property
     def record(self) -> Path:
-        """What is known of it; see data.apps.store."""
+        """The record of the release; see data.apps.store."""
         return self.directory / "app.yaml"
 
     @property

@@ -43,11 +43,12 @@ class Roots:
         return f"-{self.generation}" if self.generation else ""
 
     def environment(self) -> dict[str, str]:
-        """What ``from_environment`` needs to give these paths again, for child processes."""
+        """The variables that ``from_environment`` needs to give these paths again, for child processes."""
         return {"LXCFLEET_LXC": str(self.lxc), "LXCFLEET_RUN": str(self.run), "LXCFLEET_ETC": str(self.etc)}
 
     @cached_property
     def state(self) -> Path:
-        """What outlives containers and boots: /var/lib/lxcfleet; for another fleet than the usual one, inside its own."""
+        """The state that outlives containers and boots: /var/lib/lxcfleet; for another fleet than the usual one, inside its
+        own."""
         usual = Roots().lxc
         return usual.with_name("lxcfleet") if self.lxc == usual else self.lxc / ".lxcfleet"

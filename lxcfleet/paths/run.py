@@ -1,4 +1,4 @@
-"""What is gone after a reboot."""
+"""The files and directories that are gone after a reboot."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunPaths(Roots):
 
     @cached_property
     def mask_record(self) -> Path:
-        """What the mask image was made from, to tell when it is out of date."""
+        """The sources of the mask image, to tell when it is out of date."""
         return self.run / f"mask{self._of_base}.json"
 
     @cached_property
@@ -118,7 +118,7 @@ class RunPaths(Roots):
 
     @cached_property
     def rollout_packages(self) -> Path:
-        """What the host's packages were before it; see patch.rollout.packages."""
+        """The host's packages before it; see patch.rollout.packages."""
         return self.run / "rollout.packages.json"
 
     @cached_property
@@ -216,7 +216,7 @@ class RunPaths(Roots):
 
     @cached_property
     def leases(self) -> Path:
-        """What each container's DHCP client has to say; see host.net.dhcp."""
+        """The answers of each container's DHCP client; see host.net.dhcp."""
         return self.run / "leases"
 
     def uplink_names(self, name: str) -> Path:

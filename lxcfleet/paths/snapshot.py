@@ -17,17 +17,17 @@ class SnapshotPaths:
 
     @property
     def record(self) -> Path:
-        """What it is a snapshot of; see data.snapshots."""
+        """The record of the snapshot; see data.snapshots."""
         return self.directory / "snapshot.json"
 
     @property
     def delta(self) -> Path:
-        """What the container's delta was."""
+        """The delta that the container had then."""
         return self.directory / "delta"
 
     @property
     def base_record(self) -> Path:
-        """What the base was like at the container's last start before it; see ContainerPaths."""
+        """The record of the base as of the container's last start before it; see ContainerPaths."""
         return self.directory / "base.json"
 
     def base_snapshot(self, name: str) -> Path:

@@ -15,7 +15,7 @@ class VolumePaths:
 
     @property
     def record(self) -> Path:
-        """What was asked for, and its ids; see data.volumes."""
+        """The volume as it was asked for, and its ids; see data.volumes."""
         return self.directory / "volume.yaml"
 
     @property

@@ -291,7 +291,7 @@ async def _close(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def runner_of(application: web.Application) -> web.AppRunner:
-    """What serves ``application`` behind a gate: one request on each connection."""
+    """The runner that serves ``application`` behind a gate: one request on each connection."""
     application.on_response_prepare.append(_close)
     return web.AppRunner(application, access_log=None, max_line_size=_LINE_BYTES)
 

@@ -95,7 +95,7 @@ class Apps:
         }
 
     def _image_bytes(self, release: Release) -> int:
-        """What the image of a layer takes on the disk."""
+        """The bytes that the image of a layer takes on the disk."""
         with contextlib.suppress(OSError):
             return os.lstat(self._paths.release(release.name, release.version).image).st_blocks * 512
         return 0
@@ -164,7 +164,7 @@ class Apps:
         self._bus.publish(AppSealed(release.release))
 
     def told(self, release: Release) -> tuple[str, ...]:
-        """What the operator should know of a release that was sealed."""
+        """The notes for the operator about a release that was sealed."""
         sealed = store.load(self._paths, release.name, release.version)
         why = sealed.no_erofs if isinstance(sealed, Release) else ""
         return (f"its image is ext4: {why}",) if why else ()

@@ -1,4 +1,4 @@
-"""What is asked of archives on the attach socket, as values."""
+"""The requests about archives on the attach socket, as values."""
 
 from __future__ import annotations
 

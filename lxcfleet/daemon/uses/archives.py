@@ -460,7 +460,7 @@ def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
 
 
 def _notes(head: Head) -> list[str]:
-    """What the operator should know of where the archive comes from."""
+    """The notes for the operator about the origin of the archive."""
     notes = []
     own = system.release()
     there = (head.system.get("ID"), head.system.get("VERSION_ID"))

@@ -49,7 +49,7 @@ class Coming:
 
 
 def parse(fields: Fields) -> Wanted | None:
-    """What a request says of volumes; None: their files stay in the archive. Complaints go to ``fields``."""
+    """The part of a request that concerns volumes; None: their files stay in the archive. Complaints go to ``fields``."""
     if not fields.has("volumes"):
         return None
     within = fields.nested("volumes")
@@ -124,7 +124,7 @@ class Arrivals:
             yield [self.item(each, take) for each in coming]
 
     def item(self, each: Coming, take: Callable[[], int]) -> ArrivalItem:
-        """What a child is told of it, with a range of ids that ``take`` gives; see containers.room. Raises NoCapacity."""
+        """The item for a child about it, with a range of ids that ``take`` gives; see containers.room. Raises NoCapacity."""
         made = replace(each.volume, first_id=take())
         return {
             "archived": each.archived.name, "had": each.archived.first_id or None,

@@ -86,7 +86,7 @@ class Baking:
         return next(name for name in first(PREFIX, len(taken) + 1) if name not in taken)
 
     def _request(self, ask: BakeAppRequest, release: Release, name: str) -> CreateRequest:
-        """What makes the clone: it runs the command once, whatever its profile says."""
+        """The request for the clone: it runs the command once, whatever its profile says."""
         own: dict[str, Any] = {
             "init": Init.APP, "restart": Restart(), "autostart": False, "health": None, "depends_on": {}, "app": None,
         }  # fmt: skip

@@ -13,9 +13,9 @@ from lxcfleet.spec.container.apps import AppUse
 
 
 def brought(paths: Paths, uses: Mapping[str, AppUse], installed: Mapping[str, str]) -> dict[str, Brought]:
-    """What the apps of containers bring along, by container. ``uses``: the app of each; ``installed``: the host's packages.
+    """The things that the apps of containers bring along, by container.
 
-    The packages of libraries are for the caller to find out.
+    ``uses``: the app of each; ``installed``: the host's packages. The packages of libraries are for the caller to find out.
     """
     wanted = libraries.on_host()
     known: dict[tuple[str, str], Brought] = {}

@@ -1,4 +1,4 @@
-"""Whose consoles a client is shown."""
+"""The containers whose consoles a client is shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lxcfleet.spec.selection import Selection, is_glob
 
 
 def reading(registry: Registry, paths: Paths, ask: LinesRequest) -> Reading:
-    """What shows the lines of the chosen containers, also of those that come later. Raises NotFound."""
+    """The reading that shows the lines of the chosen containers, also of those that come later. Raises NotFound."""
     chosen = ask.selection if ask.selection.narrow else Selection(everything=True)
     registry.choose(chosen)
 

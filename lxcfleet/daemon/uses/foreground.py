@@ -77,7 +77,7 @@ class Foregrounds:
         self._begun: dict[str, tuple[Foreground, asyncio.Event]] = {}
         """Those that are being begun, by name, with what is set once that is over."""
         self._going: dict[str, asyncio.Task[None]] = {}
-        """What destroys containers whose run is over, by their names."""
+        """The tasks that destroy containers whose run is over, by the containers' names."""
 
     # -- a run -----------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ def _has_ended(keeper: socket.socket) -> bool:
 
 
 def _identity(connection: socket.socket) -> str:
-    """What tells the client from all other processes of this boot; empty if it has ended, or its pid is not known here."""
+    """The client's own mark among all processes of this boot; empty if it has ended, or its pid is not known here."""
     pid = peer.peer(connection).pid
     began = proc.began(pid) if pid else None
     return "" if began is None else f"{pid} {began}"

@@ -72,7 +72,7 @@ _MOST_SAID = 4096
 _SPARE = 20
 """One part of so many of the file system's free space is left free."""
 _SAID = {"hand": Step.HANDED, "healthy": Step.HEALTHY, "keep": Step.KEPT}
-"""What the client says, and the step that is noted then."""
+"""The words of the client, each with the step that is noted then."""
 _BEFORE = {"hand": Step.SENDING, "healthy": Step.HANDED, "keep": Step.HEALTHY, "end": Step.HEALTHY}
 """The step that has to be noted by then."""
 

@@ -33,7 +33,7 @@ AGAIN_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Past:
-    """What is known of a container's scheduled snapshots."""
+    """A container's scheduled snapshots, as far as they are known."""
 
     names: tuple[str, ...] = ()
     """The oldest first."""
@@ -42,7 +42,7 @@ class Past:
 
 
 def past(found: Iterable[Snapshot], now: float) -> Past:
-    """What there is of those that a schedule made.
+    """The snapshots in ``found`` that a schedule made.
 
     One of a later time than ``now`` was made while the clock was wrong: it says nothing of what is due, and goes first.
     """

@@ -243,11 +243,11 @@ class Fleet:
         return await self._with_own(await self.room.fix(count, init))
 
     async def examine(self, units: Sequence[str]) -> list[FindingRecord]:
-        """What may keep these services of the host's from running in containers."""
+        """The obstacles that may keep these services of the host's from running in containers."""
         return [cast(FindingRecord, each.to_json()) for each in await services.findings(self.paths, {"": units})]
 
     async def in_the_way(self, wanted: NetworkSettings) -> list[FindingRecord]:
-        """What on the host keeps the fleet from having such a network. Raises HostError."""
+        """The obstacles on the host that keep the fleet from having such a network. Raises HostError."""
         return [cast(FindingRecord, each.to_json()) for each in await self._network.in_the_way(wanted)]
 
     async def _with_own(self, record: DoctorRecord) -> DoctorRecord:

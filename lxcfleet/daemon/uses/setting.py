@@ -120,11 +120,11 @@ class Setting:
         return cast(CreationRecord, {**operation.record(), "notes": notes, "rollout": rollout["id"] if rollout else None})
 
     async def _notes(self, asked: Iterable[tuple[str, ...]]) -> list[str]:
-        """What may keep the host's services from running that containers are to run."""
+        """The notes on obstacles to services of the host's that containers are to run."""
         found = [await services.notes(self._fleet.paths, units) for units in dict.fromkeys(asked) if units]
         return list(dict.fromkeys(note for notes in found for note in notes))
 
 
 def _again(error: FleetError) -> str:
-    """What to do when only a part of a request was done."""
+    """The hint for when only a part of a request was done."""
     return f"{error.hint}{'; ' if error.hint else ''}then repeat the command: what it has done stays as it is"

@@ -272,8 +272,8 @@ class Volumes:
             raise failure
 
     def _left(self) -> list[str]:
-        """What nobody waits for. Volumes that came with a container, and could not get their names yet, have all of its data:
-        they stay until they can."""
+        """The leftovers that nobody waits for. Volumes that came with a container, and could not get their names yet, have
+        all of its data: they stay until they can."""
         left = volumes.leftovers(self._paths)
         try:
             every = [self._paths.container(container.name) for container in self._registry]

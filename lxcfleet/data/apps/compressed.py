@@ -19,7 +19,7 @@ _PIECE = 1 << 20
 
 
 def opened(source: IO[bytes]) -> IO[bytes]:
-    """What is in a file that is compressed, or else the file itself."""
+    """The content of a file that is compressed, or else the file itself."""
     begin = source.read(_LONGEST)
     source.seek(0)
     for mark, reader in _FORMS.items():

@@ -21,7 +21,7 @@ from lxcfleet.spec.container.volumes import within
 PLACES = ("etc", "opt", "srv", "usr")
 """Where a layer may have files: elsewhere are links, state, and what is mounted at each start."""
 BUILT = ("/opt", "/srv", "/usr")
-"""What of a clone's delta becomes a layer, if nobody names a place. In /etc are files that each start writes."""
+"""The places whose files in a clone's delta become a layer, if nobody names one. In /etc are files that each start writes."""
 _OURS = frozenset((
     "etc/fstab", "etc/group", "etc/group-", "etc/gshadow", "etc/gshadow-", "etc/hostname", "etc/hosts", "etc/machine-id",
     "etc/mtab", "etc/passwd", "etc/passwd-", "etc/resolv.conf", "etc/shadow", "etc/shadow-", "etc/subgid", "etc/subuid",

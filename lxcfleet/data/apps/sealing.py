@@ -50,7 +50,7 @@ class _Readable(Protocol):
 
 @dataclass
 class _Bounds:
-    """What a release may still take."""
+    """The bounds of a release, and its use of them so far."""
 
     room: int
     files: int = 0

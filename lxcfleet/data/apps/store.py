@@ -169,7 +169,7 @@ def _compare(own: ReleasePaths, release: Release, top: int) -> None:
 
 
 def stamp_of_image(own: ReleasePaths, release: Release) -> str:
-    """What is added to the stamp of a release that has an image."""
+    """The addition to the stamp of a release that has an image."""
     if release.form is not Form.LAYER:
         return ""
     with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ _MOST_SIZE = (1 << 63) - 1
 
 OPAQUE = b"trusted.overlay.opaque"
 ESCAPED = b"trusted.overlay.overlay."
-"""What an overlay inside a privileged container wrote; the container's own overlay gives it no meaning."""
+"""The prefix of attributes of an overlay inside a privileged container; the container's own overlay gives them no meaning."""
 CAPABILITY = b"security.capability"
 ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 ATTRIBUTES = ("user.*", CAPABILITY.decode(), OPAQUE.decode(), f"{ESCAPED.decode()}*", *(each.decode() for each in ACLS))
@@ -61,7 +61,7 @@ class EntryKind(Enum):
 
 
 class Source(Protocol):
-    """What an archive is read from."""
+    """The source that an archive is read from."""
 
     def read(self, count: int, /) -> bytes:
         """At most ``count`` bytes; none at the end."""

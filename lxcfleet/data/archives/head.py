@@ -57,7 +57,7 @@ class Head:
     spec: Mapping[str, Any]
     """The container's spec, as its file has it. Values of secrets are in no spec."""
     system: Mapping[str, str] = field(default_factory=dict)
-    """What /etc/os-release of the base said: ``ID``, ``VERSION_ID``, ``PRETTY_NAME``."""
+    """Fields of /etc/os-release of the base: ``ID``, ``VERSION_ID``, ``PRETTY_NAME``."""
     packages: str = ""
     """SHA-256 of the base's dpkg status."""
     snapshot: str = ""

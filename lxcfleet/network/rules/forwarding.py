@@ -31,7 +31,7 @@ def dropping(chains: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 
 def closed(chain: Mapping[str, Any], rules: Rules, chains: Iterable[Mapping[str, Any]], bridge: str) -> ClosedForward | None:
-    """What a chain drops of what comes from the bridge, or goes to it; None: nothing.
+    """The packets from the bridge, or to it, that a chain drops; None: none.
 
     ``rules``: of its table; ``chains``: all of the host.
     """
@@ -87,7 +87,7 @@ def _closed(family: str, table: str, passed: set[str], *, docker: bool) -> Close
 
 
 def findings(found: Iterable[ClosedForward], bridge: str, *, ufw: bool) -> list[Finding]:
-    """What ``doctor`` says of them."""
+    """The findings of ``doctor`` on them."""
     return [_finding(each, bridge, ufw=ufw) for each in found]
 
 
@@ -111,7 +111,7 @@ def _finding(closed: ClosedForward, bridge: str, *, ufw: bool) -> Finding:
 
 
 def of_ipv6(ports: Sequence[str], *, forwards: bool) -> list[Finding]:
-    """What ``doctor`` says of ports that are published for IPv6 alone. ``forwards``: whether the host forwards IPv6."""
+    """The findings of ``doctor`` on ports that are published for IPv6 alone. ``forwards``: whether the host forwards IPv6."""
     if forwards or not ports:
         return []
     message = f"published ports are not reached from elsewhere, as the host does not forward IPv6: {some(ports, 3)}"

@@ -148,7 +148,7 @@ def _name_servers(subnet: Subnet) -> Iterator[tuple[str, str]]:
 
 
 def _to_name_server(subnet: Subnet) -> Iterator[str]:
-    """What packets to the fleet's name server have, for each of its addresses."""
+    """The match for packets to the fleet's name server, for each of its addresses."""
     return (f"{family} daddr {address}" for family, address in _name_servers(subnet))
 
 
