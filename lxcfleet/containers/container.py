@@ -93,7 +93,7 @@ class Container:
     foreground: Foreground | None = None
     """How `lxcfleet run` runs it, or did last; None: this daemon says when it starts."""
     checked: tuple[tuple[object, ...], str] | None = None
-    """What LXC's configuration follows from, and its text, as they were checked before a stop: for the start after that."""
+    """The basis of LXC's configuration, and its text, as they were checked before a stop: for the start after that."""
     course: Course = FRESH
     """How the starts went that nobody asked for at that moment: by its restart policy, and after a start that failed."""
     console: Mark | None = None

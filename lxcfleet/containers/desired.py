@@ -14,7 +14,7 @@ from lxcfleet.spec.container.spec import Spec
 
 
 class Intent(Enum):
-    """What is to become of a container; the value is the word in the file ``pending``."""
+    """The intended state of a container; the value is the word in the file ``pending``."""
 
     RUN = "start"
     """It is to run. LXC's post-stop hook writes this word, too, when a system container reboots from inside."""
@@ -47,7 +47,7 @@ class Lack:
 
 @dataclass(frozen=True)
 class Desired:
-    """What is wanted of a container that exists."""
+    """The wanted state of a container that exists."""
 
     intent: Intent
     frozen: bool | None = False
@@ -77,7 +77,7 @@ class Observed:
     in_force: Spec | None = None
     """The spec of its run."""
     lack: Lack | None = None
-    """What keeps it from starting; None: nothing does."""
+    """The thing that keeps it from starting; None: nothing does."""
 
     @property
     def start_is_owed(self) -> bool:

@@ -137,7 +137,7 @@ class KilledForMemory(Event):
 
     name: str
     how: str
-    """What happened, in words."""
+    """The kills, in words."""
 
     def told(self) -> Told:
         return Told("oom", self.name, self.how)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 NOT_KNOWN = "its exit status is not known, as lxcfleetd did not hear of it"
 KILLED_FOR_MEMORY = "killed for memory"
-"""What an earlier version kept of that."""
+"""The words for a kill that an earlier version recorded, as it kept none."""
 LINES = 20
 """So many of the last lines of a container's console are kept."""
 _BYTES = 16384
@@ -127,7 +127,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Past:
-    """What is known of a container's last run, and of its restarts."""
+    """The known past of a container: the end of its last run, and its restarts."""
 
     exit: Exit | None = None
     course: Course = field(default=FRESH)

@@ -70,7 +70,7 @@ def read(paths: Paths, name: str) -> Foreground | None:
 
 
 def _identity(said: object) -> str:
-    """What tells a client from others; empty if it can't be read."""
+    """The identity that tells a client from others; empty if it can't be read."""
     return said if isinstance(said, str) and re.fullmatch(r"[0-9]{1,10} [0-9]+\.[0-9]+", said, re.ASCII) else ""
 
 

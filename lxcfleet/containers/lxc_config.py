@@ -433,7 +433,7 @@ def _with_tini(spec: Spec, note: Foreground | None = None) -> list[str]:
 
 
 def _joined(note: Foreground | None) -> list[str]:
-    """What makes the pipes of `lxcfleet run` the streams of process 1, and waits until that can hear how it ends.
+    """The shell that makes the pipes of `lxcfleet run` the streams of process 1, and waits until that can hear how it ends.
 
     Output is opened for reading, too, so that a write waits, and does not fail, while nobody reads.
     """

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Hold:
-    """What a user of ``Registry.in_hand`` knows about the action."""
+    """The facts that a user of ``Registry.in_hand`` knows about the action."""
 
     ends_meant: int = 0
     """How many ends of the container the action brings about if it succeeds."""

@@ -90,7 +90,7 @@ class Room:
 
     @contextmanager
     def ids(self) -> Iterator[Callable[[], int]]:
-        """What takes ranges of ids for volumes: it gives the first id of each, and raises NoCapacity.
+        """A function that takes ranges of ids for volumes: it gives the first id of each, and raises NoCapacity.
 
         Nobody else gets them before the block ends. Then they are free again, but for those that a volume has by then.
         """

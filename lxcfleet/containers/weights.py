@@ -1,4 +1,4 @@
-"""What a container's swap space, weights and limits of disks are in the files of cgroups v2 and v1. Pure."""
+"""The values of a container's swap space, weights and limits of disks in the files of cgroups v2 and v1. Pure."""
 
 from __future__ import annotations
 

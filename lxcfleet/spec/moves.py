@@ -29,7 +29,7 @@ from lxcfleet.spec.reading import ondisk
 PROTOCOL = 2
 """Counts the forms of what two hosts say to each other. A host understands its own form, and all before it."""
 HANDED_OVER = b"handed over\n"
-"""What the sending daemon has the other host told, once it has noted that the container belongs there."""
+"""The line that the sending daemon has the other host told, once it has noted that the container belongs there."""
 MOST_HOST = 255
 _ID = re.compile("[0-9a-f]{16}")
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?(?:[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)")
@@ -53,7 +53,7 @@ _TAKES = (Step.RECEIVED, Step.GRANTED, Step.HEALTHY, Step.REVOKED)
 
 @dataclass(frozen=True)
 class Journal:
-    """What one side knows of a move."""
+    """One side's record of a move."""
 
     id: str
     away: bool
@@ -138,7 +138,7 @@ def why_not(journal: Journal) -> str:
 
 
 class Next(StrEnum):
-    """What comes next in a move, told to the side that sends."""
+    """The next thing to do in a move, told to the side that sends."""
 
     ANEW = "anew"
     """Begin it anew: all of it is here."""
@@ -165,8 +165,8 @@ class Next(StrEnum):
 
 
 def onward(here: Journal | None, there: Journal | None, move: str) -> Next:
-    """What comes next on the way to the other side. ``move``: the id; ``there``: of the other side's container of that name,
-    None: it has none that came by a move."""
+    """The next thing to do on the way to the other side. ``move``: the id; ``there``: of the other side's container of that
+    name, None: it has none that came by a move."""
     if here is None:
         return Next.DONE if there is not None and there.id == move and has_authority(there) else Next.ANEW
     ours = there if there is not None and there.id == move and not there.away else None
@@ -184,7 +184,7 @@ def onward(here: Journal | None, there: Journal | None, move: str) -> Next:
 
 
 def after_failure(there: Journal | None, move: str, *, cut: bool) -> Next:
-    """What comes next if the other side was to start what was handed over, and that failed. ``there``: what it says by
+    """The next thing to do if the other side was to start what was handed over, and that failed. ``there``: its journal by
     then; ``cut``: the line was, or something else was at work on it: that tells nothing of the container itself."""
     ours = there if there is not None and there.id == move and not there.away else None
     if ours is None:
@@ -195,7 +195,7 @@ def after_failure(there: Journal | None, move: str, *, cut: bool) -> Next:
 
 
 def backward(here: Journal | None, there: Journal | None, move: str) -> Next:
-    """What comes next on the way back; see ``onward``."""
+    """The next thing to do on the way back; see ``onward``."""
     if here is None:
         return Next.CLEAR if there is not None and there.id == move and there.step is Step.RECEIVED else Next.DONE
     ours = there if there is not None and there.id == move and not there.away else None

@@ -26,7 +26,7 @@ class Result:
     kept: Mapping[str, str] = field(default_factory=dict)
     """The paths that were asked for and stay, with the reason for each."""
     notes: tuple[str, ...] = ()
-    """What the operator should know of it, though it succeeded."""
+    """Notes on it that the operator should read, though it succeeded."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:

@@ -70,7 +70,7 @@ def is_glob(pattern: str) -> bool:
 
 
 def natural_key(name: str) -> tuple[str, int, str]:
-    """What to sort names by so that c2 stands before c10."""
+    """The key to sort names by so that c2 stands before c10."""
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or 0), name
 

@@ -1,4 +1,4 @@
-"""What copies of deltas take, before any is made: on a file system that can't share blocks each is a full copy."""
+"""The cost of copies of deltas, known before any is made: on a file system that can't share blocks each is a full copy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HINT = "--yes does it, and --dry-run tells how much of which"
 
 @dataclass(frozen=True)
 class Cost:
-    """What copies take."""
+    """The cost of copies on the disk."""
 
     sizes: dict[str, int]
     """Bytes on the disk, by name."""
@@ -47,7 +47,7 @@ class CopyCost:
         return sizes, [each["name"] for each in found if each["cut"]]
 
     async def of(self, targets: Sequence[tuple[str, str]], *, yes: bool, hint: str = _HINT) -> Cost:
-        """What copies of these directories take. Raises NoCapacity, Unconfirmed; ``yes``: not that."""
+        """The cost of copies of these directories. Raises NoCapacity, Unconfirmed; ``yes``: not that."""
         if not targets:
             return Cost({}, False, {})
         place = await self._files.place()

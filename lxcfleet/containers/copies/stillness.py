@@ -70,7 +70,7 @@ class Still:
     frozen_ms: int | None = None
     """Milliseconds from the order to freeze to the end of the thaw, once that is over; None: it was not frozen for this."""
     notes: list[str] = field(default_factory=list)
-    """What its caller is to be told."""
+    """Notes for its caller."""
 
 
 class Stillness:

@@ -39,7 +39,7 @@ _NUMBERED = re.compile(r"-[0-9]+$")
 
 
 def words(limit: int, kill: Kill | None, more: int = 0) -> str:
-    """What happened, in words. ``limit``: of the container, in bytes; ``kill``: None if nobody knows whom the kernel killed;
+    """The kills, in words. ``limit``: of the container, in bytes; ``kill``: None if nobody knows whom the kernel killed;
     ``more``: how many further processes it killed."""
     parts = []
     if kill is not None and kill.limit is None:
@@ -61,7 +61,7 @@ def _short(path: str) -> str:
 
 @dataclass
 class _Run:
-    """What was heard about the present run of a container."""
+    """The kills that were heard of in the present run of a container."""
 
     seen: int = 0
     """Kills that the counter has, and that are accounted for."""

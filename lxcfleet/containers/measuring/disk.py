@@ -1,6 +1,6 @@
-"""What deltas and volumes take on the disk by path, and what a container changed. Children of the launcher look, and at most
-two of them at once: somebody's large tree keeps nobody else waiting for long. Who may only read has a place of its own, so
-that questions without end keep no administrator waiting."""
+"""The disk space of deltas and volumes by path, and the changes that a container made. Children of the launcher look, and at
+most two of them at once: somebody's large tree keeps nobody else waiting for long. Users who may only read have a place of
+their own, so that questions without end keep no administrator waiting."""
 
 from __future__ import annotations
 
@@ -56,12 +56,13 @@ class Disk:
         )
 
     async def used(self, ask: DiskRequest) -> list[DiskRecord]:
-        """What the chosen containers' deltas take, or all; with ``volumes`` also theirs, or all. Raises FleetError."""
+        """The disk space of the chosen containers' deltas, or of all; with ``volumes`` also of their volumes, or of all.
+        Raises FleetError."""
         with self._counted():
             return await self._used(ask)
 
     async def diff(self, ask: DiffRequest) -> DiffRecord:
-        """What one container changed. Raises FleetError."""
+        """The changes that one container made. Raises FleetError."""
         with self._counted():
             return await self._diff(ask)
 

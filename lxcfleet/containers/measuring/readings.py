@@ -44,7 +44,7 @@ class ContainerReading:
     io_bytes: tuple[int, int] | None = None
     """Bytes read from block devices, and written to them."""
     traffic: Traffic | None = None
-    """What its port of the bridge has counted."""
+    """The traffic that its port of the bridge has counted."""
     delta_bytes: int | None = None
     health: Health | None = None
     stale: bool | None = None

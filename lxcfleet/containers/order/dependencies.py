@@ -70,7 +70,7 @@ class Dependencies:
     # -- all of them together --------------------------------------------------------------------------------
 
     def graph(self, changed: Mapping[str, Spec] = {}) -> Graph:
-        """Who waits for whom. ``changed``: specs by name that hold instead of those on disk, or that are new."""
+        """The graph of dependencies. ``changed``: specs by name that hold instead of those on disk, or that are new."""
         specs = {each.name: each.wanted for each in self._registry if each.wanted is not None} | changed
         return graph_of(specs)
 
@@ -92,7 +92,7 @@ class Dependencies:
 
 
 def graph_of(specs: Mapping[str, Spec]) -> Graph:
-    """Who waits for whom among containers with these specs."""
+    """The graph of dependencies among containers with these specs."""
     groups: dict[str, list[str]] = {}
     for name, spec in specs.items():
         if spec.group is not None:

@@ -41,7 +41,7 @@ class Ordering:
         self._firsts = firsts
 
     def graph(self) -> Graph:
-        """Who waits for whom."""
+        """The graph of dependencies."""
         return self._dependencies.graph()
 
     def jobs(
@@ -103,7 +103,7 @@ class Ordering:
         return jobs + [in_turn(by_name[name]) for turn in stops for name in turn if name not in alone]
 
     async def _until_there(self, container: Container, *, no_deps: bool) -> Lack | None:
-        """What a container lacks; after a while, if that is on its way."""
+        """The thing that a container lacks; after a while, if that is on its way."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (lack := self._prerequisites.lack(container.wanted, no_deps=no_deps)) is not None and lack.passing:
             left = deadline - time.monotonic()

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _Frozen(NamedTuple):
-    """What was frozen before a patch."""
+    """The generation that was frozen before a patch."""
 
     generation: int
     done: str

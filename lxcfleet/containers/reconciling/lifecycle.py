@@ -81,7 +81,7 @@ class Lifecycle:
         self._bus = bus
         self._bases = bases
         self._for_now: dict[str, Spec] = {}
-        """What a container is started with, by name, where that is another spec than the wanted one."""
+        """The spec that a container is started with, by name, where that is another one than the wanted one."""
         self._settings = settings
         self._boots = asyncio.Semaphore(settings.start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)

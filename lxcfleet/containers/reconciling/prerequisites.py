@@ -1,4 +1,4 @@
-"""What has to be there before a container starts, such as the containers that it depends on.
+"""Things that have to be there before a container starts, such as the containers that it depends on.
 
 Rooms that know of such things are providers; the daemon's wiring names them. A container that is to run and lacks something
 is blocked: that it is to run is noted on disk, and ``containers.order.blocking`` starts it once nothing is lacking.
@@ -25,7 +25,7 @@ class Prerequisite(Protocol):
         """Look what is there, before a container with this spec starts: this may take seconds."""
 
     def lack(self, spec: Spec) -> Lack | None:
-        """What keeps a container with this spec from starting now; None: nothing of this kind. It must not wait."""
+        """The thing that keeps a container with this spec from starting now; None: nothing of this kind. It must not wait."""
 
 
 class Prerequisites:

@@ -76,7 +76,7 @@ class Specs:
 
     @property
     def settled(self) -> tuple[object, ...]:
-        """What configurations have from elsewhere than the spec, and may be another at the next start."""
+        """The values that configurations have from elsewhere than the spec, and that may be others at the next start."""
         return self._network.bridge, self._console_log_kib
 
     def confinement(self, spec: Spec) -> dict[str, str]:

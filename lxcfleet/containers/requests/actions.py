@@ -393,8 +393,8 @@ def _how(container: Container) -> str:
 
 
 def _other_for(container: Container, action: Action, *, lasting: bool) -> str:
-    """What is otherwise for a container that is down once an action, which has nothing to end, was done: in words; empty:
-    nothing. A stop may have it stay down that would start by itself, and makes one that has ended by itself a stopped one.
+    """The difference that an action, which has nothing to end, makes for a container that is down: in words; empty: none.
+    A stop may have it stay down that would start by itself, and makes one that has ended by itself a stopped one.
 
     ``lasting``: whether the stop holds after the host's next boot.
     """

@@ -50,7 +50,7 @@ class Planned:
     """The keys that were asked for and take effect only after a restart, as the container runs."""
 
     notes: tuple[str, ...] = ()
-    """What the operator should know of it."""
+    """Notes on it that the operator should read."""
     late: Spec | None = None
     """The spec of its run, if that lacks something of the former spec that could be put in force at once, and could not."""
 
@@ -300,7 +300,7 @@ class _Once:
         self._outcomes: dict[Hashable, Any] = {}
 
     async def __call__(self, what: Hashable, check: Callable[[], Awaitable[Any]]) -> Any:
-        """What ``check`` gave, or raises the FleetError that it raised."""
+        """The value that ``check`` gave. Raises the FleetError that it raised."""
         if what not in self._outcomes:
             try:
                 self._outcomes[what] = await check()

@@ -31,7 +31,7 @@ class Wanted:
 
 
 def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
-    """What ``request`` asks for; raises InvalidInput, AlreadyExists."""
+    """The names and the spec that ``request`` asks for; raises InvalidInput, AlreadyExists."""
     names = _names(request, taken)
     present = tuple(name for name in names if name in taken)
     if present and not request.ensure:

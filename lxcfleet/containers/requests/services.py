@@ -46,12 +46,12 @@ async def lost(containers: Iterable[Container]) -> dict[str, str]:
 
 
 async def notes(paths: Paths, units: Sequence[str]) -> list[str]:
-    """What may keep these services from running, one line each."""
+    """The problems that may keep these services from running, one line each."""
     return [each.message for each in await asyncio.to_thread(_look, paths, units) if each.level == "warning"]
 
 
 async def findings(paths: Paths, asked: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """What is wrong with these services; ``asked``: who asks for them, and their names."""
+    """The problems of these services; ``asked``: who asks for them, and their names."""
     found = []
     for who, units in asked.items():
         for each in await asyncio.to_thread(_look, paths, units):

@@ -21,7 +21,7 @@ _KEYS = ("memory", "cpus", "disk")
 
 @dataclass(frozen=True)
 class HostSize:
-    """What the host has in all: bytes of memory, processors, bytes of the file system with the deltas. 0: not known."""
+    """The whole size of the host: bytes of memory, processors, bytes of the file system with the deltas. 0: not known."""
 
     memory: int
     cpus: int
@@ -38,7 +38,7 @@ def host(paths: Paths) -> HostSize:
 
 
 def notes(spec: Spec, host: HostSize, former: Spec | None = None) -> tuple[str, ...]:
-    """What to say of limits without effect. ``former``: the spec that the container has, which was spoken of before. Pure."""
+    """Notes on limits without effect. ``former``: the spec that the container has, which was spoken of before. Pure."""
     found = []
     for key, (has, words) in _sizes(host).items():
         value = getattr(spec, key)
@@ -58,7 +58,7 @@ def _sizes(host: HostSize) -> Mapping[str, tuple[int, str]]:
 
 
 def asked_for(config: Config) -> list[Spec]:
-    """What settings and profiles say of such limits, as specs whose names say who says it. Pure."""
+    """The values of such limits in settings and profiles, as specs whose names say where they stand. Pure."""
     found = [Spec("lxcfleet.yaml", memory=config.memory, cpus=config.cpus, disk=config.disk)]
     for name, profile in config.profiles.items():
         found.append(Spec(f"the profile {name}", **{key: profile.said[key] for key in _KEYS if key in profile.said}))

@@ -1,4 +1,4 @@
-"""Who declares which secrets, and which containers have them: references only."""
+"""The secrets that the settings and fleets declare, and the containers that have each: references only."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ LOOK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of the value of one secret."""
+    """The known facts about the value of one secret."""
 
     source: SecretSource
     digest: str = ""
@@ -119,7 +119,7 @@ class Secrets:
         return self._declarations.users(keys)
 
     def value(self, key: str) -> Value | None:
-        """What is known of the value."""
+        """The known facts about the value."""
         return self._values.get(key)
 
     # -- fetching ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What follows in containers when secrets have other values: restarts as a rollout; signals and commands in waves.
+"""The consequences in containers when secrets have other values: restarts as a rollout; signals and commands in waves.
 
 Waves have the sizes that the settings have for rollouts. After each, its containers have to be well for as long as a rollout
 would wait; if one is not, the rest is not told, and an event says so.

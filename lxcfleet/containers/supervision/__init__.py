@@ -1,2 +1,1 @@
-"""What containers need without anybody asking: a start after an end, by their restart policy, and after a boot of the
-host."""
+"""The starts of containers without anybody asking: after an end, by their restart policy, and after a boot of the host."""

@@ -1,8 +1,8 @@
-"""What a container waits for before it starts: what a spec says of that, and the order that follows from it. Pure.
+"""The dependencies that a container waits for before it starts: those in a spec, and the order that follows. Pure.
 
-A container names others, or groups of them, each with a condition. ``Graph`` has who names whom. It finds cycles, and gives
+A container names others, or groups of them, each with a condition. ``Graph`` has all these names. It finds cycles, and gives
 the order in which containers are started, stopped and restarted. It never fails on a cycle, as one may stand in specs on
-disk: who waits in a circle has no order among itself.
+disk: containers that wait in a circle have no order among themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_DEPENDS = 64
 
 
 class Condition(StrEnum):
-    """What is waited for."""
+    """The state of a container that another one waits for."""
 
     STARTED = "started"
     """It runs."""
@@ -77,7 +77,7 @@ _Edges = Mapping[_Node, Collection[_Node]]
 
 @dataclass(frozen=True)
 class Graph:
-    """Who waits for whom."""
+    """The graph of dependencies: each container with the names that it waits for."""
 
     depends: Mapping[str, Collection[str]]
     """The names in the ``depends_on`` of each container; of all containers that there are."""

@@ -1,4 +1,4 @@
-"""What becomes of the lines that a container prints. Values only."""
+"""The handling of the lines that a container prints. Values only."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Publication:
 
     @property
     def name(self) -> tuple[str, int, bool]:
-        """What tells it from a container's other ones: one of IPv6 alone may stand beside one of IPv4."""
+        """The values that tell it from a container's other ones: one of IPv6 alone may stand beside one of IPv4."""
         return self.protocol, self.host, 4 not in self.versions
 
     @property

@@ -33,8 +33,8 @@ _LIMIT = re.compile(r"([0-9]{1,19}|unlimited)(:([0-9]{1,19}|unlimited))?")
 _OF_NAMESPACES = re.compile(
     r"net\.[a-zA-Z0-9_.@/-]+|fs\.mqueue\.[a-z_]+|kernel\.(shmall|shmmax|shmmni|shm_rmid_forced|msgmax|msgmnb|msgmni|sem)"
 )
-"""What each network or IPC namespace has for itself. All others are the whole host's: a container's root can't write to
-them, and a privileged one's would write to the host's."""
+"""The sysctls that each network or IPC namespace has for itself. All others are the whole host's: a container's root can't
+write to them, and a privileged one's would write to the host's."""
 
 _HUGE = r"hugetlb\.[0-9]+[KMG]B\.(rsvd\.)?"
 _FILES = {

@@ -76,7 +76,7 @@ class Restart:
 
 
 NEVER = Restart()
-"""What holds for a container of which nothing else was said."""
+"""The policy of a container of which nothing else was said."""
 
 
 def rows() -> Mapping[str, Row]:

@@ -163,7 +163,7 @@ class SourcesType(ValueType[Mapping[str, SecretSource]]):
 
 
 def sources_from_json(data: object) -> dict[str, SecretSource]:
-    """What ``to_json`` wrote, by the names of secrets; what can't be read is left out."""
+    """The sources that ``to_json`` wrote, by the names of secrets; all that can't be read is left out."""
     return dict(SOURCES.read(Fields({"secrets": data}, "", []), "secrets")) if isinstance(data, dict) else {}
 
 
@@ -179,7 +179,7 @@ def key_of(fleet: str | None, name: str) -> str:
 
 
 class Then(StrEnum):
-    """What follows in a container that runs when one of its secrets has another value."""
+    """The consequence in a container that runs when one of its secrets has another value."""
 
     NONE = "none"
     """Nothing: its program reads the file again by itself."""
@@ -202,7 +202,7 @@ class ChangeSignal(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class OnChange:
-    """What follows, with the signal or the command."""
+    """The consequence of a change, with the signal or the command."""
 
     then: Then = Then.NONE
     signal: str = ""

@@ -75,7 +75,7 @@ class Uplink:
         return f"VLAN {self.vlan} of {self.parent}" if self.vlan else self.parent
 
     def problems(self) -> Iterator[str]:
-        """What does not go together."""
+        """The reasons why its values don't go together."""
         if not self.parent:
             yield "it names no interface of the host: parent=eth0"
         yield from _problems(self.address, self.gateway)
@@ -83,7 +83,7 @@ class Uplink:
 
 
 def _problems(address: IPv4Interface | IPv6Interface | None, gateway: IPv4Address | IPv6Address | None) -> Iterator[str]:
-    """What is wrong with an address and its gateway, both of one kind."""
+    """The problems of an address and its gateway, both of one kind."""
     if address is None:
         if gateway is not None and gateway.version == 4:
             yield "a gateway goes with an address; a DHCP server names its own"

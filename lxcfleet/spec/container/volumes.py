@@ -1,4 +1,4 @@
-"""What a container mounts beside its layers: volumes, directories of the host, and memory file systems. Pure.
+"""The mounts of a container beside its layers: volumes, directories of the host, and memory file systems. Pure.
 
 Each mount is written as a text, ``SOURCE:TARGET[:OPTION]…``, or as a mapping, whose keys are those of the fleet's file.
 """
@@ -46,11 +46,11 @@ class Source(StrEnum):
 
 
 _ASKED = (Source.VOLUME, Source.HOST, Source.TMPFS)
-"""What can be asked for as a volume."""
+"""The kinds that can be asked for as a volume."""
 
 
 class Owner(StrEnum):
-    """Whose ids the files of a directory of the host have inside."""
+    """The owner of the ids that the files of a directory of the host have inside."""
 
     HOST = "host"
     """The host's. The container may do with them what any other user of the host may do."""

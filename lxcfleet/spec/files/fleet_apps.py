@@ -45,7 +45,7 @@ ROWS: Mapping[str, Row] = {
         ),
     )
 }  # fmt: skip
-"""What a file says of an app."""
+"""The rows of the keys that an app may have in a file."""
 
 
 Present = Mapping[str, Mapping[str, Release | None]]

@@ -213,7 +213,7 @@ class _Reader:
         return found
 
     def _fitting(self, below: Marked, own: Marked) -> Marked:
-        """What profiles say, without fields for the other kind of containers: a profile may serve both kinds."""
+        """The values of profiles, without fields for the other kind of containers: a profile may serve both kinds."""
         try:
             init = init_of(layering.resolved(own), layering.resolved(below))
         except ValueError:

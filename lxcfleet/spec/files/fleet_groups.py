@@ -33,7 +33,7 @@ class Group:
     profiles: tuple[str, ...] = ()
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
     merged: Marked = field(default_factory=Marked, compare=False, repr=False)
-    """What it says in the form of the file, with the place of each value."""
+    """Its values in the form of the file, with the place of each."""
     merged_members: Mapping[str, Marked] = field(default_factory=dict, compare=False, repr=False)
     """The same for members that say something for themselves."""
 
@@ -69,7 +69,7 @@ def said_of(group: Group, member: str | None = None) -> Iterator[tuple[str, Any,
 
 
 def depends_of(group: Group, member: str) -> Mapping[str, str]:
-    """What one of the group's containers waits for."""
+    """The names that one of the group's containers waits for, each with its condition."""
     found: Mapping[str, str] = group.of(member).get("depends_on", {})
     return found
 

@@ -80,7 +80,7 @@ class Layers:
             raise InvalidInput("", why="\n".join([*in_order(self._complaints)[:MOST], why]))
 
     def read(self, outer: Fields, key: str, own: Iterable[str] = ()) -> Marked:
-        """What a profile, group or member says, without its own keys; each value is checked by itself."""
+        """The values of a profile, group or member, without its own keys; each value is checked by itself."""
         raw = outer.raw(key)
         inner = outer.nested(key)
         if not isinstance(raw, Marked):

@@ -15,7 +15,7 @@ KEY = "volumes"
 MOST = 1000
 """So many volumes may stand in one file."""
 ROWS: Mapping[str, Row] = {key: row for key, row in rows_of(Volume).items() if key in ("size", "labels")}
-"""What a file says of a volume. All else lxcfleet assigns."""
+"""The rows of the keys that a volume may have in a file. All else lxcfleet assigns."""
 
 
 @dataclass(frozen=True)

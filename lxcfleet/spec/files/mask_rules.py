@@ -16,7 +16,7 @@ MAX_FILE = 1 << 20
 
 
 class RuleKind(StrEnum):
-    """What a rule does with its path."""
+    """The effect of a rule on its path."""
 
     HIDE = "hide"
     """The path does not exist."""

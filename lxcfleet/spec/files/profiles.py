@@ -31,7 +31,7 @@ class Profile:
     """Fields of the profile that don't go together, each with its key and the reason. No container can be created with
     such a profile."""
     raw: Marked = field(default_factory=Marked, compare=False, repr=False)
-    """What the file says, with the place of each key: what fleet files merge."""
+    """The values in the form of the file, with the place of each key: fleet files merge these."""
 
 
 def rows() -> Mapping[str, Row]:

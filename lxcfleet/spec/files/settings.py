@@ -127,7 +127,7 @@ class NetworkSettings(Checked):
 
 @dataclass(frozen=True)
 class MetricsSettings(Checked):
-    """What Prometheus may read over the network, beside the API's socket."""
+    """The access of Prometheus over the network, beside the API's socket."""
 
     listen: str = row(
         Text(), "The address and port for /metrics and /1.0/targets, such as 127.0.0.1:9753 or [::1]:9753, or none.",
@@ -163,7 +163,7 @@ class AppsSettings:
 
 
 class LogTarget(StrEnum):
-    """Who gets what containers print."""
+    """The receiver of the lines that containers print."""
 
     AUTO = "auto"
     """journald where it runs, else nobody."""

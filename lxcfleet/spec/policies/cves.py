@@ -25,7 +25,7 @@ def parse_cve(text: str) -> str:
 
 @dataclass(frozen=True)
 class CveSettings(Checked):
-    """What `lxcfleet cve` knows besides changelogs."""
+    """The data that `lxcfleet cve` has besides changelogs."""
 
     source: str = row(
         Text(), "A file with debsecan's data, or a directory with a file for each suite, as a path or file:///PATH; empty:"

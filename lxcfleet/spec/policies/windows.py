@@ -104,7 +104,7 @@ def _days(text: str | None, whole: str) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class PatchSettings(Checked):
-    """What the fleet does by itself when the host is patched."""
+    """The fleet's own reaction when the host is patched."""
 
     policy: Policy = row(
         Choice(Policy), "auto: restart what is stale, in waves; window: do so in the next maintenance window; notify: only"

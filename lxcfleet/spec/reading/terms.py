@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 USUAL_LANGUAGE = "C.UTF-8"
-"""What systemd inside takes by itself, too; without any, programs take all text for ASCII."""
+"""The language that systemd inside takes by itself, too; without any, programs take all text for ASCII."""
 RANGE_SIZE = 65536
 """How many uids (and gids) each unprivileged container has: all 16-bit ids."""
 
@@ -73,7 +73,7 @@ class Affinity(StrEnum):
 
 
 class Victim(StrEnum):
-    """Who is killed when a container's limit of memory is reached."""
+    """The processes that are killed when a container's limit of memory is reached."""
 
     CONTAINER = "container"
     """All its processes, so the container ends."""

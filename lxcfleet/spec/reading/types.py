@@ -69,7 +69,7 @@ class ValueType(ABC, Generic[T]):
         return over
 
     def alone(self, said: Marked) -> Marked:
-        """What one layer says of this key, where that is a mapping, with null for what it excludes; see ``layering``."""
+        """The value of this key in one layer, where that is a mapping, with null for all it excludes; see ``layering``."""
         return said
 
     def tell_difference(self, has: T, wanted: T) -> tuple[str, str]:
