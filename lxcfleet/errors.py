@@ -1,4 +1,4 @@
-"""What can go wrong, in the user's words.
+"""The errors that can happen, in the user's words.
 
 Every error says what happened, why, and what to do next, and carries a stable ``code`` for scripts.
 The API sends the same three texts; the CLI prints them and exits with ``exit_status``.
@@ -79,7 +79,7 @@ class Busy(FleetError):
 
 
 class Conflict(FleetError):
-    """What was asked for does not fit what there is by now, or what belongs to others."""
+    """The request does not fit what there is by now, or what belongs to others."""
 
     code = "conflict"
     http_status = 409

@@ -1,4 +1,4 @@
-"""What a container on a generation lacks of the host's patches, in words. Pure."""
+"""The patches of the host that a container on a generation lacks, in words. Pure."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Booted:
         return container.foreground is None and wanted is not None and not wanted.generation
 
     def _changes(self, name: str, present: Mapping[str, str]) -> str:
-        """What changed since the last start of the container; empty: nothing, or it is not known."""
+        """The changes since the last start of the container; empty: there are none, or they are not known."""
         before = reconcile.file_at_last_start(self._paths, name, STATUS)
         changed = causes.changes(versions(before), present) if before is not None else {}
         said = [f"{each} {former or 'new'} -> {later or 'removed'}" for each, (former, later) in changed.items()]

@@ -108,7 +108,7 @@ class Fallen:
         return fall is not None and not container.owed and self._wish(container.name) in ("", fall.void)
 
     def _wish(self, name: str) -> str:
-        """What tells the note on disk that a container is to run from each later one; empty: there is no such note.
+        """The mark that tells the note on disk that a container is to run from each later one; empty: there is no such note.
 
         Which of two files is older is not asked, as the host's clock may be set.
         """

@@ -1,4 +1,4 @@
-"""What is asked about holds: to hold containers where they stand, and to release them."""
+"""The requests about holds: to hold containers where they stand, and to release them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Answer:
 
 
 def answer(moment: Moment, settings: PatchSettings) -> Answer:
-    """What to do at this moment."""
+    """The phase at this moment, which says what to do."""
     if not moment.pending and moment.holder is None:
         return Answer(NoticePhase.IDLE)
     if moment.holder is not None:

@@ -176,7 +176,7 @@ class OwnParts:
 
 
 def hint(name: str, *, renewing: bool, awaited: bool) -> str:
-    """What renews a part that runs old code. ``awaited``: packages of the host change now. Pure."""
+    """The renewal of a part that runs old code, in words. ``awaited``: packages of the host change now. Pure."""
     if name == SESSION:
         return "it ends with its command, and nothing restarts it"
     if awaited and not renewing:

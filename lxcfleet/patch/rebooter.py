@@ -46,7 +46,7 @@ DOWN_SECONDS = 600.0
 
 
 class Fleet(Protocol):
-    """What this module uses of the fleet; daemon.uses.service has it."""
+    """The parts of the fleet that this module uses; daemon.uses.service has them."""
 
     config: Config
     registry: Registry
@@ -72,7 +72,7 @@ class Rebooter:
         self._paths, self._fleet = paths, fleet
         self._phase, self._rollout, self._watch = phase, rollout, watch
         self.words = ""
-        """What becomes of a reboot that is due; empty: none is due, or the daemon is not to do it."""
+        """The state of a reboot that is due, in words; empty: none is due, or the daemon is not to do it."""
 
     async def run(self) -> None:
         """Look again and again, for ever."""

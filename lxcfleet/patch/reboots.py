@@ -24,7 +24,7 @@ class Moment:
     operations: int
     """How many operations are under way."""
     in_pieces: str = ""
-    """What the package manager is in the middle of."""
+    """The work that the package manager is in the middle of."""
     obstacle: str = ""
     """Why the host can't be rebooted by the daemon."""
     last: datetime | None = None
@@ -33,11 +33,11 @@ class Moment:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to do at that moment."""
+    """The decision at that moment."""
 
     now: bool
     why: str = ""
-    """What the reboot waits for; empty: none is due, or the daemon is not to do it."""
+    """The thing that the reboot waits for; empty: none is due, or the daemon is not to do it."""
 
 
 def answer(moment: Moment, settings: PatchSettings) -> Answer:

@@ -40,7 +40,7 @@ class How:
 
 @dataclass
 class Outcome:
-    """What became of one container."""
+    """The outcome of a move for one container."""
 
     name: str
     status: str
@@ -59,11 +59,11 @@ class _DaemonGone(Unreachable):
 
 
 class _Unknown(Unreachable):
-    """What became of a container that was handed over is not known."""
+    """The fate of a container that was handed over is not known."""
 
 
 class _Lost(Conflict):
-    """What was handed over is not on the other host any more."""
+    """The container that was handed over is not on the other host any more."""
 
 
 class Mover:
@@ -286,7 +286,7 @@ class Mover:
             grant, pause = self._grant, _LINE_AGAIN
 
     def _after_failure(self, error: FleetError, *, cut: bool) -> Next:
-        """What comes next by what the other host says, after it was to start it. Raises _Unknown, _Lost."""
+        """The next step by the status of the other host, after it was to start the container. Raises _Unknown, _Lost."""
         if cut:
             what = "something else is at work on it" if isinstance(error, Busy) else error.message
             self._tell(f"{what}; {self._how.way.host} is asked how far it is")
@@ -341,8 +341,8 @@ class Mover:
         )  # fmt: skip
 
     def _reaching(self, work: Callable[[], Any]) -> Any:
-        """What ``work`` asks of the other host, once that can be reached, and is at work on the container no more: a line may
-        be cut for a moment."""
+        """The answer that ``work`` gets from the other host, once that can be reached, and is at work on the container no
+        more: a line may be cut for a moment."""
         deadline = time.monotonic() + _NO_LINE
         while True:
             try:

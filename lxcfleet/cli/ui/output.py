@@ -119,7 +119,7 @@ def _to_yaml(data: object) -> str:
 
 _TEXT = "tag:yaml.org,2002:str"
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What ends a line, or turns the direction of writing: text after it may look like what it is not. Unicode, bidi controls."""
+"""Line ends, and marks that turn the writing direction: text after one may look like other text. Unicode, bidi controls."""
 
 
 def _readable(data: object) -> object:
@@ -141,7 +141,7 @@ def _to_csv(rows: Rows) -> str:
 
 
 _IN_CELLS = "\n\t"
-"""What a cell may have besides what can be printed; CSV puts it in quotes."""
+"""The characters that a cell may have besides those that can be printed; CSV puts the cell in quotes."""
 
 
 def _in_cell(text: str) -> str:

@@ -79,7 +79,7 @@ class Running:
             self.stdin = -1
 
     def answer(self) -> Any:
-        """What it said in the end, as JSON. Raises FleetError."""
+        """The answer that it gave in the end, as JSON. Raises FleetError."""
         self.close_stdin()
         self.answered = True
         text = b""

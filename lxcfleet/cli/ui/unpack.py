@@ -27,7 +27,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 """Errors about this host's disk, not about one entry."""
 _ODD = (ValueError, OverflowError, EOFError, LookupError)
-"""What numbers and texts that make no sense lead to."""
+"""The errors that come from numbers and texts that make no sense."""
 _LONG = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 

@@ -49,7 +49,7 @@ _PIECE = 1 << 20
 
 @dataclass
 class Outcome:
-    """What became of one container or archive."""
+    """The outcome for one container or archive."""
 
     name: str
     status: str
@@ -136,7 +136,7 @@ def export(
 
 
 def _directory(text: str | None) -> Path | None:
-    """What --to says. Raises InvalidInput if that is empty, as where a script's variable is not set."""
+    """The directory that --to names. Raises InvalidInput if that is empty, as where a script's variable is not set."""
     if text == "":
         raise InvalidInput("--to names no directory: it is empty", hint="--to . is the one that you are in")
     return None if text is None else Path(text)

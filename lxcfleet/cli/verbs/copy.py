@@ -244,7 +244,7 @@ class _Sink:
             self._errors[name] = error
 
     def problem(self, name: str, status: int) -> FleetError | None:
-        """What went wrong in a container whose tar ended with ``status``."""
+        """The failure in a container whose tar ended with ``status``."""
         if name in self._errors:
             return self._errors[name]
         if status == 0:

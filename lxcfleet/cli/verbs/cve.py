@@ -83,7 +83,7 @@ def cve(
 
 
 def _only(found: CvesRecord, states: Sequence[str], packages: Sequence[str]) -> CvesRecord:
-    """What is left by the filters."""
+    """The records that the filters leave."""
     names = {name.partition(":")[0] for name in packages}
     kept: list[CveRecord] = []
     for record in found["cves"]:
@@ -141,7 +141,7 @@ def _notes(found: CvesRecord, *, chosen: bool, filtered: bool) -> None:
 
 
 def _unknown(found: CvesRecord) -> Iterator[str]:
-    """What is not known, which is not the same as that there is nothing."""
+    """The things that are not known, in words. That is not the same as that there is nothing."""
     for each in found["unread"]:
         where = _containers(each["containers"])
         if each["source"]:

@@ -135,7 +135,7 @@ def changes(ctx: click.Context, name: str, path: str, most: int, style: str, *, 
 
 
 def _what(change: ChangeRecord) -> str:
-    """What differs, as it was and is."""
+    """The attributes that differ, as they were and are."""
     parts = [
         f"{change['was']}" if change["was"] else "",
         f"{change['was_mode']} -> {change['mode']}" if change["mode"] else "",

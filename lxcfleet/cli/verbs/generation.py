@@ -88,7 +88,7 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
 
 
 def _held(holds: Sequence[HoldRecord]) -> list[str]:
-    """Who is held there, in words: once for each day and reason."""
+    """The containers that are held there, in words: once for each day and reason."""
     found: dict[str, list[str]] = {}
     for each in holds:
         why = f" ({each['why']})" if each["why"] else ""

@@ -85,7 +85,7 @@ def move(
 
 
 def _in_order(client: Client, names: Sequence[str]) -> list[str]:
-    """What others depend on moves first: the other host takes none that could not start there."""
+    """The names in order: those that others depend on move first, as the other host takes none that could not start there."""
     if len(names) < 2:
         return [*names]
     depends: dict[str, Collection[str]] = {}

@@ -86,7 +86,7 @@ _SHOWN = 20
 """So many packages are shown by name."""
 
 _OF_STATUS = ("down", "stopped", "reboot", "rebooting", "rejected")
-"""What `patch status` alone shows."""
+"""The keys that `patch status` alone shows."""
 _PHASES = {
     "idle": "every change of its packages was looked at",
     "quiet": "waiting until packages stop changing",

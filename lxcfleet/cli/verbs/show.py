@@ -234,7 +234,7 @@ def _size_of_delta(details: ContainerDetails) -> str:
 
 
 def _asked(details: ContainerDetails) -> list[tuple[str, str]]:
-    """What the spec says: its fields as the table tells them, and what follows from them."""
+    """The lines of the spec: its fields as the table tells them, and the values that follow from them."""
     # `list` has no need of the table.
     from lxcfleet.spec.container.fields import stored
     from lxcfleet.spec.reading.reader import Fields

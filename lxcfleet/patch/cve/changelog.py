@@ -25,7 +25,7 @@ _TRIMMED = b"\n# Older entries have been removed from this changelog"
 """debhelper's mark of a changelog that is cut; dh_installchangelogs(1)."""
 _ITEM = re.compile(r"^(\s*)([*+-]|\[)\s?")
 _MARKS = frozenset("*+-[")
-"""What an item begins with."""
+"""The characters with which an item begins."""
 _NAME = "CVE-"
 _PARTLY = re.compile(
     r"\b((partial(ly)?|partly)\s+(\w+\s+){0,2}?(fix|mitigat|address|resol|clos|solution|patch|CVE)"
@@ -56,7 +56,7 @@ _LEVELS = 4
 
 
 class MentionKind(StrEnum):
-    """What the words of a mention say."""
+    """The meaning of the words of a mention."""
 
     CLOSED = "closed"
     PARTLY = "partly"
@@ -77,7 +77,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Changelog:
-    """What a changelog tells of CVEs."""
+    """A changelog, as far as it tells of CVEs."""
 
     source: str
     versions: tuple[str, ...]

@@ -34,7 +34,7 @@ class _TooMuchError(Exception):
 
 
 class Disk(StrEnum):
-    """What a set of packages has of a fix."""
+    """The state of a fix in a set of packages."""
 
     FIXED = "fixed"
     FIXABLE = "fixable"
@@ -63,7 +63,7 @@ class Result(NamedTuple):
     line: str
     """The words of the changelog."""
     words: MentionKind | None
-    """What they say."""
+    """The meaning of these words."""
     holes: tuple[Hole, ...] = ()
 
 
@@ -118,7 +118,7 @@ Candidates = dict[str, dict[str, _Candidate]]
 
 
 class Findings:
-    """What is known of all groups together."""
+    """The findings about all groups together."""
 
     def __init__(self, host: Set, shelf: Shelf, data: Data | None = None, only: Sequence[str] = ()) -> None:
         """``host``: the host's packages, and ``shelf`` their changelogs. ``only``: no other CVEs count, and these wherever a
@@ -134,7 +134,7 @@ class Findings:
         self._judged: set[tuple[str | Package, ...]] = set()
         """The packages of which it is known which holes of the data they have."""
         self._looked: dict[tuple[str, str], list[Unread]] = {}
-        """What the host's changelogs do not tell, by source and the version since which they were read."""
+        """The gaps in the host's changelogs, by source and the version since which they were read."""
         self.named: set[str] = set()
         """Those of ``only`` that a changelog or the data names."""
 
@@ -170,7 +170,7 @@ class Findings:
     def _closed_on_host(
         self, group: Group, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]
     ) -> None:
-        """What the host's versions closed that are newer than those of the group, or than those with which it began."""
+        """Add the CVEs closed by the host's versions that are newer than the group's, or than those with which it began."""
         for source, packages in self._host.items():
             others = () if group.same else disk.get(source, ())
             before = [each.source_version for each in (*began.get(source, ()), *others)]
@@ -187,7 +187,7 @@ class Findings:
             group.unread += self._looked[source, old]
 
     def _closed_in(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
-        """What the group's versions closed that are newer than the host's."""
+        """Add the CVEs closed by the group's versions that are newer than the host's."""
         for source, packages in _ahead(group, disk, self._host):
             if source in self._host:
                 old = _latest(self._host[source])
@@ -216,7 +216,7 @@ class Findings:
                 self._add(own, source, cve, log.told(cve), log)
 
     def _of_data(self, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]) -> None:
-        """What the data knows of the packages: each CVE that they have, or had when the containers began."""
+        """Add the CVEs that the data knows of the packages: each one that they have, or had when the containers began."""
         for packages in (disk, began):
             for source, present in packages.items():
                 key: tuple[str | Package, ...] = (source, *present)

@@ -46,7 +46,7 @@ class Look:
         self._opened = contextlib.ExitStack()
 
     def answer(self) -> CveSets:
-        """What is found. Raises OSError, FleetError if the host's packages can't be read."""
+        """The findings. Raises OSError, FleetError if the host's packages can't be read."""
         with self._opened:
             containers, problems = dict[str, int](), dict[str, str]()
             host, shelf = self._base(0)

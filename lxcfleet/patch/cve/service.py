@@ -30,11 +30,11 @@ from lxcfleet.spec.states import CveState
 
 _DAY = 86400.0
 _SURE = (Disk.FIXED, Disk.DOUBT)
-"""What a set of packages has, where it takes a look at processes to tell the rest."""
+"""The states of a fix in a set of packages where it takes a look at processes to tell the rest."""
 
 
 class Cves:
-    """What is known of CVEs, and of the containers that have them."""
+    """The known CVEs, and the containers that have them."""
 
     def __init__(self, paths: Paths, registry: Registry, finder: Finder, prover: Prover, sets: Sets) -> None:
         self._paths, self._registry, self._finder, self._prover, self._sets = paths, registry, finder, prover, sets
@@ -85,7 +85,7 @@ class Cves:
         return proof
 
     async def _see(self, containers: Sequence[Container], answer: CveSets) -> Sight | None:
-        """What processes have to do with it; None: nothing, as no fix is there."""
+        """The evidence of the processes; None: they have nothing to do with it, as no fix is there."""
         sure = {number for number, each in enumerate(answer["found"]) if each["disk"] in _SURE}
         sets = {number for number, each in enumerate(answer["sets"]) if not sure.isdisjoint(each["found"])}
         chosen = [each for each in containers if answer["containers"].get(each.name) in sets]
@@ -104,7 +104,7 @@ class Cves:
 
 @dataclass(frozen=True)
 class _Key:
-    """What the verdict on a container follows from."""
+    """The facts from which the verdict on a container follows."""
 
     source: str
     disk: str
@@ -136,7 +136,7 @@ class _Judged:
         """Of each set; see ``_parted``."""
         numbers: dict[_Key, int] = {}
         self._keys = [numbers.setdefault(_Key.of(each), len(numbers)) for each in answer["found"]]
-        """What the verdict on each CVE follows from, as a number: equal ones have the same."""
+        """The facts from which the verdict on each CVE follows, as a number: equal ones have the same."""
 
     def records(self) -> Iterator[CveRecord]:
         """One for each CVE and source, the worst first."""
@@ -216,7 +216,7 @@ def _rank(state: str) -> int:
 
 
 def _unread(containers: Sequence[Container], answer: CveSets) -> list[UnreadRecord]:
-    """What is not known: of packages, and of containers."""
+    """The gaps in the knowledge: of packages, and of containers."""
     found: dict[tuple[str, str], UnreadRecord] = {}
 
     def add(source: str, packages: Sequence[str], why: str, name: str) -> None:

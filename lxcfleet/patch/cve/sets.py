@@ -28,7 +28,7 @@ class Sets:
         self._stamp: list[int] | None = None
 
     async def of(self, containers: Collection[Container], cves: Sequence[str] = ()) -> CveSets:
-        """What their packages have. ``cves``: only these, wherever a changelog names them. Raises FleetError."""
+        """The findings about their packages. ``cves``: only these, wherever a changelog names them. Raises FleetError."""
         settings = self._settings()
         chosen = [(each.name, _generation(each)) for each in containers]
         suite = settings.suite or system.release().get("VERSION_CODENAME", "")

@@ -27,7 +27,7 @@ _MOST_TRIED = 40
 """How many packages of one source are looked at for its changelog."""
 _OWN_BYTES = 64 << 20
 _OWN_SECONDS = 3.0
-"""What all changelogs of one container's own may take."""
+"""The bytes and the seconds that all changelogs of one container's own may take."""
 
 
 class Files(Protocol):

@@ -22,12 +22,12 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Proof:
-    """What a look at a canary found, which has to have what the restart was for."""
+    """The finding of a look at a canary, which has to have the new code that the restart was for."""
 
     old: str = ""
     """Why it does not run the new code, though it was restarted; empty: it runs it, as far as could be seen."""
     note: str = ""
-    """What else keeps it from being proven, which a restart changes nothing about; empty: nothing does."""
+    """Any other reason why it is not proven, about which a restart changes nothing; empty: there is none."""
 
 
 def bakes(rollout: Rollout, member: Member) -> bool:
@@ -67,7 +67,7 @@ def done(rollout: Rollout, seen: Fleet) -> tuple[str, ...]:
 
 
 def proof_of(record: EvidenceRecord) -> Proof:
-    """What ``verify`` says of a canary. Shadows in its delta and the like were there before, and stay with a restart."""
+    """The verdict of ``verify`` on a canary. Shadows in its delta and the like were there before, and stay with a restart."""
     reasons = "; ".join(record["reasons"])
     if not record["old"]:
         return Proof(note=reasons)

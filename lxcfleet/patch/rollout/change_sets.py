@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 KEPT = 5
 """So many rollouts' specs are kept."""
 _KEYS = ("fleet", "group")
-"""What a rollout changes besides what can be asked for."""
+"""The keys that a rollout changes besides those that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Specs:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """What one rollout changes."""
+    """The changes of one rollout."""
 
     rollout: str
     members: Mapping[str, Specs] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a rollout under way may still give its members: until it has ended, none of that may be removed."""
+"""The things that a rollout under way may still give its members: until it has ended, none of them may be removed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.policies.rollout import GateLive, ProfileRollout, RolloutSettings, Share
 
 Own = Callable[[Spec | None], ProfileRollout]
-"""What its group or profile says of a container in rollouts."""
+"""The rollout settings that its group or profile has for a container."""
 Crew = Callable[[Spec | None], str | None]
 """The group or profile of a container that has canaries of its own; None: it is among all the others."""
 

@@ -50,7 +50,7 @@ class Ledger:
         """Set while the rollout has ended or is halted."""
         self._blocked_since: float | None = None
         self.waits_for = ""
-        """What the rollout waits for at the moment, in words."""
+        """The thing that the rollout waits for at the moment, in words."""
 
     @property
     def last(self) -> Rollout | None:
@@ -158,7 +158,7 @@ class Ledger:
             self._tell()
 
     def unblock(self) -> None:
-        """What could not be begun so far may be begun now."""
+        """Note that something may be begun now that could not be begun so far."""
         self._blocked_since = None
 
     def blocked_for(self) -> float:

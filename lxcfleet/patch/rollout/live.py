@@ -54,5 +54,5 @@ def since(member: Member, now: LiveState) -> LiveState:
 
 
 def word(member: Member) -> str:
-    """What happened to it last."""
+    """The word for the last thing that happened to it."""
     return "start" if member.changed_at is None else "change"

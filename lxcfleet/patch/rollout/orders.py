@@ -1,4 +1,4 @@
-"""What is asked of rollouts: to begin, to take up a patch, to pause, to go on, to end."""
+"""The requests about rollouts: to begin, to take up a patch, to pause, to go on, to end."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def _more(rollout: Rollout) -> str:
 
 
 def _with_cause(about: str, halted: Rollout) -> str:
-    """What an undo changes, with the reason if the rollout that it undoes had halted."""
+    """The changes of an undo, with the reason if the rollout that it undoes had halted."""
     halt = halted.halted
     if not about or halt is None:
         return about

@@ -188,7 +188,7 @@ def _settle(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
 
 
 def _settle_done(member: Member, now: LiveState | None) -> Member:
-    """What fails after its gate, as long as the rollout goes on, counts as made ill by it as well."""
+    """A member that fails after its gate, as long as the rollout goes on, counts as made ill by it as well."""
     if now is None or now.busy is not None or not now.failed or not member.expected or member.wave is None:
         return member
     return replace(member, phase=MemberPhase.FAILED, note="it failed after it had been healthy")

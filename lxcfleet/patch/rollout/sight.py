@@ -34,11 +34,11 @@ Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
 """Tells what each of these containers runs that is old, by name. Raises FleetError."""
 
 PAUSE_SECONDS = 10.0
-"""What could not be restarted is tried again after so long, and after twice as long the next time."""
+"""A container that could not be restarted is tried again after so long, and after twice as long the next time."""
 
 
 class Fleet(Protocol):
-    """What rollouts use of the fleet; daemon.uses.service has it."""
+    """The parts of the fleet that rollouts use; daemon.uses.service has them."""
 
     config: Config
     registry: Registry
@@ -54,7 +54,7 @@ class Groups(Protocol):
     """How the groups of fleet files take part in rollouts; fleets.store has it."""
 
     def rollout_of(self, fleet: str, group: str) -> policies.ProfileRollout | None:
-        """What the group's file says; None: the group is in no file that was applied."""
+        """The rollout settings that the group's file has; None: the group is in no file that was applied."""
 
     def rollouts(self) -> Mapping[str, policies.ProfileRollout]:
         """The same for all groups, as FLEET/GROUP."""
@@ -126,7 +126,7 @@ class Sight:
                 self._fleet.prober.demand(self._fleet.registry[member.name], rollout.times(member)[0], mended=True)
 
     def own(self, spec: Spec | None) -> policies.ProfileRollout:
-        """What its group or profile says of a container in rollouts."""
+        """The rollout settings that its group or profile has for a container."""
         return self._policy_of(spec)[1]
 
     def crew(self, spec: Spec | None) -> str | None:
@@ -233,11 +233,11 @@ class Sight:
         return {name: own.canaries for name, own in self._every().items() if own.canaries is not None}
 
     def _every(self) -> Mapping[str, policies.ProfileRollout]:
-        """What all profiles and groups say, by name."""
+        """The rollout settings of all profiles and groups, by name."""
         return {**{name: each.rollout for name, each in self._fleet.config.profiles.items()}, **self._groups.rollouts()}
 
     def leave_alone(self, rollout: Rollout, failures: Iterable[str]) -> None:
-        """What could not be restarted is left alone for a while: the disk is full, say, and somebody is mending that."""
+        """Leave those alone for a while that could not be restarted: the disk is full, say, and somebody is mending that."""
         for name in failures:
             member = rollout.members[name]
             if member.attempts + 1 < planner.ATTEMPTS:

@@ -239,7 +239,7 @@ class LiveState:
     busy: str | None = None
     """The word for an action that is under way or owed."""
     lack: str = ""
-    """What keeps it from starting again at the moment, such as ``db1 not healthy``; empty: nothing does."""
+    """The reason why it can't start again at the moment, such as ``db1 not healthy``; empty: there is none."""
     awaited: Collection[str] = frozenset()
     """The containers that it waits for before it starts, be it through others."""
     problem: str = ""

@@ -95,7 +95,7 @@ def failing(trials: Sequence[Trial], excused: Collection[str]) -> list[Trial]:
 
 
 def words(each: Trial) -> str:
-    """What a gate waits for in a test, in words."""
+    """The words for a test that a gate waits for."""
     if each.verdict is None:
         return f"its test {each.name}"
     if each.verdict is Verdict.GOOD:
@@ -104,7 +104,7 @@ def words(each: Trial) -> str:
 
 
 def to_json(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """What ``from_json`` reads."""
+    """The data that ``from_json`` reads."""
     return [dict(vars(each)) for each in trials]
 
 

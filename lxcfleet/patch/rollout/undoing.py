@@ -1,7 +1,7 @@
-"""What `rollout undo` takes back: which rollout, and whom that changed.
+"""The rollout that `rollout undo` takes back, and the containers that it changed.
 
-What undoes a rollout is a rollout, too. To undo once more means to put back the rest of the first one: to give containers
-again what was taken back has to be asked for.
+An undo is a rollout, too. To undo once more means to put back the rest of the first one: to give containers again what
+was taken back has to be asked for.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from lxcfleet.host.kernel.entries import is_whiteout
 STATUS = "/var/lib/dpkg/status"
 _MAX_STATUS = 16 << 20
 _MAX_PACKAGES = 20_000
-"""What is read of a container's own dpkg records. Debian's status has 1 MiB for each 1,000 packages."""
+"""The most bytes and packages read of a container's own dpkg records. Debian's status has 1 MiB for each 1,000 packages."""
 _MAX_FIELD = 200
 """Characters of a package's name and of its version."""
 _MAX_SHADOWS = 4 << 20

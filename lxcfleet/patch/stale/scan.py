@@ -71,7 +71,7 @@ class Target:
 
 
 class History(Protocol):
-    """What is known of the host's packages at the last starts of containers; see ``versions.Versions``."""
+    """The knowledge of the host's packages at the last starts of containers; see ``versions.Versions``."""
 
     def as_at_start(self, name: str, package: str) -> bool:
         """Whether the host has the same version of the package as at the last start of the container ``name``."""
@@ -232,7 +232,7 @@ class _Container:
 
     @cached_property
     def _view(self) -> _View:
-        """What is mounted in the container. Read only where it matters, as that takes as long as reading three processes."""
+        """The mounts in the container. Read only where they matter, as that takes as long as reading three processes."""
         return _View.of(maps.mounts(self._one), {file.device for _, file in self._first}, self._layers)
 
     @cached_property

@@ -1,5 +1,5 @@
-"""What the apps of containers bring along: copies of the host's libraries, which patches of the host do not reach; and
-releases that were built against another version of a package than the host has.
+"""The things that the apps of containers bring along: copies of the host's libraries, which patches of the host do not reach;
+and releases that were built against another version of a package than the host has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Brought:
-    """What the release of a container's app brings along."""
+    """The things that the release of a container's app brings along."""
 
     release: str
     copies: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Brought:
 
     @property
     def words(self) -> list[str]:
-        """What the operator should know of it."""
+        """The facts that the operator should know of it."""
         said = []
         name = self.release.partition("@")[0]
         if self.problem:

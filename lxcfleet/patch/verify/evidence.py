@@ -50,7 +50,7 @@ class Evidence:
     covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Packages with files below each place where it mounts something: patches of these files do not reach it."""
     app: Brought | None = None
-    """What its app brings along; None: it has no app."""
+    """The things that its app brings along; None: it has no app."""
     lost: str | None = None
     """Services of the host's that it is to run, and that the host does not have any more; None: there are none such."""
 

@@ -153,7 +153,7 @@ class Prover:
     async def _apps(
         self, containers: Sequence[Container], installed: Mapping[str, str]
     ) -> dict[str, Brought]:
-        """What the apps of these containers bring along. Of one that runs, the app of its run counts."""
+        """The things that the apps of these containers bring along. Of one that runs, the app of its run counts."""
         specs = {container.name: container.spec or container.wanted for container in containers}
         uses = {name: spec.app for name, spec in specs.items() if spec is not None and spec.app is not None}
         if not uses:
@@ -289,7 +289,7 @@ class Prover:
     async def _whole(
         self, delta: Delta, owned: Collection[Owned], packages: Sequence[str]
     ) -> tuple[Whole, Mapping[str, str]]:
-        """What goes with ``packages``, and the host's records of those that the container has in another version."""
+        """The shadows that go with ``packages``, and the host's records of those that the container has in other versions."""
         if not packages:
             return Whole(()), {}
         changed = compare(delta.packages, await asyncio.to_thread(database.by_architecture)).changed if delta.packages else {}

@@ -31,10 +31,10 @@ class Whole:
 def whole(
     names: Sequence[str], owned: Collection[Owned], shadows: Collection[Shadow], changed: Collection[str]
 ) -> Whole:
-    """What of a container's ``shadows`` goes with the packages of these ``names``. ``changed``: the packages that it has in
-    another version than the host.
+    """The part of a container's ``shadows`` that goes with the packages of these ``names``. ``changed``: the packages that it
+    has in another version than the host.
 
-    What no package owns stays, and so do settings that differ from the host's: they are somebody's work.
+    Shadows that no package owns stay, and so do settings that differ from the host's: they are somebody's work.
     """
     mine = [each.shadow for each in owned if is_meant(names, each.package) and each.shadow.own]
     removed, kept = [], {}
