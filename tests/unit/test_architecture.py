@@ -254,11 +254,17 @@ SECTIONS = {"network", "logs", "health", "patch"}
 TOLD = re.compile(rf"(?<![\w./`-])({'|'.join(sorted(ROOMS))})((?:\.[a-z_]+)+)(?![\w(/])")
 
 
-def told(tree: ast.AST) -> Iterator[str]:
-    """The modules, and names in modules, that docstrings mention."""
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    """The docstrings of modules, classes, functions and attributes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield from (match[0] for match in TOLD.finditer(node.value.value))
+            yield node.value.value
+
+
+def told(tree: ast.AST) -> Iterator[str]:
+    """The modules, and names in modules, that docstrings mention."""
+    for text in docstrings(tree):
+        yield from (match[0] for match in TOLD.finditer(text))
 
 
 def is_there(mentioned: str) -> bool:
@@ -278,6 +284,15 @@ def test_a_module_that_is_gone_is_noticed() -> None:
     found = [*told(ast.parse('"""See host.lxc.attach, containers.plan and host.lxc.attach.run; network.dns."""'))]
     assert found == ["host.lxc.attach", "containers.plan", "host.lxc.attach.run", "network.dns"]
     assert [each for each in found if not is_there(each)] == ["containers.plan"]
+
+
+HEADLESS = re.compile(r"\s*(Who|Whom|Whose|What)\b")
+
+
+def test_docstrings_name_their_subject() -> None:
+    """"What was added" leaves the reader to find out what kind of thing that is; "The lines that were added" does not."""
+    headless = {name: [text for text in docstrings(tree) if HEADLESS.match(text)] for name, tree in parsed()}
+    assert {name: each for name, each in headless.items() if each} == {}
 
 
 # -- names instead of numbers --------------------------------------------------------------------------------------
