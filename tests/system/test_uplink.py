@@ -208,13 +208,17 @@ def test_an_uplink_with_another_name_still_has_its_containers_and_that_is_told(f
             subprocess.run(["ip", "link", "set", former, *change], check=True)
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
 
+    other = f"r{fleet.tag}"
+    cut_off, repaired = len(fleet.events("cut-off")), len(fleet.events("repaired"))  # of the tests before
     for number in (1, 2):
-        rename(lan.name, f"r{fleet.tag}")
-        until(lambda number=number: len(fleet.events("cut-off")) == number, SECONDS, "it is told")  # type: ignore[misc]
-        assert "connected until the next start" in fleet.events("cut-off")[-1]["message"]
-        until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is connected")
-        rename(f"r{fleet.tag}", lan.name)
-        until(lambda number=number: len(fleet.events("repaired")) == number, SECONDS, "it is told")  # type: ignore[misc]
+        rename(lan.name, other)
+        try:
+            until(lambda number=number: len(fleet.events("cut-off")) == cut_off + number, SECONDS, "it is told")  # type: ignore[misc]
+            assert "connected until the next start" in fleet.events("cut-off")[-1]["message"]
+            until(lambda: reaches(fleet, one, ROUTER), SECONDS, "it is connected")
+        finally:
+            rename(other, lan.name)
+        until(lambda number=number: len(fleet.events("repaired")) == repaired + number, SECONDS, "it is told")  # type: ignore[misc]
 
 
 def test_nothing_is_stopped_for_a_start_on_an_interface_that_is_away(fleet: Fleet, lan: Lan) -> None:
