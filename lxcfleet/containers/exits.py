@@ -108,6 +108,11 @@ class Exit:
         return NOT_KNOWN if self.ending is None else self.ending.words
 
     @property
+    def printed(self) -> str:
+        """The last lines of its console, as an error tells them."""
+        return "\n".join(("its last lines:", *self.lines)) if self.lines else "it printed nothing"
+
+    @property
     def end(self) -> End:
         """The end as restart policies see it."""
         return End(failed=self.exit_status != 0, asked=self.asked, seconds=self.seconds)

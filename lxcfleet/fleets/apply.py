@@ -283,10 +283,9 @@ class Work:
         past = container.exit
         if operation.cancelled or container.lack is not None or container.state is State.EXITED or past is None:
             return result
-        lines = "\n".join(past.lines)
         error = WrongState(
             f"{container.name} ran once more, and is not completed: {past.words}",
-            why=f"its last lines:\n{lines}" if lines else "it printed nothing",
+            why=past.printed,
             hint=f"mend that, then `lxcfleet start {container.name}`, and apply again: what waits for it was not begun",
         )
         return replace(result, status="failed", error=error.body())

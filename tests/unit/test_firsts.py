@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +11,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.ends import firsts
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.ends.firsts import Firsts
-from lxcfleet.containers.exits import Ending
+from lxcfleet.containers.exits import Ending, Exit
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.results import Result
@@ -43,7 +42,7 @@ class Run:
 
     def _leave(self) -> None:
         self.running = None
-        self.exit = SimpleNamespace(asked=False, exit_status=3, words="exit status 3", lines=("no such table",))
+        self.exit = Exit(0.0, 3 << 8, lines=("no such table",))
         self.gone.set()
 
     def heard(self, _: str) -> Ending | None:

@@ -43,10 +43,9 @@ class Firsts:
         past = container.exit
         if past is None or past.asked or not past.exit_status:
             return done
-        lines = "\n".join(past.lines)
         error = WrongState(
             f"{container.name} was {done.status}, and its command ended at once: {past.words}",
-            why=f"its last lines:\n{lines}" if lines else "it printed nothing",
+            why=past.printed,
             hint=f"the container is there: `lxcfleet info {container.name}`; `lxcfleet destroy {container.name}` removes it",
         )
         return replace(done, status="failed", error=error.body())
