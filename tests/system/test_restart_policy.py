@@ -56,7 +56,7 @@ time.sleep(1000)
 def test_that_memory_ran_out_is_told(fleet: Fleet) -> None:
     """The event, the record of its end, `list`, `info` and the metrics name limit and process. An app ends as a whole, though
     its first process was not the one that the kernel chose; with oom=process it goes on."""
-    name, goes_on = fleet.name("m"), fleet.name("p")
+    name, goes_on = fleet.name("memory"), fleet.name("p")  # that no test before has: its events stay
     fleet.run("create", name, "--memory", "32M", "--", "python3", "-c", FORKS)
     fleet.run("wait", name, "--for", "stopped")
     how = "killed for memory: limit 32M, process python3"
