@@ -36,7 +36,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 .SILENT:
 .NOTPARALLEL:
 .PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench bench-curves bench-endurance install uninstall docs root packages test-packages
-.PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
+.PHONY: ansible-packages vm-packages test-room test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
@@ -75,22 +75,27 @@ check: check-packages ruff
 	    'unit: $(PYTHON) -m pytest -q tests/unit' \
 	    'contract: $(PYTHON) -m pytest -q -n 4 tests/contract'
 
-test: root test-packages
+# Whatever starts containers here needs ids and limits first, which no other target has given to a fresh host.
+test-room: root test-packages
 	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
+
+test: test-room
 	PYTHON=$(PYTHON) tools/test-all $(ARGS)
 
 # What runs that were broken off left on this machine, which the next run would remove as well.
 clean-tests:
 	$(PYTHON) -m tests.leftovers
 
+# As any user: tests that start containers need root, who makes room for them.
 test-one:
+	[ "$$(id -u)" -ne 0 ] || $(MAKE) --no-print-directory test-room
 	PYTHON=$(PYTHON) tools/test-one "$(T)" $(ARGS)
 
 # For a night, on a machine that has nothing else to do.
-test-faults: root test-packages
+test-faults: test-room
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m tests.system.faults $(ARGS)
 
-endurance: root test-packages
+endurance: test-room
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m tests.system.history $(ARGS)
 
 lint: check-packages ruff
@@ -106,7 +111,7 @@ test-vm: root vm-packages
 	$(PYTHON) -m pytest tests/vm $(ARGS)
 
 # ansible-test makes virtual environments of its own, from the package index that pip knows.
-test-ansible: root ansible-packages
+test-ansible: ansible-packages test-room
 	$(PYTHON) -m pytest tests/ansible $(ARGS)
 
 bench: root packages
