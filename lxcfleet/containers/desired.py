@@ -43,6 +43,8 @@ class Lack:
     """Whether it is on its way, so that somebody who asked for the start may wait a moment."""
     again: float | None = None
     """After so many seconds it may be there without an event; None: there is an event."""
+    remedy: str = ""
+    """The command by which somebody has it there, if it does not come by itself."""
 
 
 @dataclass(frozen=True)

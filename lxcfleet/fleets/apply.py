@@ -1,9 +1,9 @@
 """Carries a plan out by what containers and rollouts can do anyhow: create, change, restart in waves, start, stop, destroy.
 
-The order: sources of secrets and volumes come first, then new containers, then what changes at once, then the restarts as
-one rollout, in which each container gets its spec just before its turn; starts; and last, once all of that went well, stops
-and destroys. What was carried out to the end is noted only then. So whatever breaks it off, the next plan for the same file
-has the rest.
+The order: sources of secrets and volumes come first, then new containers, then what changes at once, then jobs that run once
+more, with what waits for them: new containers, and the restarts as one rollout, in which each container gets its spec just
+before its turn; starts; and last, once all of that went well, stops and destroys. What was carried out to the end is noted
+only then. So whatever breaks it off, the next plan for the same file has the rest.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.changing import Changing, Planned
 from lxcfleet.containers.requests.creation import Creation
-from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.errors import Blocked, FleetError, WrongState
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import Change, Kind, Plan
+from lxcfleet.fleets.changes import Change, Kind
+from lxcfleet.fleets.plan import Plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.patch.rollout.orders import Orders
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1
 """Seconds between two looks whether a job has ended."""
+
+
+_Phase = Callable[[Operation, Sequence[Change]], Awaitable[None]]
 
 
 class VolumeHands(Protocol):
@@ -110,6 +114,11 @@ class Live:
 async def check(core: Core, orders: Orders, plan: Plan, policy: Mapping[str, Any]) -> Live:
     """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
     specs that need no restart."""
+    if plan.stuck:
+        raise Blocked(
+            "what the file restarts could not start again; nothing is changed", why="\n".join(plan.stuck),
+            hint="run that job once more (`lxcfleet start NAME`); then apply the file again",
+        )  # fmt: skip
     active = orders.ledger.active
     if plan.of(Kind.RESTART) or (active is not None and active.kind is RolloutKind.CHANGE):
         # The rollout of an earlier apply has not come to its end: what it is about is neither one nor the other.
@@ -156,23 +165,17 @@ class Work:
 
     async def run(self, operation: Operation) -> None:
         """Carry it out; each container's result goes to ``operation``."""
-        phases: dict[Kind, Callable[[Operation], Awaitable[None]]] = {
-            Kind.CREATE: self._create, Kind.LIVE: self._change, Kind.RESTART: self._restart, Kind.START: self._start,
-            Kind.STOP: self._stop, Kind.DESTROY: self._destroy,
-        }  # fmt: skip
         await self._declare_secrets(operation)
         await self._bring_volumes(operation)
-        for kind, phase in phases.items():
-            if any(result.error is not None for result in operation.results):
+        for changes, phase in self._phases():
+            if operation.cancelled or any(result.error is not None for result in operation.results):
                 break
             try:
-                if not operation.cancelled:
-                    await phase(operation)
+                await phase(operation, changes)
             except FleetError as error:
                 done = {result.name for result in operation.results}
-                gated = {each.container.name for each in self._live.gated} if kind is Kind.LIVE else set()
-                for each in self._plan.of(kind):
-                    if each.name not in done and each.name not in gated:
+                for each in changes:
+                    if each.name not in done:
                         operation.add(Result(each.name, "failed", False, error.body()))
         done = {result.name for result in operation.results}
         for each in self._plan.changes:
@@ -189,6 +192,22 @@ class Work:
         await self._keep_apps(operation)
         if self._plan.secrets:
             self._core.secrets.have_others()  # what its own rollout did not restart is to know new values now
+
+    def _phases(self) -> list[tuple[list[Change], _Phase]]:
+        """The changes in the order in which they are made, with those that are made together."""
+        plan, gated = self._plan, {each.container.name for each in self._live.gated}
+        at_once, late = plan.of(Kind.LIVE), plan.after_jobs
+        starts, creates = plan.of(Kind.START), plan.of(Kind.CREATE)
+        return [
+            ([each for each in creates if each.name not in late], self._create),
+            ([each for each in at_once if each.name not in gated], self._change),
+            ([each for each in starts if each.job], self._run_jobs),
+            ([each for each in creates if each.name in late], self._create),
+            (plan.of(Kind.RESTART) + [each for each in at_once if each.name in gated], self._restart),
+            ([each for each in starts if not each.job], self._start),
+            (plan.of(Kind.STOP), self._stop),
+            (plan.of(Kind.DESTROY), self._destroy),
+        ]
 
     async def _keep_apps(self, operation: Operation) -> None:
         """Have as many releases of apps as the file says from now on. This comes last, as what is noted tells which ones."""
@@ -241,34 +260,45 @@ class Work:
         except FleetError as error:
             operation.add(Result(self._plan.fleet, "failed", False, error.body()))
 
-    def _specs(self, kind: Kind) -> dict[str, Spec]:
-        return {each.name: each.spec for each in self._plan.of(kind) if each.spec is not None}
-
-    async def _create(self, operation: Operation) -> None:
-        if wanted := self._specs(Kind.CREATE):
-            made = await self._core.creation.make_all(wanted)
-            seen = 0
-            async for _ in made.follow():
-                for result in made.results[seen:]:
+    async def _create(self, operation: Operation, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        made = await self._core.creation.make_all(_specs(changes))
+        jobs = {each.name for each in changes if each.job}
+        seen = 0
+        async for _ in made.follow():
+            for result in made.results[seen:]:
+                if result.name not in jobs:
                     operation.add(result)
-                seen = len(made.results)
-                if operation.cancelled:
-                    made.cancel()
+            seen = len(made.results)
+            if operation.cancelled:
+                made.cancel()
+        # Those that wait for a job were waited for as long as that is on its way: the jobs' ends are known by now.
+        for result in made.results:
+            if result.name in jobs:
+                operation.add(result if result.error is not None else self._not_completed(result) or result)
 
-    async def _change(self, operation: Operation) -> None:
+    async def _change(self, operation: Operation, changes: Sequence[Change]) -> None:
         if self._live.at_once:
             results = await self._core.changing.carry_out(self._live.at_once)
-            started_again = {each.name for each in self._plan.of(Kind.LIVE) if each.starts}
+            started_again = {each.name for each in changes if each.starts}
             changed = [each.name for each in results if each.name in started_again and each.error is None]
             started = {each.name: each for each in await self._act(changed, Action.START, None)}
-            jobs = {each.name for each in self._plan.of(Kind.LIVE) if each.job}
+            jobs = {each.name for each in changes if each.job}
             for result in results:
                 start = started.get(result.name)
                 if start is not None and (start.changed or start.error is not None):
-                    result = replace(result, status=start.status, error=start.error)
+                    notes = (*result.notes, *start.notes)
+                    result = replace(result, status=start.status, error=start.error, notes=notes)
                 if start is not None and start.error is None and result.name in jobs:
                     result = await self._completed(result, operation)
                 operation.add(result)
+
+    async def _run_jobs(self, operation: Operation, changes: Sequence[Change]) -> None:
+        if changes:
+            await self._core.changing.carry_out(await _planned(self._core, changes))
+            for result in await self._act([each.name for each in changes], Action.START, None):
+                operation.add(result if result.error is not None else await self._completed(result, operation))
 
     async def _completed(self, result: Result, operation: Operation) -> Result:
         """The result of a job that was started, once it has ended: all that comes after it waits for that. ``result``: of its
@@ -280,18 +310,27 @@ class Work:
                 await asyncio.sleep(_LOOK_SECONDS)
 
         await operation.until_cancelled(until_end())
-        past = container.exit
-        if operation.cancelled or container.lack is not None or container.state is State.EXITED or past is None:
-            return result
+        return result if operation.cancelled else self._not_completed(result) or result
+
+    def _not_completed(self, result: Result) -> Result | None:
+        """The result of a job that has ended otherwise than it should; None: it has not."""
+        registry, name = self._core.registry, result.name
+        found = registry[name] if name in registry else None  # noqa: SIM401  it is no mapping
+        past = None if found is None else found.exit
+        if found is None or past is None or found.running or found.busy or found.backs_off or found.lack is not None:
+            return None
+        if found.state is State.EXITED:
+            return None
         error = WrongState(
-            f"{container.name} ran once more, and is not completed: {past.words}",
+            f"{found.name} has run, and is not completed: {past.words}",
             why=past.printed,
-            hint=f"mend that, then `lxcfleet start {container.name}`, and apply again: what waits for it was not begun",
+            hint="mend that, and apply the file again: it runs once more then, and what waits for it comes after that",
         )
         return replace(result, status="failed", error=error.body())
 
-    async def _restart(self, operation: Operation) -> None:
-        wanted = self._specs(Kind.RESTART) | {each.container.name: each.spec for each in self._live.gated}
+    async def _restart(self, operation: Operation, changes: Sequence[Change]) -> None:
+        wanted = _specs(each for each in changes if each.kind is Kind.RESTART)
+        wanted |= {each.container.name: each.spec for each in self._live.gated}
         if not wanted:
             return
         groups = {each.group for each in self._plan.changes if each.name in wanted}
@@ -313,19 +352,19 @@ class Work:
         for result in _results(former or seen[-1], wanted, back[-1] if back else None, reverts=reverts):
             operation.add(result)
 
-    async def _start(self, operation: Operation) -> None:
-        if changes := self._plan.of(Kind.START):
+    async def _start(self, operation: Operation, changes: Sequence[Change]) -> None:
+        if changes:
             await self._core.changing.carry_out(await _planned(self._core, changes))
-        await self._do(operation, Kind.START, Action.START, None)
+        await self._do(operation, changes, Action.START, None)
 
-    async def _stop(self, operation: Operation) -> None:
-        await self._do(operation, Kind.STOP, Action.STOP, None)
+    async def _stop(self, operation: Operation, changes: Sequence[Change]) -> None:
+        await self._do(operation, changes, Action.STOP, None)
 
-    async def _destroy(self, operation: Operation) -> None:
-        await self._do(operation, Kind.DESTROY, Action.DESTROY, 0.0)
+    async def _destroy(self, operation: Operation, changes: Sequence[Change]) -> None:
+        await self._do(operation, changes, Action.DESTROY, 0.0)
 
-    async def _do(self, operation: Operation, kind: Kind, action: Action, timeout: float | None) -> None:
-        for result in await self._act([each.name for each in self._plan.of(kind)], action, timeout):
+    async def _do(self, operation: Operation, changes: Sequence[Change], action: Action, timeout: float | None) -> None:
+        for result in await self._act([each.name for each in changes], action, timeout):
             operation.add(result)
 
     async def _act(self, names: Iterable[str], action: Action, timeout: float | None) -> list[Result]:
@@ -336,6 +375,10 @@ class Work:
 
         jobs = self._core.actions.ordering.jobs(action, found, job) if found else []
         return await self._core.actions.run_jobs(action, jobs) if jobs else []
+
+
+def _specs(changes: Iterable[Change]) -> dict[str, Spec]:
+    return {each.name: each.spec for each in changes if each.spec is not None}
 
 
 _HOW: Mapping[str, tuple[str, str]] = {

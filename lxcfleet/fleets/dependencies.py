@@ -5,16 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 
-from lxcfleet.spec.container.depends import Condition, Graph
+from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.fleet_file import FleetFile
 from lxcfleet.spec.files.fleet_groups import Group, depends_of, place_of
-
-
-def jobs(file: FleetFile) -> set[str]:
-    """The groups and containers that others of the file wait for to be completed: they are to run once, and to end."""
-    said = [each for group in file.groups.values() for each in (group.said, *group.members.values())]
-    return {name for each in said for name, how in each.get("depends_on", {}).items() if how == Condition.COMPLETED}
 
 
 def wrong(

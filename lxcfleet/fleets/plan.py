@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +22,8 @@ from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets import dependencies
 from lxcfleet.fleets.applied import Applied, AppliedGroup, is_tried, of_file, with_init
 from lxcfleet.fleets.apps import AppChange, plan_apps
+from lxcfleet.fleets.changes import DOWN, OPEN, SPECS, STATE, Change, Current, Kept, Kind
+from lxcfleet.fleets.jobs import Jobs, after, jobs
 from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec.container import combinations
@@ -42,31 +44,8 @@ from lxcfleet.units import counted
 
 _UNSAID = object()
 _CAN_NOT = "the file can't be applied; nothing is changed"
-_DOWN = {
-    State.STOPPED: "somebody stopped it", State.EXITED: "it ended by itself",
-    State.FAILED: "it ended with an error, or could not be started", State.BACKOFF: "it is started again in a while",
-}  # fmt: skip
-"""States of containers that do not run, and why that is left so. One that is being started is as the file has it."""
-
-
 _MENDED = "it ended with an error, and is started with that"
 _AGAIN = "it is a job that was completed, and runs once more with that"
-_STATE = "state"
-"""The key for the state that a container that does not run is kept in; all other keys of ``Kept`` are of specs and groups."""
-
-
-class Kind(StrEnum):
-    """The class of a change."""
-
-    CREATE = "create"
-    LIVE = "live"
-    """Its spec changes, and nothing has to be restarted for it."""
-    RESTART = "restart"
-    """Its spec changes, and it is restarted in its turn."""
-    START = "start"
-    STOP = "stop"
-    """It is one too many."""
-    DESTROY = "destroy"
 
 
 class Prune(StrEnum):
@@ -76,63 +55,6 @@ class Prune(StrEnum):
     YES = "yes"
     ALL = "all"
     """Also if these are more than half of them, or a whole group."""
-
-
-_SPECS = (Kind.LIVE, Kind.RESTART, Kind.START)
-"""The kinds of changes that give a container that exists another spec."""
-_OPEN = {key: row.default for key, row in askable().items() if row.secret}
-"""By each key whose value not everybody may see, one that tells nothing."""
-
-
-@dataclass(frozen=True)
-class Current:
-    """A container as it is."""
-
-    spec: Spec | None
-    """The spec that is wanted of it; None: that can't be read."""
-    in_force: Spec | None = None
-    """The spec of its run; None: it does not run."""
-    state: State = State.STOPPED
-    put_back: frozenset[str] = frozenset()
-    """The keys whose values an undo of a rollout gave it."""
-
-    def without_secrets(self) -> Current:
-        """The same without the values that not everybody may see."""
-        specs = [None if each is None else replace(each, **_OPEN) for each in (self.spec, self.in_force)]
-        return Current(specs[0], specs[1], self.state, self.put_back)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of one container."""
-
-    name: str
-    group: str
-    kind: Kind
-    spec: Spec | None = None
-    """The spec that it gets: for a new container without name, ids and address."""
-    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By key, the value that it has and the one that it gets, in words."""
-    why: str = ""
-    former: Spec | None = None
-    """The spec that it has, if it exists and gets another one."""
-    starts: bool = False
-    """It has ended, and is started with that: what changes may be the cause of its error, or it is a job that has more to do
-    now."""
-    job: bool = False
-    """It is started, and others wait until it is completed: so does all that comes after it."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Something that is not as the file has it, and stays so."""
-
-    name: str
-    """Of the container or group."""
-    key: str
-    file: str
-    now: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -153,6 +75,10 @@ class Plan:
     """Secrets whose source is another one than before."""
     apps: tuple[AppChange, ...] = ()
     """Apps of which other releases are kept than before."""
+    after_jobs: frozenset[str] = frozenset()
+    """New containers that are made once jobs have run that they wait for."""
+    stuck: tuple[str, ...] = ()
+    """Complaints about jobs that nothing has run, and that are waited for by what is to be restarted."""
     not_compared: tuple[str, ...] = ()
     """Keys whose values are no part of the plan, as those who asked may not see them."""
 
@@ -165,15 +91,16 @@ class Plan:
         numbers: dict[int, int] = {}  # new containers that are alike share one spec, which is rendered once
         rendered: list[dict[str, Any]] = []
         specs = {}
-        for each in self.changes:
+        told = [each for each in self.changes if each.differs or each.kind is not Kind.START or not each.job]
+        for each in told:
             if each.spec is not None:
                 if id(each.spec) not in numbers:
                     numbers[id(each.spec)] = len(rendered)
                     rendered.append(_rendered(each.spec))
                 specs[each.name] = numbers[id(each.spec)]
-        lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
+        lines = [(each.name, each.kind, sorted(each.differs.items())) for each in told]
         volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
-        kept = [vars(each) for each in self.kept if each.key != _STATE]
+        kept = [vars(each) for each in self.kept if each.key != STATE]
         secrets = sorted(SOURCES.render(self.after.secrets).items()) if self.secrets else []
         whole = [self.fleet, lines, specs, rendered, kept, volumes, secrets]
         whole += [[each.name, each.change, sorted(each.differs.items())] for each in self.apps]
@@ -193,12 +120,12 @@ class Plan:
     @property
     def values(self) -> dict[str, dict[str, Any]]:
         """By name and key, what containers that exist get."""
-        return {each.name: _of_spec(each.spec, each.differs) for each in self.of(*_SPECS)}
+        return {each.name: _of_spec(each.spec, each.differs) for each in self.of(*SPECS)}
 
     @property
     def had(self) -> dict[str, dict[str, Any]]:
         """By name and key, what these containers have now in place of that."""
-        return {each.name: _of_spec(each.former, each.differs) for each in self.of(*_SPECS)}
+        return {each.name: _of_spec(each.former, each.differs) for each in self.of(*SPECS)}
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
@@ -244,6 +171,7 @@ def plan(
     changes = [*planner.groups()]
     planner.refuse()
     planner.refuse_dependencies({name for other in others for name in other.groups}, prune)
+    changes, stuck = planner.with_jobs(changes)
     gone = [name for name in planner.owned() if name not in planner.wanted]
     surplus = [*planner.surplus(gone)]
     destroyed: list[Change] = []
@@ -257,7 +185,7 @@ def plan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
         of_file(file, applied, time), applied, of_volumes,
         plan_secrets(file.secrets, applied.secrets if applied is not None else {}), of_apps,
-        tuple(_OPEN) if blind else (),
+        after(changes, containers), tuple(stuck), tuple(OPEN) if blind else (),
     )  # fmt: skip
 
 
@@ -298,11 +226,11 @@ class _Planner:
         blind: bool,
     ) -> None:  # fmt: skip
         self._file, self._containers, self._settings, self._adopt = file, containers, settings, adopt
-        self._passed_over = {"profile", *(_OPEN if blind else ())}
+        self._passed_over = {"profile", *(OPEN if blind else ())}
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
         self._tried = applied.tried if applied is not None else {}
         self._had = applied.had if applied is not None else {}
-        self._jobs = dependencies.jobs(file)
+        self._jobs = jobs(file)
         self._news: dict[int, Spec] = {}
         self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
         self.kept: list[Kept] = []
@@ -342,16 +270,25 @@ class _Planner:
         """Raise InvalidInput if anything depends on what will not be there. ``groups``: of other fleets' files."""
         file = self._file
         groups = {*groups, *self._before} if prune is Prune.NO else groups
-        members = {
-            group.name: group.names(self._count(group, self._before.get(group.name), tell=False))
-            for group in file.groups.values()
-        }
+        members = self._members()
         lost = {*self.owned()} - self.wanted if prune is not Prune.NO else set()
         others = {*self._containers} - self.wanted - lost
         present = {name: spec for name in others if (spec := self._containers[name].spec) is not None}
         found = [*dependencies.wrong(file, members, present, groups)]
         if found:
             raise InvalidInput(_CAN_NOT, why="\n".join(in_order(found)))
+
+    def _members(self) -> dict[str, tuple[str, ...]]:
+        groups = self._file.groups.values()
+        return {each.name: each.names(self._count(each, self._before.get(each.name), tell=False)) for each in groups}
+
+    def with_jobs(self, changes: Sequence[Change]) -> tuple[list[Change], list[str]]:
+        """The changes, with those jobs that run once more as others wait for them; and what is stuck, see Plan."""
+        found = Jobs(self._file, self._members(), self._containers, changes)
+        again = {each.name: each for each in found.again(self.wanted)}
+        self.kept = [each for each in self.kept if each.key != STATE or each.name not in again]
+        both = [*({each.name: each for each in changes} | again).values()]
+        return both, in_order(found.stuck(both))
 
     def groups(self) -> Iterator[Change]:
         """The changes of all containers that the file has."""
@@ -385,7 +322,7 @@ class _Planner:
     def _container(self, group: Group, before: AppliedGroup | None, name: str, number: int) -> Iterator[Change]:
         now = self._containers.get(name)
         if now is None:
-            yield Change(name, group.name, Kind.CREATE, self._new(group, name))
+            yield Change(name, group.name, Kind.CREATE, self._new(group, name), job=self._is_job(group, name))
             return
         if now.spec is None:
             self._wrong.append(f"{group.place}: groups: {group.name}: {name} is broken: its spec can't be read")
@@ -424,7 +361,7 @@ class _Planner:
         owed = [key for key in await_restart(now.in_force, wanted) if key in moved]
         differs = self._differs(now, wanted, [*values], owed)
         starts = starts and now.in_force is None
-        job = not self._jobs.isdisjoint((name, group.name))
+        job = self._is_job(group, name)
         done = now.state is State.EXITED and job
         if owed:
             yield Change(name, group.name, Kind.RESTART, wanted, differs, former=spec)
@@ -439,8 +376,11 @@ class _Planner:
             note = _MENDED if mends else _AGAIN if again else ""
             starts = mends or again
             yield Change(name, group.name, Kind.LIVE, wanted, differs, note, spec, starts, starts and job)
-        if now.in_force is None and not starts and now.state in _DOWN and not done:
-            self.kept.append(Kept(name, _STATE, "runs", now.state, _DOWN[now.state]))
+        if now.in_force is None and not starts and now.state in DOWN and not done:
+            self.kept.append(Kept(name, STATE, "runs", now.state, now.why or DOWN[now.state]))
+
+    def _is_job(self, group: Group, name: str) -> bool:
+        return not self._jobs.isdisjoint((name, group.name))
 
     def _said(self, of_file: Mapping[str, Any]) -> tuple[Mapping[str, Any], Spec]:
         """The values that the file says of a container, and the spec that follows from them: made once for all alike."""

@@ -26,7 +26,8 @@ from lxcfleet.errors import Busy, Conflict, ErrorBody, FleetError, NotFound, Wro
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup, while_tried
 from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
-from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
+from lxcfleet.fleets.changes import Current, Kind
+from lxcfleet.fleets.plan import Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.change_sets import ChangeSets, holds
 from lxcfleet.patch.rollout.orders import Orders
@@ -38,6 +39,7 @@ from lxcfleet.spec.files.fleet_file import FleetFile, parse
 from lxcfleet.spec.files.fleet_groups import Group
 from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.spec.states import State
 from lxcfleet.units import counted
 
 
@@ -265,4 +267,9 @@ def _current(container: Container, back: Mapping[str, Any]) -> Current:
     in_force = container.spec if container.running is not None or container.unseen else None
     wanted = container.wanted
     put_back = frozenset(key for key in back if wanted is not None and holds(wanted, {key: back[key]}))
-    return Current(wanted, in_force, container.state, put_back)
+    why, past = "", container.exit
+    if container.state is State.STOPPED and past is None:
+        why = "it was not started"
+    elif container.state is State.STOPPED and past is not None and not past.asked:
+        why = past.words
+    return Current(wanted, in_force, container.state, put_back, why)

@@ -970,6 +970,57 @@ def test_a_job_that_an_apply_changes_runs_before_what_waits_for_it(cli: Cli, dae
     assert daemon.client.info("web")["environment"] == {"V": "v2"}
 
 
+def test_a_job_that_failed_runs_again_with_the_next_apply(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    """The first apply told of no failure; the next one had nothing to do, or a rollout that waited for somebody to run it."""
+    file, good, done = tmp_path / "s.yaml", tmp_path / "good", tmp_path / "done"
+
+    def apply(count: int, version: int) -> Ran:
+        script = f"sleep 0.2; echo no table; test -e {good} && echo v >>{done}"
+        file.write_text(
+            "lxcfleet: 1\nfleet: s\ngroups:\n"
+            f"  job: {{command: [sh, -c, '{script}']}}\n"
+            "  web: {count: %d, command: [sleep, infinity], environment: {V: 'v%d'}, depends_on: {job: completed}}\n"
+            % (count, version)
+        )
+        return cli("apply", "-f", str(file))
+
+    ran = apply(1, 1)
+    assert ran.status == 3, ran
+    assert "job has run, and is not completed: exit status 1" in ran.err
+    assert "no table" in ran.err
+    assert "web1: blocked: job not completed: exit status 1; it starts by itself once that is so: `lxcfleet start" in ran.err
+    shown = cli("diff", "-f", str(file))
+    assert (shown.status, "has to be completed before web1" in shown.out) == (4, True), shown
+    ran = apply(1, 1)
+    assert (ran.status, "job has run, and is not completed: exit status 1" in ran.err) == (1, True), ran
+    good.touch()
+    ran = apply(1, 1)
+    assert ran.status == 0, ran
+    soon(lambda: daemon.client.info("web1")["state"] == "running")
+    assert apply(1, 1).status == 0
+    assert done.read_text() == "v\n", "it is completed, and nothing has it run again"
+
+    good.unlink()
+    assert cli("start", "job").status == 0
+    soon(lambda: daemon.client.info("job")["state"] == "failed")
+    assert apply(1, 1).status == 0, "nothing waits for it"
+    ran = apply(2, 2)
+    assert (ran.status, "job has run, and is not completed" in ran.err) == (1, True), ran
+    assert daemon.client.info("web1")["environment"] == {"V": "v1"}
+    assert "web2" not in cli("list", "-q").out
+    good.touch()
+    assert apply(2, 2).status == 0
+    assert daemon.client.info("web1")["environment"] == daemon.client.info("web2")["environment"] == {"V": "v2"}
+    assert done.read_text() == "v\nv\n"
+
+    cli("stop", "job")
+    ran = apply(2, 3)
+    assert (ran.status, "job is not completed: somebody stopped it" in ran.err) == (1, True), ran
+    assert cli("start", "job").status == 0
+    soon(lambda: daemon.client.info("job")["state"] == "exited")
+    assert apply(2, 3).status == 0
+
+
 def test_a_secret_that_nobody_declares_is_complained_of_with_its_line(shop: Shop) -> None:
     shop.write(text=SECRETS.replace("@", "/x").replace("[db-pw]", "[nope]"))
     ran = shop.run("diff")

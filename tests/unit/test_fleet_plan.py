@@ -17,7 +17,8 @@ from lxcfleet.errors import Conflict, InvalidInput
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
+from lxcfleet.fleets.changes import Current, Kind
+from lxcfleet.fleets.plan import Plan, Prune, plan
 from lxcfleet.patch.rollout import change_sets
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.merging import merge
@@ -213,6 +214,59 @@ def test_a_job_that_is_completed_is_as_the_file_has_it(state: State, told: bool)
     assert [each.name for each in planned(text, fleet, made.after).kept] == ["job"][:told]
     fleet["web"] = replace(fleet["web"], in_force=None, state=state)
     assert "web" in [each.name for each in planned(text, fleet, made.after).kept]
+
+
+JOB = "  job: {command: [a]}\n  web: {count: %d, command: [b%s], depends_on: {job: completed}}\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "change", "again", "stuck"),
+    [
+        (State.FAILED, 2, "", False, False), (State.FAILED, 2, ", c", True, False), (State.FAILED, 3, "", True, False),
+        (State.STOPPED, 2, ", c", False, True), (State.STOPPED, 3, "", False, False), (State.EXITED, 2, ", c", False, False),
+    ],
+)  # fmt: skip
+def test_a_job_that_failed_runs_once_more_if_anything_waits_for_it(
+    state: State, count: int, change: str, again: bool, stuck: bool
+) -> None:
+    """The rollout of an apply waited for it, until somebody ran it by hand."""
+    made = planned(JOB % (2, ""), {})
+    fleet = carry_out(made, {})
+    fleet["job"] = replace(fleet["job"], in_force=None, state=state)
+    now = planned(JOB % (count, change), fleet, made.after)
+    assert ["job" in each.why for each in now.changes if each.name == "job"] == [False] * again
+    assert [(each.kind, each.job) for each in now.changes if each.name == "job"] == [(Kind.START, True)] * again
+    assert [each.name for each in now.kept] == ([] if again or state is State.EXITED else ["job"])
+    assert now.after_jobs == ({"web3"} if again and count == 3 else set())
+    assert ["depends_on.job: job is not completed: somebody stopped it" in each for each in now.stuck] == [True] * stuck
+
+
+def test_a_job_that_failed_runs_once_more_while_others_are_blocked_by_it() -> None:
+    made = planned(JOB % (2, ""), {})
+    fleet = carry_out(made, {})
+    fleet["job"] = replace(fleet["job"], in_force=None, state=State.FAILED)
+    fleet["web2"] = replace(fleet["web2"], in_force=None, state=State.BLOCKED)
+    now = planned(JOB % (2, ""), fleet, made.after)
+    assert [(each.name, each.kind) for each in now.changes] == [("job", Kind.START)]
+    assert now.changes[0].why.endswith("has to be completed before web2")
+    assert now.id == planned(JOB % (2, ""), carry_out(made, {}), made.after).id, "states are no part of it"
+    labelled = (JOB % (2, "")).replace("[a]", "[a], labels: {x: y}")
+    (change,) = planned(labelled, fleet, made.after).changes
+    assert (change.kind, change.starts, change.job) == (Kind.LIVE, True, True)
+    fleet["job"] = replace(fleet["job"], state=State.STOPPED, why="its exit status is not known")
+    (kept,) = planned(JOB % (2, ""), fleet, made.after).kept
+    assert kept.why == "its exit status is not known", "nobody stopped it"
+
+
+def test_new_containers_come_after_a_job_that_runs_once_more_for_them() -> None:
+    """They ran with the new version before the migration to it."""
+    made = planned(JOB % (2, ""), {})
+    fleet = carry_out(made, {})
+    fleet["job"] = replace(fleet["job"], in_force=None, state=State.EXITED)
+    text = (JOB % (3, "")).replace("[a]", "[c]") + "  top: {command: [d], depends_on: {web: started}}\n  db: {command: [e]}\n"
+    now = planned(text, fleet, made.after)
+    assert {each.name for each in now.of(Kind.CREATE)} == {"web3", "top", "db"}
+    assert now.after_jobs == {"web3", "top"}
 
 
 def test_the_base_that_a_container_was_given_stays_until_the_file_names_another_one() -> None:

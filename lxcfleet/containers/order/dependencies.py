@@ -60,8 +60,8 @@ class Dependencies:
             past = other.exit
             if not runs and past is not None and not past.asked and past.exit_status != 0:
                 reason = f"{reason}: {past.words}"
-            return Lack(reason, runs or self._comes(other))
-        return Lack(reason, self._comes(other))
+            return Lack(reason, runs or self._comes(other), remedy="" if runs else _remedy(other))
+        return Lack(reason, self._comes(other), remedy=_remedy(other))
 
     def _comes(self, other: Container) -> bool:
         """Whether a container that does not run does so in a moment, as far as anybody can tell."""
@@ -89,6 +89,11 @@ class Dependencies:
                 hint="create it first, or leave it out",
             )
         refuse_circle(graph)
+
+
+def _remedy(other: Container) -> str:
+    """The command that has a container run that does not, if nothing else does that."""
+    return f"lxcfleet start {other.name}" if other.state in (State.STOPPED, State.EXITED, State.FAILED) else ""
 
 
 def graph_of(specs: Mapping[str, Spec]) -> Graph:
