@@ -32,7 +32,7 @@ from lxcfleet.base.present import Bottom
 from lxcfleet.base.stack import base
 from lxcfleet.patch.cve import inventory
 from lxcfleet.patch.cve.changelog import Changelog
-from lxcfleet.patch.cve.shelf import OfBase, Shelf
+from lxcfleet.patch.cve.shelf import ChangelogShelf, OfBase
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
@@ -44,7 +44,7 @@ LIMIT = 2.0
 @lru_cache
 def oldest() -> dict[str, str]:
     """The version of the oldest entry in the changelog of each of the host's sources."""
-    shelf = Shelf(OfBase(Bottom(base(Paths()))))
+    shelf = ChangelogShelf(OfBase(Bottom(base(Paths()))))
     sources = inventory.by_source(inventory.read(Path(STATUS).read_bytes()).values())
     logs = {source: shelf.of(source, packages) for source, packages in sources.items()}
     return {source: log.versions[-1] for source, log in logs.items() if isinstance(log, Changelog)}

@@ -15,7 +15,7 @@ from lxcfleet.cli.main import ALIASES, cli
 from lxcfleet.spec.container import fields, health, restart
 from lxcfleet.spec.files import profiles, settings
 from lxcfleet.spec.policies.rollout import ProfileRollout
-from lxcfleet.spec.reading.rows import Change, Row, SectionType, rows_of
+from lxcfleet.spec.reading.rows import Effect, Row, SectionType, rows_of
 
 HEAD = """\
 # Reference
@@ -107,9 +107,9 @@ def _settings() -> Iterator[str]:
 
 
 _WHEN = {
-    Change.LIVE: "at once, also while it runs",
-    Change.RESTART: "by a restart",
-    Change.NEVER: "not at all; destroy the container and create it anew",
+    Effect.LIVE: "at once, also while it runs",
+    Effect.RESTART: "by a restart",
+    Effect.NEVER: "not at all; destroy the container and create it anew",
 }
 
 

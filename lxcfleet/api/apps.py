@@ -22,13 +22,13 @@ _MOST_NAMED = 1000
 
 def _form(fields: Fields) -> tuple[str, tuple[str, ...]]:
     """The form of a release, and what it may cover."""
-    from lxcfleet.spec.container.apps import Form, check_covers  # noqa: PLC0415  the command line starts with this module
+    from lxcfleet.spec.container.apps import AppForm, check_covers  # noqa: PLC0415  the command line starts with this module
 
-    form = fields.text("form") if fields.has("form") else Form.MOUNT.value
+    form = fields.text("form") if fields.has("form") else AppForm.MOUNT.value
     covers = fields.texts("covers")
-    if form not in [*Form]:
-        fields.complain("form", f"{form!r} is none of {', '.join(Form)}")
-    if covers and form == Form.MOUNT:
+    if form not in [*AppForm]:
+        fields.complain("form", f"{form!r} is none of {', '.join(AppForm)}")
+    if covers and form == AppForm.MOUNT:
         fields.complain("covers", "is for a layer: what is mounted hides nothing")
     for each in covers[:_MOST_NAMED]:
         try:

@@ -70,7 +70,7 @@ class DiskRecord(TypedDict):
     """Why it could not be looked at."""
 
 
-class ChangeRecord(TypedDict):
+class PathChangeRecord(TypedDict):
     """A path of a container that is not as mask and base have it."""
 
     path: str
@@ -99,7 +99,7 @@ class DiffRecord(TypedDict):
     changed: bool
     counts: dict[str, int]
     """How many paths there are of each kind of change, those included that are not listed."""
-    changes: list[ChangeRecord]
+    changes: list[PathChangeRecord]
     """In the order of their paths."""
     items: int
     """How many files and directories of the delta were looked at."""

@@ -13,7 +13,7 @@ from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.terms import MAX_GENERATION
 
 
-class Delta(StrEnum):
+class CloneDelta(StrEnum):
     """The content of the throwaway clone's delta."""
 
     EMPTY = "empty"
@@ -58,7 +58,7 @@ class RehearseRequest:
     """Whether the clone has the container's secrets."""
     keep: bool = False
     """Whether the clone is left, and runs on."""
-    delta: Delta = Delta.EMPTY
+    delta: CloneDelta = CloneDelta.EMPTY
     yes: bool = False
     """Whether much is copied without a question."""
 
@@ -75,7 +75,8 @@ class RehearseRequest:
         fields = Fields(data, "request")
         request = cls(
             check_name(fields.text("name")), fields.integer("on", 0, 0, MAX_GENERATION), fields.texts("tests"),
-            fields.flag("secrets", True), fields.flag("keep"), fields.choice("delta", Delta, Delta.EMPTY), fields.flag("yes"),
+            fields.flag("secrets", True), fields.flag("keep"), fields.choice("delta", CloneDelta, CloneDelta.EMPTY),
+            fields.flag("yes"),
         )  # fmt: skip
         sizes = [len(each.encode(errors="replace")) for each in request.tests]
         if len(sizes) > MOST or not all(0 < size <= MAX_COMMAND for size in sizes):

@@ -23,7 +23,7 @@ from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.host.process import inside
-from lxcfleet.host.process.inside import Mark
+from lxcfleet.host.process.inside import FileMark
 from lxcfleet.paths import Paths
 from lxcfleet.spec.files import mask_rules
 from lxcfleet.spec.files.mask_rules import RuleKind
@@ -38,7 +38,7 @@ class Secret:
 
     path: str
     why: str
-    marks: tuple[Mark, ...]
+    marks: tuple[FileMark, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _tree(host: Layer) -> Tree:
     return host.tree() if host.sheets else Tree(Path(host.mount or host.source))
 
 
-def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
+def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[FileMark]:
     """The file itself; for a directory, some of the files in it, those nearest to its top first. What is ``shown`` on purpose
     is left out, with all below it: what is private there is found by itself."""
     waiting, left = [path], SAMPLE
@@ -99,7 +99,7 @@ def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
         try:
             status = os.lstat(tree.outside(here))
             if not stat.S_ISDIR(status.st_mode):
-                yield Mark.of(here, status)
+                yield FileMark.of(here, status)
                 left -= 1
             elif len(waiting) < SAMPLE:
                 found = [join(here, name) for name in tree.names(here)]

@@ -26,7 +26,7 @@ _MOST = 256
 
 
 @dataclass(frozen=True)
-class Directory:
+class RuntimeDirectory:
     """A directory in /run."""
 
     path: str
@@ -37,12 +37,12 @@ class Directory:
 
 
 _Stamps = dict[str, list[int] | None]
-_known: dict[tuple[str, ...], tuple[_Stamps, list[Directory]]] = {}
+_known: dict[tuple[str, ...], tuple[_Stamps, list[RuntimeDirectory]]] = {}
 """The directories that packages of a base ask for, by its top directories, and the stamps of all that they follow from:
 containers that start one after the other have the same."""
 
 
-def directories(base: Tree) -> list[Directory]:
+def directories(base: Tree) -> list[RuntimeDirectory]:
     """The directories that packages in ``base`` ask for, each after its parent; tmpfiles.d(5). Lines with specifiers, and
     with users that the base does not have, are left out."""
     tops = tuple(base.places("/"))
@@ -65,15 +65,15 @@ def _stamp(path: str) -> list[int] | None:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _look(base: Tree) -> list[Directory]:
-    found = {_LOCK: Directory(_LOCK, 0o1777)}
+def _look(base: Tree) -> list[RuntimeDirectory]:
+    found = {_LOCK: RuntimeDirectory(_LOCK, 0o1777)}
     users, groups = _ids(base, "/etc/passwd"), _ids(base, "/etc/group")
     for line in _lines(base):
         words = [*line.split(), "-", "-", "-", "-", "-"]
         place, mode = _PATH.fullmatch(words[1]), _MODE.fullmatch("0755" if words[2] == "-" else words[2])
         user, group = _id(words[3], users), _id(words[4], groups)
         if words[0][:1] in ("d", "D") and place and mode and user is not None and group is not None and len(found) < _MOST:
-            found.setdefault(place[1], Directory(place[1], int(mode[1], 8), user, group))
+            found.setdefault(place[1], RuntimeDirectory(place[1], int(mode[1], 8), user, group))
     return [found[path] for path in sorted(found)]
 
 
@@ -97,7 +97,7 @@ def mount(root: Path, base: Tree, first_id: int) -> None:
         _make(f"{root}/run", each, first_id)
 
 
-def _make(run: str, wanted: Directory, first_id: int) -> None:
+def _make(run: str, wanted: RuntimeDirectory, first_id: int) -> None:
     place = run
     for name in wanted.path.split("/")[1:]:
         place = f"{place}/{name}"

@@ -17,7 +17,7 @@ from lxcfleet.base.mask.maintenance import TIMERS
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
-from lxcfleet.spec.container.apps import AppUse, Form
+from lxcfleet.spec.container.apps import AppForm, AppUse
 from lxcfleet.spec.container.spec import Spec
 
 
@@ -153,7 +153,7 @@ def stack_for(paths: Paths, name: str, spec: Spec | None, *, live: bool = False)
     """
     if spec is None:
         return stack_of(paths, name)
-    app = spec.app if spec.app is not None and spec.app.form is Form.LAYER else None
+    app = spec.app if spec.app is not None and spec.app.form is AppForm.LAYER else None
     return stack_of(paths, name, Services.of(spec), 0 if live else spec.generation, app)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features
-from lxcfleet.host.facts.limits import Limits, Table
+from lxcfleet.host.facts.limits import HostLimits, Table
 from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
 from lxcfleet.units import counted, words_of_size
 
@@ -123,7 +123,7 @@ _UNPRIVILEGED_ONLY = frozenset(("user-namespace-support", "idmapped-root"))
 
 
 def assess(
-    count: int, init: Init, limits: Limits, features: Features, ids_free: int | None
+    count: int, init: Init, limits: HostLimits, features: Features, ids_free: int | None
 ) -> tuple[Finding, ...]:
     """Findings for and against ``count`` more running containers of that kind; the failures first.
 
@@ -141,7 +141,7 @@ def assess(
     return tuple(sorted(findings, key=lambda finding: order[finding.level]))
 
 
-def fits(init: Init, limits: Limits, features: Features, ids_free: int | None) -> int:
+def fits(init: Init, limits: HostLimits, features: Features, ids_free: int | None) -> int:
     """How many more containers of that kind the host has room for: 0 if it can't run any."""
     return _room(assess(1, init, limits, features, ids_free), 1)
 
@@ -207,7 +207,7 @@ def _features(init: Init, features: Features, privileged: bool) -> Iterator[Find
             yield Finding(probe.check, level, probe.message, hint=probe.hint, feature=True)
 
 
-def _memory(count: int, init: Init, limits: Limits) -> Finding:
+def _memory(count: int, init: Init, limits: HostLimits) -> Finding:
     # Without a reserve for the host's own work the last container would bring the out-of-memory killer.
     rest = min(limits.memory_total // 20, 512 * _MIB)
     have = max(0, limits.memory_available - rest)
@@ -215,7 +215,7 @@ def _memory(count: int, init: Init, limits: Limits) -> Finding:
     return _compare(MEMORY, MEMORY.times(count, init), have, hint)
 
 
-def _disk(count: int, init: Init, limits: Limits) -> Iterator[Finding]:
+def _disk(count: int, init: Init, limits: HostLimits) -> Iterator[Finding]:
     hint = f"free some on the file system of {limits.disk_path}, or create fewer"
     yield _compare(DISK, DISK.times(count, init), max(0, limits.disk_free - 64 * _MIB), hint)
     if limits.inodes_free is not None:
@@ -228,7 +228,7 @@ def _id_ranges(count: int, free: int) -> Finding:
     return _compare(Need("uid-ranges", words, 1, 1), count, free, hint)
 
 
-def _tables(count: int, init: Init, limits: Limits, privileged: bool) -> Iterator[Finding]:
+def _tables(count: int, init: Init, limits: HostLimits, privileged: bool) -> Iterator[Finding]:
     for need in (*TABLES, *((*PER_USER, *ROOT_KEYS) if privileged else ())):
         table = limits.tables.get(need.check)
         wanted = need.times(count, init)

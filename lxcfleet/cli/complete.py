@@ -35,7 +35,7 @@ def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Matching containers, and the keys that ``set`` can change; after ``KEY=`` the words that the key may have."""
     from lxcfleet.spec.container.fields import table
-    from lxcfleet.spec.reading.rows import Change
+    from lxcfleet.spec.reading.rows import Effect
     from lxcfleet.spec.reading.types import Choice, Flag
 
     key, equals, typed = incomplete.partition("=")
@@ -44,7 +44,7 @@ def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: s
         words = [*map(str, kind.words)] if isinstance(kind, Choice) else ["yes", "no"] if isinstance(kind, Flag) else []
         return [f"{key}={word}" for word in words if word.startswith(typed)]
     given = ctx.params.get("words") or ()
-    keys = [f"{key}=" for key, row in table().items() if row.change is not Change.NEVER]
+    keys = [f"{key}=" for key, row in table().items() if row.change is not Effect.NEVER]
     found = [name for name in names(ctx, parameter, incomplete) if name not in given]
     return found + [key for key in keys if key.startswith(incomplete)]
 

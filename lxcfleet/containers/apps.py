@@ -13,7 +13,7 @@ from lxcfleet.data.apps import manifest, merged, store
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Event, Told
-from lxcfleet.spec.container.apps import AppUse, Form, Release
+from lxcfleet.spec.container.apps import AppForm, AppUse, Release
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading import ondisk
 
@@ -52,13 +52,13 @@ async def check_use(paths: Paths, use: AppUse) -> None:
     files of the host that nobody has allowed it to cover."""
     release = store.check(paths, use.name, use.version)
     if release.form is not use.form:
-        layer = release.form is Form.LAYER
+        layer = release.form is AppForm.LAYER
         raise InvalidInput(
             f"{use.release} is {'a layer' if layer else 'no layer'}, and can't be at {use.target}",
             why="its files are among the host's" if layer else "it is mounted at a place of its own",
             hint=f"write it as {use.release}{':/' if layer else ''}",
         )  # fmt: skip
-    if use.form is Form.LAYER:
+    if use.form is AppForm.LAYER:
         await asyncio.to_thread(_check_layer, paths, release)
 
 

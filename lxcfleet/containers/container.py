@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.desired import Lack
-from lxcfleet.containers.exits import Exit, Mark
+from lxcfleet.containers.exits import Exit, LogPlace
 from lxcfleet.containers.foreground import Foreground
-from lxcfleet.containers.restarts import FRESH, Course
+from lxcfleet.containers.restarts import FRESH, RestartCourse
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup, proc
-from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.restart import RestartPolicy
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import State
 
@@ -94,9 +94,9 @@ class Container:
     """How `lxcfleet run` runs it, or did last; None: this daemon says when it starts."""
     checked: tuple[tuple[object, ...], str] | None = None
     """The basis of LXC's configuration, and its text, as they were checked before a stop: for the start after that."""
-    course: Course = FRESH
+    course: RestartCourse = FRESH
     """How the starts went that nobody asked for at that moment: by its restart policy, and after a start that failed."""
-    console: Mark | None = None
+    console: LogPlace | None = None
     """Where its run began in the log of its console; None: not known."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
     """The addresses that other servers and routers have given it at the moment; see network.leases."""
@@ -146,7 +146,7 @@ class Container:
         """Whether it is started again in a moment: by its restart policy, or as its start failed."""
         if self.running is not None or self.lack is not None or self.course.due is None or self.resting:
             return False
-        return bool(self.course.cause) or (self.wanted is not None and self.wanted.restart.policy is not Policy.NO)
+        return bool(self.course.cause) or (self.wanted is not None and self.wanted.restart.policy is not RestartPolicy.NO)
 
     @property
     def start_error(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lxcfleet.api.records import ExitRecord
-from lxcfleet.containers.restarts import FRESH, Course, End
+from lxcfleet.containers.restarts import FRESH, RestartCourse, RunEnd
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.kernel.syscalls import born
 from lxcfleet.paths import ContainerPaths
@@ -113,9 +113,9 @@ class Exit:
         return "\n".join(("its last lines:", *self.lines)) if self.lines else "it printed nothing"
 
     @property
-    def end(self) -> End:
+    def end(self) -> RunEnd:
         """The end as restart policies see it."""
-        return End(failed=self.exit_status != 0, asked=self.asked, seconds=self.seconds)
+        return RunEnd(failed=self.exit_status != 0, asked=self.asked, seconds=self.seconds)
 
     def record(self) -> ExitRecord:
         """The end as the API shows it."""
@@ -131,27 +131,27 @@ class Exit:
 
 
 @dataclass(frozen=True)
-class Past:
+class KnownPast:
     """The known past of a container: the end of its last run, and its restarts."""
 
     exit: Exit | None = None
-    course: Course = field(default=FRESH)
+    course: RestartCourse = field(default=FRESH)
     boot: str = ""
     """The boot of the host to which the course's moments belong."""
 
 
-def load(paths: ContainerPaths) -> Past:
+def load(paths: ContainerPaths) -> KnownPast:
     """The past of a container; empty if there is none, or the file can't be read."""
     try:
         return _parse(ondisk.record(paths.exit, ondisk.SMALL))
     except FileNotFoundError:
-        return Past()
+        return KnownPast()
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         log.warning("%s can't be read: how it ended last is not known: %s", paths.exit, error)
-        return Past()
+        return KnownPast()
 
 
-def _parse(data: Mapping[str, Any]) -> Past:
+def _parse(data: Mapping[str, Any]) -> KnownPast:
     said, course = data["exit"], data["course"]
     past = None if said is None else _parse_exit(said)
     tries = tuple(float(each) for each in course["tries"])
@@ -159,8 +159,8 @@ def _parse(data: Mapping[str, Any]) -> Past:
     if due is not None:
         datetime.fromtimestamp(float(due), UTC)
     moment, gave_up, cause = None if due is None else float(due), bool(course["gave_up"]), str(course.get("cause", ""))
-    read = Course(int(course["row"]), tries, moment, gave_up, cause)
-    return Past(past, read, str(data["boot"]))
+    read = RestartCourse(int(course["row"]), tries, moment, gave_up, cause)
+    return KnownPast(past, read, str(data["boot"]))
 
 
 def _parse_exit(said: Mapping[str, Any]) -> Exit:
@@ -178,14 +178,14 @@ def _parse_exit(said: Mapping[str, Any]) -> Exit:
     )
 
 
-def save(paths: ContainerPaths, past: Past) -> None:
+def save(paths: ContainerPaths, past: KnownPast) -> None:
     """Write the past of a container down. Raises OSError."""
     # Not by asdict(), which takes as long as all the rest.
     data = {"exit": None if past.exit is None else vars(past.exit), "course": vars(past.course), "boot": past.boot}
     tree.write(paths.exit, json.dumps(data) + "\n")
 
 
-class Mark(NamedTuple):
+class LogPlace(NamedTuple):
     """A place in a log."""
 
     inode: int
@@ -194,16 +194,16 @@ class Mark(NamedTuple):
     """When the log was made, as another one may get its inode; None: not known."""
 
 
-def mark(log_file: Path) -> Mark | None:
+def mark(log_file: Path) -> LogPlace | None:
     """The present end of a log, from which on ``last_lines`` reads; None: there is no log."""
     try:
         found = log_file.stat()
     except OSError:
         return None
-    return Mark(found.st_ino, found.st_size, born(str(log_file)))
+    return LogPlace(found.st_ino, found.st_size, born(str(log_file)))
 
 
-def begin(log_file: Path) -> Mark:
+def begin(log_file: Path) -> LogPlace:
     """Where the next run begins in a log. One that is not there yet is made: of a log that was overwritten before anybody
     read it, nobody could tell otherwise that something is missing."""
     found = mark(log_file)
@@ -213,10 +213,10 @@ def begin(log_file: Path) -> Mark:
         except OSError as error:  # the start tells of a full disk, or of one that gives errors
             log.debug("%s can't be made: %s", log_file, error)
         found = mark(log_file)
-    return found or Mark(0, 0)
+    return found or LogPlace(0, 0)
 
 
-def last_lines(log_file: Path, begin: Mark | None = None) -> tuple[str, ...]:
+def last_lines(log_file: Path, begin: LogPlace | None = None) -> tuple[str, ...]:
     """The last lines of a log; with ``begin`` only what was written since."""
     try:
         descriptor = os.open(log_file, os.O_RDONLY | os.O_CLOEXEC)

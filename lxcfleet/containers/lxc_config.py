@@ -20,9 +20,9 @@ from lxcfleet.host.process.cgroup import SWAP, SWAP_LEGACY
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container import raw_lxc, secrets
 from lxcfleet.spec.container.devices import DEVICES
-from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.restart import RestartPolicy
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import RANGE_SIZE, USUAL_LANGUAGE, WEIGHT, Init, Network, StopSignal, Victim
+from lxcfleet.spec.reading.terms import RANGE_SIZE, USUAL_LANGUAGE, WEIGHT, Init, NetworkMode, StopSignal, Victim
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -70,7 +70,7 @@ def render(
         "lxc.monitor.unshare = 1",
         f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
-        *([] if spec.restart.policy is Policy.NO else [f"lxc.hook.stop = {stop_hook(own.stopping)}"]),
+        *([] if spec.restart.policy is RestartPolicy.NO else [f"lxc.hook.stop = {stop_hook(own.stopping)}"]),
         *_identity(spec, paths),
         *_confinement(spec, platform),
         *_limits(spec, platform),
@@ -295,7 +295,7 @@ def _devices(spec: Spec, paths: Paths, platform: Platform) -> list[str]:
 
 
 def _network(spec: Spec, platform: Platform) -> list[str]:
-    if spec.network is Network.HOST:
+    if spec.network is NetworkMode.HOST:
         return ["lxc.net.0.type = none"]
     if not spec.connected:
         return ["lxc.net.0.type = empty", "lxc.net.0.flags = up"]  # up: the loopback interface
@@ -362,7 +362,7 @@ def _system(spec: Spec, pending: Path) -> list[str]:
 
 
 def _app_sysfs(spec: Spec) -> list[str]:
-    if spec.network is not Network.HOST:
+    if spec.network is not NetworkMode.HOST:
         return ["lxc.mount.auto = proc:mixed sys:mixed cgroup:ro:force"]
     # A sysfs shows a network namespace, and only the owner of that namespace may mount one. So the host's sysfs is shown, in
     # which the container's root has no rights.

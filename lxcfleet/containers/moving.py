@@ -11,7 +11,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.moves import Journal, MoveStep
 from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def load(paths: Paths, name: str) -> Journal | None:
         return None
     except (OSError, ValueError) as error:
         log.error("%s can't be read, so %s counts as handed to another host: %s", file, name, error)
-        return Journal(_NOBODY, True, Step.HANDED, f"somewhere: {file} can't be read", "1970-01-01T00:00:00Z", ran=False)
+        return Journal(_NOBODY, True, MoveStep.HANDED, f"somewhere: {file} can't be read", "1970-01-01T00:00:00Z", ran=False)
 
 
 def all_of(paths: Paths, names: Iterable[str]) -> dict[str, Journal]:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Hold:
+class ActionInHand:
     """The facts that a user of ``Registry.in_hand`` knows about the action."""
 
     ends_meant: int = 0
@@ -259,11 +259,11 @@ class Registry:
         self._bus.publish(Exited(container, running))
 
     @contextmanager
-    def in_hand(self, container: Container, busy: str) -> Iterator[Hold]:
+    def in_hand(self, container: Container, busy: str) -> Iterator[ActionInHand]:
         """Mark a container as busy, with the word ``busy``. Its end, if nobody meant it, is published when this is over."""
         before = container.ends
         container.busy = busy
-        hold = Hold()
+        hold = ActionInHand()
         try:
             yield hold
         except BaseException:

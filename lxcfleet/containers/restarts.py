@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.restart import Restart, RestartPolicy
 
 JITTER = 0.2
 """A pause is up to so much of it shorter, so that many containers that failed together are not all started together."""
 _MOST_ROW = 1000
 _LONGEST_CAUSE = 500
 
-OWED = Restart(Policy.ON_FAILURE, delay=1.0, factor=2.0, max_delay=60.0, attempts=30, within=7200.0)
+OWED = Restart(RestartPolicy.ON_FAILURE, delay=1.0, factor=2.0, max_delay=60.0, attempts=30, within=7200.0)
 """How a start that is owed to a container without a restart policy is tried again after it failed: for about 25 minutes."""
 
 
 @dataclass(frozen=True)
-class End:
+class RunEnd:
     """The end of a run, as far as the policy asks."""
 
     failed: bool
@@ -33,7 +33,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Course:
+class RestartCourse:
     """How the restarts of a container went so far."""
 
     row: int = 0
@@ -53,10 +53,10 @@ class Course:
         return self.due is not None or self.gave_up
 
 
-FRESH = Course()
+FRESH = RestartCourse()
 
 
-def after(policy: Restart, course: Course, end: End, now: float, shorter: float = 0.0) -> Course:
+def after(policy: Restart, course: RestartCourse, end: RunEnd, now: float, shorter: float = 0.0) -> RestartCourse:
     """The course after one more end. ``shorter``: the random share of JITTER, from 0 to 1."""
     if end.asked or not _follows(policy.policy, end):
         return FRESH
@@ -65,14 +65,14 @@ def after(policy: Restart, course: Course, end: End, now: float, shorter: float 
     tries = () if long else tuple(each for each in course.tries if each <= now < each + policy.within)
     if not end.failed:
         # A program that ends well and quickly is not punished, and yet must not keep a processor busy.
-        return Course(row, tries, now if long else now + _shorter(policy.delay, shorter))
+        return RestartCourse(row, tries, now if long else now + _shorter(policy.delay, shorter))
     cause = end.cause[:_LONGEST_CAUSE]
     if policy.attempts and len(tries) >= policy.attempts:
-        return Course(row, tries, gave_up=True, cause=cause)
+        return RestartCourse(row, tries, gave_up=True, cause=cause)
     # What a start lacked is not there at once: the first pause of a row is for programs that ran and failed.
     pause = _shorter(pause_of(policy, max(row, 1) if end.cause else row), shorter)
     counted = (*tries, now) if policy.attempts else ()
-    return Course(min(row + 1, _MOST_ROW), counted, now + pause, cause=cause)
+    return RestartCourse(min(row + 1, _MOST_ROW), counted, now + pause, cause=cause)
 
 
 def policy_for(own: Restart, *, owed: bool) -> Restart:
@@ -80,7 +80,7 @@ def policy_for(own: Restart, *, owed: bool) -> Restart:
 
     The policy ``no`` is about programs that end. Whoever wants a container to run wants its start to be tried again, too.
     """
-    return OWED if owed and own.policy is Policy.NO else own
+    return OWED if owed and own.policy is RestartPolicy.NO else own
 
 
 def pause_of(policy: Restart, row: int) -> float:
@@ -97,13 +97,15 @@ def pause_of(policy: Restart, row: int) -> float:
     return min(pause, policy.max_delay)
 
 
-def after_boot(course: Course) -> Course:
+def after_boot(course: RestartCourse) -> RestartCourse:
     """The course that an earlier boot of the host left: its moments mean nothing any more."""
     return replace(course, row=0, tries=(), due=None, cause=course.cause if course.gave_up else "")
 
 
-def _follows(policy: Policy, end: End) -> bool:
-    return policy in (Policy.ALWAYS, Policy.UNLESS_STOPPED) or (policy is Policy.ON_FAILURE and end.failed)
+def _follows(policy: RestartPolicy, end: RunEnd) -> bool:
+    if policy is RestartPolicy.ON_FAILURE:
+        return end.failed
+    return policy in (RestartPolicy.ALWAYS, RestartPolicy.UNLESS_STOPPED)
 
 
 def _shorter(pause: float, share: float) -> float:

@@ -65,7 +65,7 @@ from lxcfleet.daemon.http.server import Server
 from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
 from lxcfleet.daemon.uses.apps import Apps
 from lxcfleet.daemon.uses.archives import Archives
-from lxcfleet.daemon.uses.arrivals import Arrivals
+from lxcfleet.daemon.uses.arrivals import VolumeArrivals
 from lxcfleet.daemon.uses.baking import Baking
 from lxcfleet.daemon.uses.brought import brought
 from lxcfleet.daemon.uses.events import DrainEnded
@@ -180,7 +180,7 @@ class Parts:
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
         )
         self.foregrounds = Foregrounds(paths, self.fleet, launcher, self.tasks)
-        self.arrivals = Arrivals(paths, self.registry, self.fleet.room, self.fleet.volumes, self.bus)
+        self.arrivals = VolumeArrivals(paths, self.registry, self.fleet.room, self.fleet.volumes, self.bus)
         self.archives = Archives(paths, self.fleet, self.lifecycle, self.specs, launcher, self.arrivals)
         self._of_secrets()
         self._readers()

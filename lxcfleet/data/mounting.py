@@ -21,7 +21,7 @@ from lxcfleet.errors import HostError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.apps import parse_release
-from lxcfleet.spec.container.volumes import Owner, Source, VolumeMount, parse_mount
+from lxcfleet.spec.container.volumes import IdsOwner, MountKind, VolumeMount, parse_mount
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = stat.S_IXGRP | stat.S_IXOTH
@@ -54,7 +54,7 @@ def mount(paths: Paths, name: str, wanted: Sequence[str], first_id: int | None) 
 
 
 def _mount_at(paths: Paths, each: VolumeMount, place: int, first_id: int | None) -> None:
-    if each.source is Source.TMPFS:
+    if each.source is MountKind.TMPFS:
         owner = first_id or 0
         options = f"mode={each.mode:o},size={each.size},uid={owner},gid={owner}"
         syscalls.mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _flags(each), options)
@@ -71,14 +71,14 @@ def open_source(paths: Paths, each: VolumeMount, first_id: int | None) -> int:
 
     Raises FleetError, OSError.
     """
-    if each.source is Source.VOLUME:
+    if each.source is MountKind.VOLUME:
         volume = volumes.check(paths, each.what)
         return volumes.show(paths.volume(each.what), volume, first_id or 0, _flags(each))
-    if each.source is Source.APP:
+    if each.source is MountKind.APP:
         return store.show(paths, *parse_release(each.what), first_id, _flags(each))
     handle = open_host(paths, each)
     try:
-        if each.owner is Owner.HOST or first_id is None:
+        if each.owner is IdsOwner.HOST or first_id is None:
             return syscalls.clone_apart(handle, _flags(each), None, each.what)
         return volumes.clone(handle, each.what, _flags(each), 0, first_id)
     finally:
@@ -187,7 +187,7 @@ def _check_host(paths: Paths, each: VolumeMount, handle: int) -> None:
     filesystem = {mount.number: mount.filesystem for mount in mounts.table()}.get(syscalls.mount_number(path) or 0, "")
     if filesystem in _KERNELS:
         raise InvalidInput(f"{path} can't be mounted", why=f"it is of the kernel's {filesystem}, with the host's own state")
-    if each.owner is Owner.CONTAINER and not each.read_only and _within_reach(path):
+    if each.owner is IdsOwner.CONTAINER and not each.read_only and _within_reach(path):
         raise InvalidInput(
             f"{path} can't be given to a container to write with the host's own ids",
             why="a container could leave a setuid program of root's there, which any user of the host could run",
@@ -239,12 +239,12 @@ def check(paths: Paths, wanted: Sequence[str], first_id: int | None) -> None:
     ``first_id``: where the container's ids begin, or any other range, if that is not known yet.
     """
     for each in in_order([parse_mount(text) for text in wanted]):
-        if each.source is Source.TMPFS:
+        if each.source is MountKind.TMPFS:
             continue
         try:
             os.close(open_source(paths, each, first_id))
         except OSError as error:
-            if error.errno == errno.EINVAL and each.source is Source.HOST:
+            if error.errno == errno.EINVAL and each.source is MountKind.HOST:
                 raise Unsupported(f"{each.what} can't be mounted", why="its file system does not allow it") from error
             raise HostError.from_os_error(f"{each} can't be mounted", error) from error
 

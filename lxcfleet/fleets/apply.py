@@ -25,7 +25,7 @@ from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.errors import Blocked, FleetError, WrongState
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.changes import Change, Kind
-from lxcfleet.fleets.plan import Plan
+from lxcfleet.fleets.plan import FleetPlan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.patch.rollout.orders import Orders
@@ -103,7 +103,7 @@ class Core(Protocol):
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveChanges:
     """Changes of specs that need no restart."""
 
     at_once: Sequence[Planned]
@@ -111,7 +111,7 @@ class Live:
     """These are made in waves."""
 
 
-async def check(core: Core, orders: Orders, plan: Plan, policy: Mapping[str, Any]) -> Live:
+async def check(core: Core, orders: Orders, plan: FleetPlan, policy: Mapping[str, Any]) -> LiveChanges:
     """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
     specs that need no restart."""
     if plan.stuck:
@@ -136,7 +136,7 @@ async def check(core: Core, orders: Orders, plan: Plan, policy: Mapping[str, Any
     if gated:
         orders.refuse_second()
     in_turn = {each.container.name for each in gated}
-    return Live([each for each in live if each.container.name not in in_turn], gated)
+    return LiveChanges([each for each in live if each.container.name not in in_turn], gated)
 
 
 async def _planned(core: Core, changes: Sequence[Change], coming: frozenset[str] = frozenset()) -> list[Planned]:
@@ -145,7 +145,7 @@ async def _planned(core: Core, changes: Sequence[Change], coming: frozenset[str]
     return await core.changing.check(chosen, specs, askable(), coming) if chosen else []
 
 
-class Work:
+class PlanInHand:
     """One plan, being carried out."""
 
     def __init__(
@@ -153,8 +153,8 @@ class Work:
         core: Core,
         orders: Orders,
         store: FleetStore,
-        plan: Plan,
-        live: Live,
+        plan: FleetPlan,
+        live: LiveChanges,
         policy: Mapping[str, Any],
         apps: AppHands,
     ) -> None:

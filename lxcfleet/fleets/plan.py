@@ -36,7 +36,7 @@ from lxcfleet.spec.files.fleet_apps import Present
 from lxcfleet.spec.files.fleet_file import FleetFile
 from lxcfleet.spec.files.fleet_groups import Group
 from lxcfleet.spec.files.fleet_sources import in_order
-from lxcfleet.spec.reading.rows import Change as Takes
+from lxcfleet.spec.reading.rows import Effect as Takes
 from lxcfleet.spec.reading.rows import Row
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.states import State
@@ -58,7 +58,7 @@ class Prune(StrEnum):
 
 
 @dataclass(frozen=True)
-class Plan:
+class FleetPlan:
     """The changes that the file would make."""
 
     fleet: str
@@ -154,7 +154,7 @@ def plan(
     volumes: Mapping[str, Volume | FleetError] | None = None,
     apps: Present | None = None,
     blind: bool = False,
-) -> Plan:
+) -> FleetPlan:
     """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
     ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the releases of each app that the
     host has; None: that is not looked at.
@@ -181,7 +181,7 @@ def plan(
     stopped = [] if destroyed else surplus
     ordered = {each.name: each for each in [*changes, *stopped, *destroyed]}
     left = tuple(name for name in gone if not destroyed and name not in {each.name for each in surplus} | planner.resting)
-    return Plan(
+    return FleetPlan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
         of_file(file, applied, time), applied, of_volumes,
         plan_secrets(file.secrets, applied.secrets if applied is not None else {}), of_apps,

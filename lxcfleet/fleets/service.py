@@ -25,9 +25,9 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, Conflict, ErrorBody, FleetError, NotFound, WrongState
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup, while_tried
-from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
+from lxcfleet.fleets.apply import AppHands, Core, LiveChanges, PlanInHand, check
 from lxcfleet.fleets.changes import Current, Kind
-from lxcfleet.fleets.plan import Plan, Prune, plan
+from lxcfleet.fleets.plan import FleetPlan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.change_sets import ChangeSets, holds
 from lxcfleet.patch.rollout.orders import Orders
@@ -62,7 +62,7 @@ class Fleets:
             return await self._record(made, error.body())
         return await self._record(made)
 
-    async def _plan(self, ask: FleetRequest, *, blind: bool = False) -> Plan:
+    async def _plan(self, ask: FleetRequest, *, blind: bool = False) -> FleetPlan:
         sources = Sources(ask.text, ask.where, ask.files, ask.missing)
         file = await asyncio.to_thread(parse, sources, self._core.config)
         file = file.on(os.uname().nodename)
@@ -81,7 +81,7 @@ class Fleets:
     async def _compare(
         self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False,
         apps: Present | None = None, blind: bool = False,
-    ) -> Plan:  # fmt: skip
+    ) -> FleetPlan:  # fmt: skip
         await self._core.registry.observe()
         back = self._sets.put_back()
         containers = {each.name: _current(each, back.get(each.name, {})) for each in self._core.registry}
@@ -89,7 +89,7 @@ class Fleets:
         volumes = self._core.volumes.present(file.volumes)
         settings = self._core.config
 
-        def compare() -> Plan:
+        def compare() -> FleetPlan:
             return plan(
                 file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes, apps=apps,
                 blind=blind,
@@ -97,7 +97,7 @@ class Fleets:
 
         return await asyncio.to_thread(compare)
 
-    async def _record(self, made: Plan, refused: ErrorBody | None = None) -> PlanRecord:
+    async def _record(self, made: FleetPlan, refused: ErrorBody | None = None) -> PlanRecord:
         changes: list[ChangeRecord] = []
         for each in made.changes:
             record: ChangeRecord = {
@@ -182,7 +182,7 @@ class Fleets:
             self._applying = False
 
     async def _begin(
-        self, action: str, made: Plan, live: Live, policy: Mapping[str, object]
+        self, action: str, made: FleetPlan, live: LiveChanges, policy: Mapping[str, object]
     ) -> ApplyRecord:
         record = await self._record(made)
         if made.changed:
@@ -190,7 +190,7 @@ class Fleets:
                 during = while_tried(self._store.find(made.fleet) or made.before, values, made.had)
                 self._store.keep(during)
                 made = replace(made, before=during)
-            work = Work(self._core, self._orders, self._store, made, live, policy, self._apps)
+            work = PlanInHand(self._core, self._orders, self._store, made, live, policy, self._apps)
             operation = self._core.operations.run(action, made.count, work.run)
         else:
             operation = self._core.operations.dry(action, [], [])

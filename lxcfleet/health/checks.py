@@ -9,10 +9,10 @@ from dataclasses import replace
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
 from lxcfleet.health import judge
-from lxcfleet.health.judge import CheckResult, Course, Systemd
+from lxcfleet.health.judge import CheckResult, HealthCourse, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.items.containers import Checked, CheckItem
+from lxcfleet.launcher.items.containers import CheckAnswer, CheckItem
 from lxcfleet.launcher.operations import CHECK
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 
@@ -81,7 +81,7 @@ class Checks:
             result = await (self._run(container, check) if by_command else _connect(container, check))
         return replace(result, slow=time.monotonic() - began > SLOW_SECONDS)
 
-    async def systemd(self, container: Container, course: Course) -> Systemd:
+    async def systemd(self, container: Container, course: HealthCourse) -> Systemd:
         """The answer of its systemd about itself and its units; empty if it could not be asked. ``course``: until now."""
         turn = self._asked_again if course.failures else self._entered
         asked = [unit for unit in container.spec.units if "@." not in unit] if container.spec is not None else []
@@ -109,7 +109,7 @@ class Checks:
         reason = f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON]
         return CheckResult(False, reason + judge.cause_of(str(answer["output"])))
 
-    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Checked:
+    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> CheckAnswer:
         """Run a command in the container; its status (None: it was not done in time) and output. Raises as ``ask``."""
         assert container.spec is not None
         item: CheckItem = {

@@ -56,7 +56,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class Course:
+class HealthCourse:
     """How it went since the container started."""
 
     health: Health = Health.STARTING
@@ -112,7 +112,7 @@ def serves(spec: Spec | None, health: Health | None) -> bool:
     return spec is None or spec.check is None or health is Health.HEALTHY
 
 
-def judge(check: HealthCheck, course: Course, verdict: CheckResult, age: float) -> Course:
+def judge(check: HealthCheck, course: HealthCourse, verdict: CheckResult, age: float) -> HealthCourse:
     """The course after one more check. ``age``: seconds since the container started."""
     course = replace(course, checks=course.checks + 1)
     if verdict.passed:
@@ -124,19 +124,19 @@ def judge(check: HealthCheck, course: Course, verdict: CheckResult, age: float) 
     return replace(course, health=health, failures=failures, reason=verdict.reason)
 
 
-def not_checked(course: Course, problem: str) -> Course:
+def not_checked(course: HealthCourse, problem: str) -> HealthCourse:
     """The course after a check that could not be carried out, by a defect of the daemon's."""
     return replace(course, health=Health.UNHEALTHY, reason=f"it could not be checked: {problem}")
 
 
-def pause(check: HealthCheck, course: Course) -> float:
+def pause(check: HealthCheck, course: HealthCourse) -> float:
     """Seconds until the next check."""
     if course.health is Health.STARTING and course.failures == 0:
         return min(_growing(_FIRST_PAUSE, course.checks), check.interval)
     return check.interval
 
 
-def judge_systemd(course: Course, said: Systemd, ignored: Container[str] = ()) -> Course:
+def judge_systemd(course: HealthCourse, said: Systemd, ignored: Container[str] = ()) -> HealthCourse:
     """The course after systemd said how it is. ``ignored``: units that do not count.
 
     Other words than these mean that it is not up yet, or could not answer.
@@ -178,7 +178,7 @@ def _times(number: int) -> str:
     return f" ({number} times so far)" if number > 1 else ""
 
 
-def pause_systemd(course: Course, well: float, wanted: float) -> float | None:
+def pause_systemd(course: HealthCourse, well: float, wanted: float) -> float | None:
     """Seconds until systemd is asked again; None: no more, as it is up and well and has been for long enough.
 
     ``well``: for how many seconds it was healthy as of the last question; ``wanted``: for how many it has to be.
@@ -191,7 +191,7 @@ def pause_systemd(course: Course, well: float, wanted: float) -> float | None:
     return max(_SOON, min(wanted - well, max(well, _LOOP_PAUSE), _SYSTEMD_PAUSE))
 
 
-def patience(course: Course) -> float:
+def patience(course: HealthCourse) -> float:
     """Seconds that the next question to a systemd waits for the answer.
 
     A question takes five programs. On a host that is busy enough they take longer than usual, and each question that was

@@ -19,8 +19,8 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.health import judge, record
 from lxcfleet.health.checks import Checks
 from lxcfleet.health.events import HealthChanged, ServingJudged
-from lxcfleet.health.judge import Course
-from lxcfleet.health.record import Record
+from lxcfleet.health.judge import HealthCourse
+from lxcfleet.health.record import HealthRecord
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -45,7 +45,7 @@ class _Watch:
     """One run of a container whose health is asked for."""
 
     identity: str
-    course: Course
+    course: HealthCourse
     since: float
     """When its health last changed, in seconds since the machine booted."""
     asked: float
@@ -182,10 +182,10 @@ class Prober:
         if known is not None and known.identity == running.identity:
             watch = _Watch(known.identity, known.course, known.since, known.asked, self._wanted, inherited=True)
         else:
-            watch = self._new_watch(running, Course())
+            watch = self._new_watch(running, HealthCourse())
         self._look_after_run(container, running, watch)
 
-    def _new_watch(self, running: Running, course: Course) -> _Watch:
+    def _new_watch(self, running: Running, course: HealthCourse) -> _Watch:
         now = proc.uptime()
         return _Watch(running.identity, course, now, now, self._wanted)
 
@@ -225,8 +225,8 @@ class Prober:
             watch.task.cancel()
         if running is not None and judge.needs_checks(container.spec):
             # One that was ill may be well with what it has now.
-            course = Course(health or Health.STARTING, reason=reason)
-            course = Course() if prove is not None and course.health is not Health.HEALTHY else course
+            course = HealthCourse(health or Health.STARTING, reason=reason)
+            course = HealthCourse() if prove is not None and course.health is not Health.HEALTHY else course
             watch = self._new_watch(running, course)
             watch.wanted, watch.proves = (watch.wanted, False) if prove is None else (prove, True)
             self._look_after_run(container, running, watch)
@@ -313,7 +313,7 @@ class Prober:
 
     # -- what follows ----------------------------------------------------------------------------------------
 
-    def _note(self, container: Container, watch: _Watch, course: Course) -> None:
+    def _note(self, container: Container, watch: _Watch, course: HealthCourse) -> None:
         before, watch.course = watch.course, course
         if course.health is not before.health:
             watch.since = watch.asked = proc.uptime()
@@ -334,7 +334,9 @@ class Prober:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        known = {name: Record(each.identity, each.course, each.since, each.asked) for name, each in self._watches.items()}
+        known = {
+            name: HealthRecord(each.identity, each.course, each.since, each.asked) for name, each in self._watches.items()
+        }
         record.save(self._paths.health, known)
 
 

@@ -21,7 +21,7 @@ from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import descriptors, outdated, passing
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
-from lxcfleet.launcher.operations import CHILD_SECONDS, OF_ATTACHER, Ask, Each, Large, Operation, Run
+from lxcfleet.launcher.operations import CHILD_SECONDS, OF_ATTACHER, Ask, Each, Large, LauncherOperation, RunProgram
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -157,13 +157,13 @@ class Launcher(ABC):
         """
 
     @abstractmethod
-    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: LauncherOperation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Have a child begin an operation; it answers on the first descriptor."""
 
     # -- what is made of these -------------------------------------------------------------------------------
 
     async def converse(
-        self, operation: Operation[A, R], argument: A | None = None, *descriptors: int
+        self, operation: LauncherOperation[A, R], argument: A | None = None, *descriptors: int
     ) -> Conversation[A, R]:
         """Have a child begin an operation; it gets copies of ``descriptors``. The caller closes the conversation."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -188,7 +188,7 @@ class Launcher(ABC):
                     reply = await conversation.hear()
                 if reply is not None:
                     reply.close()
-                    if not isinstance(operation, Run):  # what the child held is free once it has ended
+                    if not isinstance(operation, RunProgram):  # what the child held is free once it has ended
                         await conversation.end()
                     return cast(R, _checked(operation, reply.body))
             except TimeoutError:
@@ -317,7 +317,7 @@ class HostLauncher(Launcher):
             log.info("the booter ran old code and is started anew")
             await self._booter.end()
 
-    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: LauncherOperation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Send a request to the launcher or the attacher; its child answers on the first descriptor."""
         servant = self._attacher if operation in OF_ATTACHER else self._launcher
         message = operation.encode() + b" " + argument
@@ -331,7 +331,7 @@ class HostLauncher(Launcher):
 def _longest(operation: Ask[Any, Any], argument: Any) -> float | None:
     """The seconds after which no answer comes any more, though somebody may still hold the other end of the socket: a copy
     of the child that was frozen with the container, on its way into that. None: only the child has the other end."""
-    return argument["timeout"] + CHILD_SECONDS + _MORE_SECONDS if isinstance(operation, Run) else None
+    return argument["timeout"] + CHILD_SECONDS + _MORE_SECONDS if isinstance(operation, RunProgram) else None
 
 
 def _checked(operation: Ask[Any, Any], body: Any) -> Any:
@@ -342,7 +342,7 @@ def _checked(operation: Ask[Any, Any], body: Any) -> Any:
     if error is not None:
         if not isinstance(error, dict) or any(not isinstance(error.get(key), str) for key in ErrorBody.__annotations__):
             raise _unreadable("its error has no such form")
-    elif isinstance(operation, Run):
+    elif isinstance(operation, RunProgram):
         status = body.get("status", "")
         if not (status is None or type(status) is int) or not isinstance(body.get("output"), str):
             raise _unreadable("it lacks the exit status or the output")

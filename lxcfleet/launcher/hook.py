@@ -98,7 +98,7 @@ def main() -> None:
         stack = stack_for(paths, name, spec)
         apps.examine_layers(paths, stack)
         if settings.reconcile:
-            for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
+            for note in reconcile.RecordMerger(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         own = paths.container(name)

@@ -11,10 +11,19 @@ from typing import Any, Generic, TypeVar
 
 from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
-from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
+from lxcfleet.launcher.items.containers import CheckAnswer, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
 from lxcfleet.launcher.items.cves import CveItem, CveSets
 from lxcfleet.launcher.items.data import AppItem, Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
-from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used
+from lxcfleet.launcher.items.looks import (
+    Differing,
+    DiffItem,
+    ExposedItem,
+    ExposureItem,
+    StaleItem,
+    UnshadowItem,
+    UsageItem,
+    Used,
+)
 from lxcfleet.launcher.items.network import (
     BridgeAddress,
     BridgeItem,
@@ -22,6 +31,7 @@ from lxcfleet.launcher.items.network import (
     DhcpItem,
     DisconnectItem,
     Foreign,
+    HostRoutes,
     JoinItem,
     LeasedItem,
     LookedUp,
@@ -29,7 +39,6 @@ from lxcfleet.launcher.items.network import (
     NetworkItem,
     PublishItem,
     RejoinItem,
-    Routes,
     RoutesItem,
     RulesItem,
     UplinkItem,
@@ -43,27 +52,27 @@ CHILD_SECONDS = 120
 """The longest time, in seconds, that a child may take: liblxc can wait for ever on a monitor that hangs."""
 
 
-class Operation(str, Generic[A, R]):
+class LauncherOperation(str, Generic[A, R]):
     """An operation. ``A``: the type of its argument; ``R``: the type of one answer."""
 
 
-class Ask(Operation[A, R], Generic[A, R]):
+class Ask(LauncherOperation[A, R], Generic[A, R]):
     """An operation with one answer."""
 
 
-class Run(Ask[A, Checked], Generic[A]):
+class RunProgram(Ask[A, CheckAnswer], Generic[A]):
     """An operation that runs a program, which may be hostile. Its argument has a ``timeout``, in seconds."""
 
 
-class Each(Operation[A, R], Generic[A, R]):
+class Each(LauncherOperation[A, R], Generic[A, R]):
     """An operation on many containers, with an answer for each as soon as it is done."""
 
 
-class Large(Operation[A, R], Generic[A, R]):
+class Large(LauncherOperation[A, R], Generic[A, R]):
     """An operation with one answer that may be too large for a datagram, and so comes in a memory file."""
 
 
-class Talk(Operation[A, R], Generic[A, R]):
+class Talk(LauncherOperation[A, R], Generic[A, R]):
     """An operation whose argument comes piece by piece, while answers go back."""
 
 
@@ -77,16 +86,16 @@ LIMIT: Each[list[LimitItem], Done] = Each("limit")
 """Answers in the order of the items."""
 CHECK_KEYS: Ask[list[tuple[str, str]], Done] = Ask("check_keys")
 """Takes keys of LXC's configuration with their values: whether liblxc takes all of them."""
-CHECK: Run[CheckItem] = Run("check")
-TRY: Run[TrialItem] = Run("try")
+CHECK: RunProgram[CheckItem] = RunProgram("check")
+TRY: RunProgram[TrialItem] = RunProgram("try")
 """Runs a test of a container; nothing that it started is left afterwards."""
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """Answers the host's features, as host.facts.features.Features.to_json writes them."""
 ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")
 """Takes the first and the last of the ids that root gets in /etc/subuid and /etc/subgid."""
-ATTACH: Operation[Any, None] = Operation("attach")
+ATTACH: LauncherOperation[Any, None] = LauncherOperation("attach")
 """Takes an AttachRequest of the API; the answers go to the client."""
-FOREGROUND: Operation[Any, None] = Operation("foreground")
+FOREGROUND: LauncherOperation[Any, None] = LauncherOperation("foreground")
 """Takes a KeeperItem; the answers go to the client, as ForegroundRequest of the API has them."""
 EXPORT: Talk[ExportItem, Packed] = Talk("export")
 """Takes the descriptor of the archive, too; the last answer is done, or an error."""
@@ -96,7 +105,7 @@ IMPORT: Talk[ImportItem, Packed] = Talk("import")
 STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
-"""Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
+"""Takes names and stacks; answers patch.shadow.files.ShadowFindings.to_json for each container."""
 CVES: Large[CveItem, CveSets] = Large("cves")
 FREEZE_BASE: Large[FreezeItem, int] = Large("freeze_base")
 """Answers the number of the new generation, or minus the number of the newest one if that is the same."""
@@ -128,7 +137,7 @@ FETCH_SECRET: Ask[FetchItem, Fetched] = Ask("fetch_secret")
 DELIVER_SECRETS: Large[list[DeliverItem], list[Delivered]] = Large("deliver_secrets")
 TIDY_SECRETS: Ask[TidyItem, Done] = Ask("tidy_secrets")
 UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
-EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
+EXPOSURE: Large[list[ExposureItem], list[ExposedItem]] = Large("exposure")
 USED: Large[UsageItem, list[Used]] = Large("used")
 DIFF: Large[DiffItem, Differing] = Large("diff")
 MASK: Ask[MaskItem, Done] = Ask("mask")
@@ -136,7 +145,7 @@ UNMASK: Ask[int, Done] = Ask("unmask")
 """Takes the number of the generation whose mask is unmounted and removed."""
 RELEASE: Ask[None, Done] = Ask("release")
 
-ROUTES: Ask[RoutesItem, Routes] = Ask("routes")
+ROUTES: Ask[RoutesItem, HostRoutes] = Ask("routes")
 BRIDGE: Ask[BridgeItem, BridgeAddress] = Ask("bridge")
 NETWORK: Ask[NetworkItem, Done] = Ask("network")
 JOIN: Ask[JoinItem, Done] = Ask("join")
@@ -155,6 +164,8 @@ RULES: Ask[RulesItem, Done] = Ask("rules")
 LOOKUP: Ask[LookupItem, LookedUp] = Ask("lookup")
 DISCONNECT: Ask[DisconnectItem, Done] = Ask("disconnect")
 
-OF_ATTACHER: tuple[Operation[Any, Any], ...] = (ATTACH, CHECK)
+OF_ATTACHER: tuple[LauncherOperation[Any, Any], ...] = (ATTACH, CHECK)
 """Those that the attacher's children do. The launcher's children do all others."""
-ALL: tuple[Operation[Any, Any], ...] = tuple(each for each in [*globals().values()] if isinstance(each, Operation))
+ALL: tuple[LauncherOperation[Any, Any], ...] = tuple(
+    each for each in [*globals().values()] if isinstance(each, LauncherOperation)
+)

@@ -18,9 +18,9 @@ from itertools import chain
 from pathlib import Path
 
 from lxcfleet.host.kernel.syscalls import born
-from lxcfleet.logs.entries import Form, Head
+from lxcfleet.logs.entries import EntryHead, LogForm
 from lxcfleet.logs.lines import Line, clean, cut
-from lxcfleet.logs.position import Position, Record
+from lxcfleet.logs.position import Position, PositionFile
 from lxcfleet.logs.rate import Allowance
 from lxcfleet.logs.times import Times
 from lxcfleet.paths import ContainerPaths
@@ -37,7 +37,7 @@ Send = Callable[[bytes], bool]
 """Passes an entry on; returns whether that was possible."""
 
 
-class Outcome(Enum):
+class StepOutcome(Enum):
     """The outcome of one step."""
 
     REST = 0
@@ -48,7 +48,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class LineLimits:
     """How many lines of a container are passed on; see Allowance."""
 
     rate: int
@@ -63,10 +63,10 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Run:
+class ConsoleRun:
     """One run of a container."""
 
-    head: Head
+    head: EntryHead
     mark: tuple[int, int] | None = None
     """The inode and the size of the console's file when it began; None: not known."""
     born: float | None = None
@@ -76,15 +76,15 @@ class Run:
 class Console:
     """See the module. ``directory``: the container's own."""
 
-    def __init__(self, directory: str, run: Run, form: Form, limits: Limits, *, over: bool, skip: bool) -> None:
+    def __init__(self, directory: str, run: ConsoleRun, form: LogForm, limits: LineLimits, *, over: bool, skip: bool) -> None:
         """``over``: nothing runs that could print more. ``skip``: if no position is known, what stands in the file already
         is not passed on."""
         own = ContainerPaths(Path(directory))
         self._path = str(own.console_log)
         self._run, self._form, self._limits = run, form, limits
         self._over, self._skip = over, skip
-        self._next: Run | None = None
-        self._record = Record(str(own.console_sent))
+        self._next: ConsoleRun | None = None
+        self._record = PositionFile(str(own.console_sent))
         self._times = Times(str(own.console_times))
         self._position: Position | None = None
         self._descriptor = -1
@@ -116,7 +116,7 @@ class Console:
         """Whether lines were left out of which nobody was told yet."""
         return self._position is not None and bool(self._position.lost or self._position.jumps)
 
-    def follow(self, run: Run, limits: Limits, *, over: bool) -> None:
+    def follow(self, run: ConsoleRun, limits: LineLimits, *, over: bool) -> None:
         """The container runs anew, or has other fields or limits. What is read until the begin of the run is the former
         one's."""
         if limits != self._limits:
@@ -150,11 +150,11 @@ class Console:
             self._allowance.rest(time.monotonic())
             self._rests = False
 
-    def step(self, send: Send) -> Outcome:
+    def step(self, send: Send) -> StepOutcome:
         """Pass on what stands in the file, up to ``CHUNK`` bytes. Raises OSError if it can't be read."""
         send = send if self._limits.wanted else _drop
         if not self.open():
-            return Outcome.REST
+            return StepOutcome.REST
         position = self._position
         assert position is not None
         renamed = _inode(self._path) != position.inode  # first, as something may be written just before that
@@ -167,20 +167,20 @@ class Console:
         if first is None and data and (renamed or self._over or run_ends is not None):
             first = Line(data, len(data), partial=renamed and run_ends is None)
         if self.untold and not self._tell(send, position):
-            return Outcome.BLOCKED
+            return StepOutcome.BLOCKED
         if first is not None:
             return self._pass_on(chain([first], pieces), send, position)
         if run_ends is not None and self._next is not None:
             self._run, self._next = self._next, None
-            return Outcome.MORE
+            return StepOutcome.MORE
         if renamed and self._open_next(position):
-            return Outcome.MORE
+            return StepOutcome.MORE
         self.adrift = renamed
         self._allowance.rest(time.monotonic())
         self._rests = True
         position.at = time.time()
         self._record.save(position)
-        return Outcome.REST
+        return StepOutcome.REST
 
     def _read(self, position: Position) -> bytes:
         data = os.pread(self._descriptor, LITTLE if self._slow else CHUNK, position.offset)
@@ -200,7 +200,7 @@ class Console:
             return left if left <= len(data) else None
         return None if renamed else 0
 
-    def _pass_on(self, pieces: Iterator[Line], send: Send, position: Position) -> Outcome:
+    def _pass_on(self, pieces: Iterator[Line], send: Send, position: Position) -> StepOutcome:
         allowed = self._allowance.refill(time.monotonic()) if self._limits.counts else None
         base, line, spent, self._slow = position.offset, self._run.head.line, 0, False
         rest: list[Line] = []
@@ -218,12 +218,12 @@ class Console:
             spent += cost
         self._allowance.left -= spent
         if self._slow:
-            return Outcome.BLOCKED
+            return StepOutcome.BLOCKED
         if rest:
             position.lost += len(rest)
             position.offset = base + rest[-1].end
             self._record.save(position)
-        return Outcome.MORE
+        return StepOutcome.MORE
 
     def _tell(self, send: Send, position: Position) -> bool:
         """Tell of what was left out, unless that was done a moment ago; returns False if the host's log takes nothing."""

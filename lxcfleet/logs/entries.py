@@ -29,7 +29,7 @@ _LONGEST_APP_NAME = 48
 """RFC 5424, 6: APP-NAME."""
 
 
-class Form(StrEnum):
+class LogForm(StrEnum):
     """How the host's log takes entries."""
 
     JOURNAL = "journal"
@@ -38,24 +38,24 @@ class Form(StrEnum):
     @property
     def piece(self) -> int:
         """Bytes of a line that one entry takes: rsyslog takes 8 KiB by default, and Docker has 16 KiB."""
-        return 7168 if self is Form.SYSLOG else 16384
+        return 7168 if self is LogForm.SYSLOG else 16384
 
 
 Fields = Mapping[str, str]
 
 
-class Head:
+class EntryHead:
     """The common part of all entries of one container, or of lxcfleet itself, made ready once."""
 
-    def __init__(self, form: Form, fields: Fields, host: str) -> None:
+    def __init__(self, form: LogForm, fields: Fields, host: str) -> None:
         """``host``: the host's name, for syslog."""
         self._form, self._fields, self._host = form, dict(fields), host
-        self._lead = b"" if form is Form.SYSLOG else b"".join(_field(key, value) for key, value in fields.items())
+        self._lead = b"" if form is LogForm.SYSLOG else b"".join(_field(key, value) for key, value in fields.items())
         self._plain = self._lead + b"PRIORITY=%d\nMESSAGE=" % _INFO
 
     def line(self, text: bytes, *, partial: bool) -> bytes:
         """The datagram for one line, which has been cleaned."""
-        if self._form is Form.JOURNAL and not partial:
+        if self._form is LogForm.JOURNAL and not partial:
             return self._plain + text + b"\n"
         return self.entry(text, {"CONTAINER_PARTIAL_MESSAGE": "true"} if partial else {})
 
@@ -66,7 +66,7 @@ class Head:
 
     def entry(self, text: bytes, more: Fields, priority: int = _INFO) -> bytes:
         """The datagram for one entry with further fields."""
-        if self._form is Form.JOURNAL:
+        if self._form is LogForm.JOURNAL:
             lead = self._lead + b"".join(_field(key, value) for key, value in more.items())
             return lead + b"PRIORITY=%d\n" % priority + _field("MESSAGE", text)
         return _syslog({**self._fields, **more}, self._host, text, priority)

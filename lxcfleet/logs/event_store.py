@@ -43,9 +43,9 @@ class EventStore:
         else:
             self._complained = False
 
-    def open(self) -> Reading:
+    def open(self) -> StoredEvents:
         """All that is there by now, to be read later, also in another thread."""
-        return Reading([self._older, self._file])
+        return StoredEvents([self._older, self._file])
 
     @property
     def _older(self) -> Path:
@@ -78,7 +78,7 @@ class EventStore:
             return os.open(self._file, flags, 0o600)
 
 
-class Reading:
+class StoredEvents:
     """The files as they were at some moment. It is read once, and then closed."""
 
     def __init__(self, files: list[Path]) -> None:

@@ -41,7 +41,7 @@ class Position:
         return cls(*values) if magic == _MAGIC else None
 
 
-class Record:
+class PositionFile:
     """The file of one position. If the disk is full, or broken, the position is in memory only until that has changed."""
 
     def __init__(self, path: str) -> None:

@@ -102,7 +102,7 @@ class Tail:
         return Shown(self._latest, self._name, self._number, piece.text) if self._latest >= self._since else None
 
 
-def _noted(directory: Path) -> Sequence[times.Time]:
+def _noted(directory: Path) -> Sequence[times.TimedPlace]:
     try:
         return times.read(str(ContainerPaths(directory).console_times))
     except OSError:

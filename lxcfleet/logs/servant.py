@@ -21,8 +21,8 @@ from typing import Any
 
 from lxcfleet.host.kernel.inotify import RenamedWatches
 from lxcfleet.host.process.log_socket import RETRY_SECONDS, LogSocket
-from lxcfleet.logs.console import Console, Limits, Outcome, Run
-from lxcfleet.logs.entries import Form, Head
+from lxcfleet.logs.console import Console, ConsoleRun, LineLimits, StepOutcome
+from lxcfleet.logs.entries import EntryHead, LogForm
 
 LONGEST = 1 << 18
 """Bytes of an order."""
@@ -41,7 +41,7 @@ class Follower:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._form: Form | None = None
+        self._form: LogForm | None = None
         self._log: LogSocket | None = None
         self._consoles: dict[str, Console] = {}
         self._watched: dict[int, str] = {}
@@ -81,20 +81,20 @@ class Follower:
         elif kind == "forget":
             self._forget(order["name"])
         elif kind == "tell" and self._form is not None:
-            head = Head(self._form, order["fields"], self._host)
+            head = EntryHead(self._form, order["fields"], self._host)
             self._entries.append(head.entry(order["message"].encode(), {}, order["priority"]))
 
     def _settle(self, order: Mapping[str, Any]) -> None:
         """Settings come first, and at most once: other ones are for another process."""
-        self._form = None if order["to"] == "none" else Form(order["to"])
+        self._form = None if order["to"] == "none" else LogForm(order["to"])
         self._log = None if self._form is None else LogSocket(order["socket"])
 
     def _follow(self, order: Mapping[str, Any]) -> None:
-        name, form = order["name"], self._form or Form.JOURNAL
+        name, form = order["name"], self._form or LogForm.JOURNAL
         mark = order["mark"]
-        head = Head(form, order["fields"], self._host)
-        run = Run(head) if mark is None else Run(head, (mark[0], mark[1]), mark[2])
-        limits = Limits(order["rate"], order["burst"], wanted=order["journal"])
+        head = EntryHead(form, order["fields"], self._host)
+        run = ConsoleRun(head) if mark is None else ConsoleRun(head, (mark[0], mark[1]), mark[2])
+        limits = LineLimits(order["rate"], order["burst"], wanted=order["journal"])
         console = self._consoles.get(name)
         if console is None:
             self._consoles[name] = Console(
@@ -137,9 +137,9 @@ class Follower:
             name = next(iter(self._dirty))
             del self._dirty[name]
             outcome = self._step(name)
-            if outcome is Outcome.MORE:
+            if outcome is StepOutcome.MORE:
                 self._dirty[name] = None  # behind the others
-            elif outcome is Outcome.BLOCKED:
+            elif outcome is StepOutcome.BLOCKED:
                 self._dirty[name] = None
                 return
 
@@ -171,17 +171,17 @@ class Follower:
         """The descriptor to poll for room in the host's log; None: there is nothing to send, or nowhere to."""
         return self._log.waiting if self._blocked and self._log is not None else None
 
-    def _step(self, name: str) -> Outcome:
+    def _step(self, name: str) -> StepOutcome:
         console = self._consoles[name]
         try:
-            outcome = Outcome.REST
+            outcome = StepOutcome.REST
             if console.open():
                 if not console.over:
                     self._watch(name, console)
                 outcome = console.step(self._send)
         except OSError as error:
             self._unread[name] = f"the console of {name} can't be read: {error.strerror}"
-            return Outcome.REST
+            return StepOutcome.REST
         else:
             self._unread.pop(name, None)
         finally:
@@ -189,7 +189,7 @@ class Follower:
                 self._due[name] = None
             else:
                 self._due.pop(name, None)
-        if outcome is Outcome.REST and console.over and not console.untold:
+        if outcome is StepOutcome.REST and console.over and not console.untold:
             self._forget(name)
         return outcome
 

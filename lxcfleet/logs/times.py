@@ -18,7 +18,7 @@ STEP_SECONDS = 0.1
 _FORM = struct.Struct("<dQQ")
 
 
-class Time(NamedTuple):
+class TimedPlace(NamedTuple):
     """A place in the file: all after it was printed at or after that time."""
 
     at: float
@@ -47,11 +47,11 @@ class Times:
             return
         self._last = now
         try:
-            self._append(Time(now, inode, new))
+            self._append(TimedPlace(now, inode, new))
         except OSError:
             self._count = None
 
-    def _append(self, time: Time) -> None:
+    def _append(self, time: TimedPlace) -> None:
         if self._count is None:
             self._count = len(read(self._path))
         if self._count >= MOST:
@@ -71,20 +71,20 @@ class Times:
         self._count += 1
 
 
-def read(path: str) -> list[Time]:
+def read(path: str) -> list[TimedPlace]:
     """All records, the oldest first; empty if there is no such file. Raises OSError."""
     try:
         with open(path, "rb") as file:
             data = file.read(2 * MOST * _FORM.size)
     except FileNotFoundError:
         return []
-    return [Time(*each) for each in _FORM.iter_unpack(data[: len(data) // _FORM.size * _FORM.size])]
+    return [TimedPlace(*each) for each in _FORM.iter_unpack(data[: len(data) // _FORM.size * _FORM.size])]
 
 
 class Clock:
     """Tells when the parts of one file were printed. Pure."""
 
-    def __init__(self, times: Sequence[Time], inode: int) -> None:
+    def __init__(self, times: Sequence[TimedPlace], inode: int) -> None:
         own = [each for each in times if each.inode == inode]
         self._offsets = [each.offset for each in own]
         self._times = [each.at for each in own]

@@ -329,7 +329,9 @@ class Bridge:
         running = self._context.running()
         return inspection.faults(self._wanted(settings, subnet, running), running, self._look)
 
-    def _wanted(self, settings: NetworkSettings, subnet: Subnet | None, running: Sequence[Container]) -> inspection.Wanted:
+    def _wanted(
+        self, settings: NetworkSettings, subnet: Subnet | None, running: Sequence[Container]
+    ) -> inspection.WantedBridge:
         prepared = {each.name: self._prepared[each.name] for each in running if each.name in self._prepared}
         self._prepared = prepared
         ports = {
@@ -338,9 +340,9 @@ class Bridge:
             if each.spec is not None and each.name in prepared and prepared[each.name][0] is each.running
         }
         if subnet is None:
-            return inspection.Wanted(settings.bridge, ports=ports)
+            return inspection.WantedBridge(settings.bridge, ports=ports)
         own = requests.own_addresses(subnet)
-        return inspection.Wanted(settings.bridge, own, hardware_address(subnet.gateway.ip), self._mtu, ports)
+        return inspection.WantedBridge(settings.bridge, own, hardware_address(subnet.gateway.ip), self._mtu, ports)
 
     def _switch_on(self) -> list[str]:
         """The switches that went off. Interfaces may also have come, or got addresses, since the bridge was set up."""

@@ -13,7 +13,7 @@ from lxcfleet.network import handover
 from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
-from lxcfleet.network.handover import Place
+from lxcfleet.network.handover import MemberPlace
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.spec.container.spec import Spec
@@ -67,20 +67,20 @@ class Draining:
         own = container.spec
         if own is None or not self._membership.serves(container):
             return False
-        if self._place(container, own, (c for c in self._context.registry if c is not container)) is Place.SHARED:
+        if self._place(container, own, (c for c in self._context.registry if c is not container)) is MemberPlace.SHARED:
             return False
         others = [c for c in self._context.registry if c is not container and c.spec and handover.meets(own, c.spec)]
         begun = time.monotonic()
-        while (where := self._place(container, own, others)) is not Place.SHARED:
-            limit = wait + AWAITED_SECONDS if where is Place.AWAITED else wait
+        while (where := self._place(container, own, others)) is not MemberPlace.SHARED:
+            limit = wait + AWAITED_SECONDS if where is MemberPlace.AWAITED else wait
             left = begun + limit - time.monotonic()
-            if left <= 0 and where is Place.AWAITED:
+            if left <= 0 and where is MemberPlace.AWAITED:
                 log.warning("%s is stopped, though none like it was back after %g s", container.name, limit)
             if left <= 0 or await _ended_within(container, min(left, LOOK_SECONDS)):
                 return True
         return False
 
-    def _place(self, container: Container, own: Spec, others: Iterable[Container]) -> Place:
+    def _place(self, container: Container, own: Spec, others: Iterable[Container]) -> MemberPlace:
         young = AWAITED_SECONDS if container.busy == Action.RESTART else 0.0
         known = list(others)
         members = (c.spec for c in known if self._membership.serves(c) and c.spec is not None)

@@ -33,7 +33,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import LIMITS, Network
+from lxcfleet.spec.reading.terms import LIMITS, NetworkMode
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class FleetNetwork:
     async def firewall_findings(self) -> list[Finding]:
         """Whether the host passes on what containers send and get, or a firewall drops it, as ``doctor`` tells it."""
         settings = self._context.settings
-        if settings.default is not Network.BRIDGE and not self._context.specs():
+        if settings.default is not NetworkMode.BRIDGE and not self._context.specs():
             return []
         published = {str(each) for spec in self._context.specs() for each in spec.publish if 4 not in each.versions}
         found = forwarding.of_ipv6(sorted(published), forwards=sysctl.routes_ipv6())

@@ -8,7 +8,7 @@ from enum import Enum
 from lxcfleet.spec.container.spec import Spec
 
 
-class Place(Enum):
+class MemberPlace(Enum):
     """The place of a member that leaves."""
 
     SHARED = "shared"
@@ -19,7 +19,7 @@ class Place(Enum):
     """It is the only member somewhere, and no other one is on its way."""
 
 
-def place(own: Spec, members: Iterable[Spec], coming: Iterable[Spec]) -> Place:
+def place(own: Spec, members: Iterable[Spec], coming: Iterable[Spec]) -> MemberPlace:
     """The place of the member ``own``.
 
     ``members``: those that stand for their groups now, ``coming``: those that will soon, both without ``own``. No more of
@@ -32,12 +32,12 @@ def place(own: Spec, members: Iterable[Spec], coming: Iterable[Spec]) -> Place:
         for spec in members:
             lonely.difference_update(spec.publish)
             if not lonely:
-                return Place.SHARED
-        return Place.AWAITED if any(not lonely.isdisjoint(spec.publish) for spec in coming) else Place.ALONE
+                return MemberPlace.SHARED
+        return MemberPlace.AWAITED if any(not lonely.isdisjoint(spec.publish) for spec in coming) else MemberPlace.ALONE
     groups = own.labels.items()
     if not groups or any(not groups.isdisjoint(spec.labels.items()) for spec in members):
-        return Place.SHARED
-    return Place.AWAITED if any(not groups.isdisjoint(spec.labels.items()) for spec in coming) else Place.ALONE
+        return MemberPlace.SHARED
+    return MemberPlace.AWAITED if any(not groups.isdisjoint(spec.labels.items()) for spec in coming) else MemberPlace.ALONE
 
 
 def meets(one: Spec, other: Spec) -> bool:

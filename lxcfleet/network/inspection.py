@@ -19,7 +19,7 @@ _FORWARDING = "forwarding"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedBridge:
     """A bridge as it should be."""
 
     bridge: str
@@ -33,7 +33,7 @@ class Wanted:
     """How ports are to be that were set up."""
 
 
-def faults(wanted: Wanted, running: Iterable[Container], look: bridge_look.Ports) -> list[str]:
+def faults(wanted: WantedBridge, running: Iterable[Container], look: bridge_look.Ports) -> list[str]:
     """The faults of a bridge that is there, each as a sentence without a full stop.
 
     ``running``: the containers that are to be on it. Raises OSError.
@@ -54,7 +54,7 @@ def faults(wanted: Wanted, running: Iterable[Container], look: bridge_look.Ports
     return found
 
 
-def _faults_of_bridge(wanted: Wanted, own: list[IPv4Interface | IPv6Interface]) -> Iterator[str]:
+def _faults_of_bridge(wanted: WantedBridge, own: list[IPv4Interface | IPv6Interface]) -> Iterator[str]:
     bridge, is_up = wanted.bridge, interfaces.is_up(wanted.bridge)
     if not is_up:
         yield f"the bridge {bridge} was down"
@@ -71,7 +71,9 @@ def _faults_of_bridge(wanted: Wanted, own: list[IPv4Interface | IPv6Interface]) 
     yield from (f"{bridge} had {word} on" for word in interfaces.switched_on(bridge))
 
 
-def _faults_of_ports(wanted: Wanted, bridge: str, names: dict[str, str], seen: dict[str, bridge_look.Port]) -> Iterator[str]:
+def _faults_of_ports(
+    wanted: WantedBridge, bridge: str, names: dict[str, str], seen: dict[str, bridge_look.BridgePort]
+) -> Iterator[str]:
     """``names``: of containers, by their ports."""
     here = interfaces.number(bridge)
     there = {port: seen[port] for port in names if port in seen and seen[port].bridge == here}

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from lxcfleet.containers.container import Container
 from lxcfleet.host.kernel.inotify import DirectoryWatch
 from lxcfleet.host.net import dhcp
-from lxcfleet.host.net.dhcp import Client
+from lxcfleet.host.net.dhcp import DhcpClient
 from lxcfleet.launcher.items.network import DhcpItem, LeasedItem, RulesItem
 from lxcfleet.launcher.operations import DHCP, LEASED, RULES
 from lxcfleet.network import uplinks
@@ -69,7 +69,7 @@ class Leases:
 
     async def _have_clients(self) -> None:
         self._begin_watch()
-        missing = [c for c in self._running() if Client(c.name, self._paths).running() is None]
+        missing = [c for c in self._running() if DhcpClient(c.name, self._paths).running() is None]
         if missing:
             items: list[DhcpItem] = [
                 {"name": c.name, "pid": c.running.pid, "began": c.running.began,
@@ -88,7 +88,7 @@ class Leases:
         """The container has ended."""
         self._unanswered.discard(name)
         if os.path.exists(self._paths.clients):  # else no container has had a client since the host's boot
-            Client(name, self._paths).forget()
+            DhcpClient(name, self._paths).forget()
         if name in self._registry:
             self._registry[name].leased = ()
 
@@ -98,7 +98,7 @@ class Leases:
         for directory in (self._paths.leases, self._paths.clients):
             for file in directory.glob("*"):
                 if file.name.removesuffix(".new") not in known:
-                    Client(file.name.removesuffix(".new"), self._paths).forget()
+                    DhcpClient(file.name.removesuffix(".new"), self._paths).forget()
 
     def close(self) -> None:
         """No longer hear of addresses: the daemon ends, or no container is left that has its address from elsewhere."""
@@ -135,7 +135,7 @@ class Leases:
         return None
 
     def _said(self, container: Container) -> IPv4Address | None:
-        client = Client(container.name, self._paths)
+        client = DhcpClient(container.name, self._paths)
         try:
             lease = lan.parse_lease(ondisk.text(client.lease, "ascii", most=ondisk.SMALL))
         except FileNotFoundError:

@@ -9,7 +9,7 @@ from lxcfleet.capacity.needs import Finding, Level
 from lxcfleet.errors import FleetError, NoCapacity
 from lxcfleet.host.net import bridge_port, dhcp, dnsmasq, interfaces, resolved
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.units import counted
 
 
@@ -43,7 +43,7 @@ def check_ports(bridge: str, count: int) -> None:
 def findings(settings: NetworkSettings, *, count: int, served: bool) -> list[Finding]:
     """The same for ``doctor``. ``count``: how many more containers; ``served``: whether the name server runs."""
     found = _operators(settings)
-    if settings.dhcp and settings.default is Network.BRIDGE:
+    if settings.dhcp and settings.default is NetworkMode.BRIDGE:
         left = ports_left(settings.bridge)
         message = f"ports of {settings.bridge}: {count} needed, {left} left"
         level: Level = "ok" if count <= left else "fail"

@@ -14,7 +14,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp, interfaces, resolved, sysctl, uplink
-from lxcfleet.host.net.dhcp import Client
+from lxcfleet.host.net.dhcp import DhcpClient
 from lxcfleet.launcher.items.network import RejoinItem, UplinkItem
 from lxcfleet.launcher.operations import LEAVE_UPLINK, REJOIN, UPLINK
 from lxcfleet.network.context import Context
@@ -161,7 +161,7 @@ class Uplinks:
             return
         cut = [c for c in containers if self._is_cut(c)]
         for container in cut:
-            Client(container.name, self._context.paths).forget()  # it holds on to the interface that is gone
+            DhcpClient(container.name, self._context.paths).forget()  # it holds on to the interface that is gone
         if cut:
             await self._context.ask(REJOIN, [item for item in map(_rejoin, cut) if item is not None])
         self._note(device)

@@ -8,7 +8,7 @@ from lxcfleet.api.findings import ExposedRecord, ExposureRecord
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers.registry import Registry
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.items.looks import Exposed, ExposedFile, ExposureItem
+from lxcfleet.launcher.items.looks import ExposedFile, ExposedItem, ExposureItem
 from lxcfleet.launcher.operations import EXPOSURE
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
@@ -36,7 +36,7 @@ class Audit:
             if c.running is not None
         ]
         found = {each["name"]: each for each in await self._launcher.ask_large(EXPOSURE, running)} if running else {}
-        nothing: Exposed = {"name": "", "exposed": [], "problem": None}
+        nothing: ExposedItem = {"name": "", "exposed": [], "problem": None}
         return [
             {
                 "name": container.name,

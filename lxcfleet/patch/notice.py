@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lxcfleet.spec.policies.windows import PatchSettings, Policy
+from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings
 
 
 class NoticePhase(StrEnum):
@@ -76,7 +76,7 @@ def answer(moment: Moment, settings: PatchSettings) -> Answer:
         return Answer(NoticePhase.QUIET, f"packages changed {moment.quiet:.0f} s ago")
     if moment.half_done:
         return Answer(NoticePhase.BROKEN, f"{moment.half_done}; `dpkg --configure -a` or `apt -f install` may mend it")
-    if settings.policy is Policy.WINDOW and not settings.is_open(moment.now):
+    if settings.policy is PatchPolicy.WINDOW and not settings.is_open(moment.now):
         return Answer(NoticePhase.WINDOW, "outside of the maintenance windows", settings.next_opening(moment.now))
     if moment.failed is not None and moment.failed < RETRY_SECONDS:
         return Answer(NoticePhase.FAILED)

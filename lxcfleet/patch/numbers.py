@@ -15,7 +15,7 @@ from lxcfleet.containers.measuring.readings import PatchReading
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import database
-from lxcfleet.patch.own import Part
+from lxcfleet.patch.own import OwnProcess
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.watcher import Watcher
@@ -49,7 +49,7 @@ class PatchNumbers:
         rollout: Callable[[], Rollout | None],
         watcher: Watcher,
         shadows: Callable[[Selection], Awaitable[list[ShadowsRecord]]],
-        parts: Callable[[], Awaitable[Sequence[Part]]],
+        parts: Callable[[], Awaitable[Sequence[OwnProcess]]],
         cves: Callable[[], Awaitable[Mapping[str, int]]],
     ) -> None:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher

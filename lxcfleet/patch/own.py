@@ -22,7 +22,7 @@ from lxcfleet.api.findings import PartRecord
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.host.process import outdated, proc, sessions
 from lxcfleet.launcher.client import ATTACHER, LAUNCHER, SERVANTS, Launcher
 from lxcfleet.patch.events import PartRenewed
@@ -48,7 +48,7 @@ _DNSPYTHON = f"{_PACKAGES}dns/"
 
 
 @dataclass(frozen=True)
-class Part:
+class OwnProcess:
     """A process of lxcfleet's own."""
 
     name: str
@@ -137,7 +137,7 @@ class OwnParts:
         else:
             self._bus.publish(PartRenewed(name))
 
-    async def look(self) -> list[Part]:
+    async def look(self) -> list[OwnProcess]:
         """All parts that run, without sessions."""
         pids = {DAEMON: os.getpid(), **self._launcher.processes, **self._network.programs()}
         if (forwarder := self._forwarder.pid) is not None:
@@ -159,7 +159,7 @@ class OwnParts:
         owners = await self._owners.find(file.path for part in parts for file in part.files if not file.package)
         return [self._record(part, owners, packages) for part in parts]
 
-    def _record(self, part: Part, owners: dict[str, Owner], packages: Collection[str]) -> PartRecord:
+    def _record(self, part: OwnProcess, owners: dict[str, OwningPackage], packages: Collection[str]) -> PartRecord:
         files = [file_record(file, owners.get(file.path)) for file in part.files]
         counted = [file for file in files if not packages or file["package"] in packages or file["why"] == Why.REMOVED]
         renewing = part.name in self.renewing
@@ -192,20 +192,20 @@ def _when(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _look(pids: dict[str, int]) -> list[Part]:
+def _look(pids: dict[str, int]) -> list[OwnProcess]:
     began = {name: time for name, pid in pids.items() if name in _PYTHON and (time := _began(pid)) is not None}
     modules = _Modules(min(began.values(), default=None))
     return [
-        Part(name, pid, (*_mapped(name, pid), *modules.old(name, Process(pid, name), began.get(name))))
+        OwnProcess(name, pid, (*_mapped(name, pid), *modules.old(name, Process(pid, name), began.get(name))))
         for name, pid in pids.items()
     ]
 
 
-def _sessions(noted: Path) -> list[Part]:
+def _sessions(noted: Path) -> list[OwnProcess]:
     found = sessions.running(noted)
     modules = _Modules(min((proc.as_time(each.loaded) for each in found), default=None))
     return [
-        Part(
+        OwnProcess(
             SESSION, each.pid,
             (*_mapped(SESSION, each.pid), *modules.old(ATTACHER, Process(each.pid, SESSION), proc.as_time(each.loaded))),
             each.container, proc.as_time(each.began),

@@ -10,7 +10,7 @@ from lxcfleet.api.findings import OldFileRecord
 from lxcfleet.base.tree import stamp
 from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.patch.stale.judge import OldFile
 
 log = logging.getLogger(__name__)
@@ -21,9 +21,9 @@ class Owners:
 
     def __init__(self) -> None:
         self._stamp: list[int] | None = None
-        self._known: dict[str, Owner | None] = {}
+        self._known: dict[str, OwningPackage | None] = {}
 
-    async def find(self, paths: Iterable[str]) -> dict[str, Owner]:
+    async def find(self, paths: Iterable[str]) -> dict[str, OwningPackage]:
         """Like ``sure``; but if dpkg can't be asked, no file has an owner, and the log says why."""
         try:
             return await self.sure(paths)
@@ -31,7 +31,7 @@ class Owners:
             log.warning("%s", str(error).replace("\n", "; "))
             return {}
 
-    async def sure(self, paths: Iterable[str]) -> dict[str, Owner]:
+    async def sure(self, paths: Iterable[str]) -> dict[str, OwningPackage]:
         """The owner by path, without files that belong to no package. Raises HostError."""
         wanted = set(paths)
         now = stamp(str(database.STATUS))
@@ -43,7 +43,7 @@ class Owners:
         return {path: owner for path in wanted if (owner := self._known[path]) is not None}
 
 
-def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
+def file_record(file: OldFile, owner: OwningPackage | None) -> OldFileRecord:
     """The file in the API's form."""
     return {
         "path": file.path,

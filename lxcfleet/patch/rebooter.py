@@ -16,7 +16,7 @@ from typing import Protocol
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
-from lxcfleet.containers.supervision.boot import Boot
+from lxcfleet.containers.supervision.boot import BootStarts
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg, reboot
@@ -52,7 +52,7 @@ class Fleet(Protocol):
     registry: Registry
     actions: Actions
     operations: Operations
-    boot: Boot
+    boot: BootStarts
     bus: Bus
 
 

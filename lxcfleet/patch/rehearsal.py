@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
+from lxcfleet.api.rehearsals import CloneDelta, RehearsalRecord, RehearseRequest
 from lxcfleet.base.generations import store
 from lxcfleet.containers import exits
 from lxcfleet.containers.container import Container
@@ -38,9 +38,9 @@ from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.merging import NOT_YET
 from lxcfleet.spec.container.restart import NEVER
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Source
+from lxcfleet.spec.container.volumes import MountKind
 from lxcfleet.spec.policies.rollout_tests import RolloutTest, of_command
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.states import Action, Health
 
 log = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ def clone_of(spec: Spec, ask: RehearseRequest) -> tuple[Spec, list[str]]:
 
     It can be found neither by the container's names nor by its ports, and can change nothing that the container has.
     """
-    copied = ask.delta is Delta.COPY
+    copied = ask.delta is CloneDelta.COPY
     differs = ["its delta is a copy, with a machine-id of its own" if copied else "its delta is empty"]
-    mounts = [replace(each, read_only=each.source is not Source.TMPFS) for each in spec.volumes]
+    mounts = [replace(each, read_only=each.source is not MountKind.TMPFS) for each in spec.volumes]
     if tuple(mounts) != spec.volumes:
         differs.append("its volumes are read-only")
     uses = spec.secrets if ask.secrets else ()
@@ -121,7 +121,7 @@ class Rehearsals:
         container = self._registry[ask.name]
         if container.wanted is None:
             raise container.problem or Broken(f"{ask.name} is broken")
-        if container.wanted.network is Network.HOST:
+        if container.wanted.network is NetworkMode.HOST:
             raise WrongState(
                 f"{ask.name} can't be rehearsed", why="it is on the host's network, and so its clone would take its ports",
                 hint="rehearse one with a network of its own",
@@ -151,7 +151,7 @@ class Rehearsals:
 
         self._under_way += 1
         try:
-            if ask.delta is Delta.COPY:
+            if ask.delta is CloneDelta.COPY:
                 await self._copies.check(container, yes=ask.yes)
         except BaseException:
             self._under_way -= 1
@@ -173,7 +173,7 @@ class Rehearsals:
             self._note(clone)
             tests = [*self._tests_of(ask.name), *(of_command(*each) for each in enumerate(ask.tests, 1))]
             notes: list[str] = []
-            source = ask.name if ask.delta is Delta.COPY else ""
+            source = ask.name if ask.delta is CloneDelta.COPY else ""
             healthy, why, trials = await self._try(clone, made, tests, testing.group_of(spec), source, notes)
             lines: Sequence[str] = ()
             if why:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from lxcfleet.api.findings import NoticeRecord, StaleRecord
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.rejections import Rejection
@@ -55,7 +55,7 @@ class Patch:
         return await self.notice()
 
 
-def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner]) -> StaleRecord:
+def _stale_record(container: Container, scan: StaleScan, owners: dict[str, OwningPackage]) -> StaleRecord:
     return {
         "name": container.name,
         "state": container.state,

@@ -28,7 +28,7 @@ from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.pace import sleep_in_step
-from lxcfleet.spec.policies.windows import PatchSettings, Policy
+from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings
 from lxcfleet.spec.reading import ondisk
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class Watcher:
         """Look for stale containers, and do what the policy says."""
         heard, policy = self._heard, self._settings().policy
         try:
-            if policy is not Policy.MANUAL:
+            if policy is not PatchPolicy.MANUAL:
                 await self._do(policy)
             if heard is not None:
                 tree.write(self._paths.notice_done, heard)
@@ -206,7 +206,7 @@ class Watcher:
         self._done = heard
         self._answer = Answer(NoticePhase.IDLE)
 
-    async def _do(self, policy: Policy) -> None:
+    async def _do(self, policy: PatchPolicy) -> None:
         await self._own.renew_servants()
         self._mask.distrust()
         if len(self._registry):
@@ -219,7 +219,7 @@ class Watcher:
             if scan.problem:
                 self._bus.publish(NotReadable(name, scan.problem))
         self._bus.publish(Patched(tuple(stale)))
-        if policy is not Policy.NOTIFY:
+        if policy is not PatchPolicy.NOTIFY:
             await self._apply(stale)
         elif stale:
             log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))

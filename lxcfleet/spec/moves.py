@@ -35,7 +35,7 @@ _ID = re.compile("[0-9a-f]{16}")
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?(?:[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)")
 
 
-class Step(StrEnum):
+class MoveStep(StrEnum):
     """How far a side is."""
 
     SENDING = "sending"
@@ -47,8 +47,8 @@ class Step(StrEnum):
     REVOKED = "revoked"
 
 
-_SENDS = (Step.SENDING, Step.HANDED, Step.HEALTHY, Step.KEPT)
-_TAKES = (Step.RECEIVED, Step.GRANTED, Step.HEALTHY, Step.REVOKED)
+_SENDS = (MoveStep.SENDING, MoveStep.HANDED, MoveStep.HEALTHY, MoveStep.KEPT)
+_TAKES = (MoveStep.RECEIVED, MoveStep.GRANTED, MoveStep.HEALTHY, MoveStep.REVOKED)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Journal:
     id: str
     away: bool
     """Whether the container leaves this side; otherwise it comes."""
-    step: Step
+    step: MoveStep
     host: str
     """The other side: how ssh reaches it, or the name that it gave itself."""
     since: str
@@ -79,7 +79,7 @@ def parse(text: str) -> Journal:
     """The journal that ``text`` is. Raises ValueError."""
     data: Any = ondisk.parse(text)
     try:
-        own: dict[str, Any] = {**data, "step": Step(data["step"])}
+        own: dict[str, Any] = {**data, "step": MoveStep(data["step"])}
         found = Journal(**own)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{error} is missing or wrong") from error
@@ -113,28 +113,28 @@ def has_authority(journal: Journal | None) -> bool:
     if journal is None:
         return True
     if journal.away:
-        return journal.step is Step.SENDING
-    return journal.step in (Step.GRANTED, Step.HEALTHY)
+        return journal.step is MoveStep.SENDING
+    return journal.step in (MoveStep.GRANTED, MoveStep.HEALTHY)
 
 
 def may_start(journal: Journal | None) -> bool:
     """Whether the container may start on the side with this journal. While it is copied, it must not."""
-    return has_authority(journal) and not (journal is not None and journal.step is Step.SENDING)
+    return has_authority(journal) and not (journal is not None and journal.step is MoveStep.SENDING)
 
 
 def may_be_destroyed(journal: Journal | None) -> bool:
     """Whether an operator may destroy it there: not what may be the only whole copy, for all that this side knows."""
-    return journal is None or not journal.away or journal.step in (Step.HEALTHY, Step.KEPT)
+    return journal is None or not journal.away or journal.step in (MoveStep.HEALTHY, MoveStep.KEPT)
 
 
 def why_not(journal: Journal) -> str:
     """In a few words, why it does not start there."""
     if not journal.away:
-        word = "comes" if journal.step is Step.RECEIVED else "was taken back"
+        word = "comes" if journal.step is MoveStep.RECEIVED else "was taken back"
         return f"it {word} from {journal.host}" if word == "comes" else f"{journal.host} has taken it back"
-    if journal.step is Step.SENDING:
+    if journal.step is MoveStep.SENDING:
         return f"it is moved to {journal.host}"
-    return f"it was {'handed' if journal.step is Step.HANDED else 'moved'} to {journal.host}"
+    return f"it was {'handed' if journal.step is MoveStep.HANDED else 'moved'} to {journal.host}"
 
 
 class Next(StrEnum):
@@ -170,17 +170,17 @@ def onward(here: Journal | None, there: Journal | None, move: str) -> Next:
     if here is None:
         return Next.DONE if there is not None and there.id == move and has_authority(there) else Next.ANEW
     ours = there if there is not None and there.id == move and not there.away else None
-    if here.step is Step.KEPT:
+    if here.step is MoveStep.KEPT:
         return Next.DONE
-    if here.step is Step.SENDING:
-        return Next.HAND if ours is not None and ours.step is Step.RECEIVED else Next.ANEW if ours is None else Next.CLEAR
+    if here.step is MoveStep.SENDING:
+        return Next.HAND if ours is not None and ours.step is MoveStep.RECEIVED else Next.ANEW if ours is None else Next.CLEAR
     if ours is None:
         return Next.LOST
-    if ours.step is Step.REVOKED:
+    if ours.step is MoveStep.REVOKED:
         return Next.BACK
-    if here.step is Step.HEALTHY:
-        return Next.END if ours.step is Step.HEALTHY else Next.GRANT
-    return Next.NOTE if ours.step is Step.HEALTHY else Next.GRANT
+    if here.step is MoveStep.HEALTHY:
+        return Next.END if ours.step is MoveStep.HEALTHY else Next.GRANT
+    return Next.NOTE if ours.step is MoveStep.HEALTHY else Next.GRANT
 
 
 def after_failure(there: Journal | None, move: str, *, cut: bool) -> Next:
@@ -189,20 +189,20 @@ def after_failure(there: Journal | None, move: str, *, cut: bool) -> Next:
     ours = there if there is not None and there.id == move and not there.away else None
     if ours is None:
         return Next.LOST
-    if ours.step is Step.HEALTHY:
+    if ours.step is MoveStep.HEALTHY:
         return Next.NOTE
-    return Next.GRANT if cut and ours.step is not Step.REVOKED else Next.REVOKE
+    return Next.GRANT if cut and ours.step is not MoveStep.REVOKED else Next.REVOKE
 
 
 def backward(here: Journal | None, there: Journal | None, move: str) -> Next:
     """The next thing to do on the way back; see ``onward``."""
     if here is None:
-        return Next.CLEAR if there is not None and there.id == move and there.step is Step.RECEIVED else Next.DONE
+        return Next.CLEAR if there is not None and there.id == move and there.step is MoveStep.RECEIVED else Next.DONE
     ours = there if there is not None and there.id == move and not there.away else None
-    if here.step is Step.KEPT:
+    if here.step is MoveStep.KEPT:
         return Next.STAYS
-    if ours is not None and here.step is Step.SENDING:
-        return Next.REVOKE if ours.step is not Step.REVOKED else Next.BACK
-    if ours is not None and ours.step is Step.HEALTHY:
+    if ours is not None and here.step is MoveStep.SENDING:
+        return Next.REVOKE if ours.step is not MoveStep.REVOKED else Next.BACK
+    if ours is not None and ours.step is MoveStep.HEALTHY:
         return Next.STAYS
-    return Next.BACK if ours is None or ours.step is Step.REVOKED else Next.REVOKE
+    return Next.BACK if ours is None or ours.step is MoveStep.REVOKED else Next.REVOKE

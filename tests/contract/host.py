@@ -11,7 +11,7 @@ from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.patch.shadow.files import Shadow, ShadowKind
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
 from lxcfleet.spec.container.spec import Spec
@@ -75,7 +75,7 @@ class Handle:
 
     def _own(self, path: str, package: str | None, version: str | None) -> None:
         if package is not None:
-            self._daemon.model.owners[path] = Owner(package, version or "")
+            self._daemon.model.owners[path] = OwningPackage(package, version or "")
 
     def can_read(self, *records: ExposedRecord) -> None:
         """The container can read these files of the host."""

@@ -27,7 +27,7 @@ from lxcfleet.containers.reconciling.steps import Step
 from lxcfleet.daemon import serving
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.operations import Operation
+from lxcfleet.launcher.operations import LauncherOperation
 from lxcfleet.paths import Paths
 
 from .fake.launcher import FakeLauncher
@@ -157,7 +157,7 @@ class Launcher(FakeLauncher):
         super()._fetch_secret(item, reply)
         self._digests_file.write_text(json.dumps(self.model.secrets))
 
-    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: LauncherOperation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Between two points, if it changes anything."""
         if operation not in ACTS:
             await self._send(operation, argument, descriptors)
@@ -166,7 +166,7 @@ class Launcher(FakeLauncher):
         await self._send(operation, argument, descriptors)
         self._points.reach(f"after the request {operation}")
 
-    async def _send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+    async def _send(self, operation: LauncherOperation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """It counts from now on, and not only from when its thread runs, until ``_serve`` is through with it."""
         counted = int(operation != operations.PREPARE)
         self._count(counted)

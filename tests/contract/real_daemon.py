@@ -26,7 +26,7 @@ from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.routes import Handler
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.host.facts import limits
-from lxcfleet.host.facts.limits import Limits, Table
+from lxcfleet.host.facts.limits import HostLimits, Table
 from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.net import bridge_port, dnsmasq, interfaces, resolved
 from lxcfleet.host.packages import database, dpkg
@@ -201,9 +201,9 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
     """Everything that the daemon reads from the host comes from the fake launcher's model."""
     model = launcher.model
 
-    def has(_: Paths) -> Limits:
+    def has(_: Paths) -> HostLimits:
         tables = {"neighbours": Table("net.ipv4.neigh.default.gc_thresh3", model.neighbours, 0)}
-        return Limits(1 << 40, 1 << 40, 1 << 40, None, "/var/lib/lxc", tables)
+        return HostLimits(1 << 40, 1 << 40, 1 << 40, None, "/var/lib/lxc", tables)
 
     def have(values: Mapping[str, int], _: Path) -> None:
         model.neighbours = values["net.ipv4.neigh.default.gc_thresh3"]

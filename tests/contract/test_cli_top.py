@@ -21,7 +21,7 @@ import yaml
 from lxcfleet.api.records import ContainerUsageRecord, HostUsageRecord, UsageRecord
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.usage import FIELDS
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 from .conftest import Cli, Fleet, Spawn
 from .real_daemon import Daemon
@@ -53,7 +53,7 @@ def test_readings_of_the_resources_that_containers_use(fleet: Fleet) -> None:
 
 @pytest.fixture(autouse=True)
 def _three(daemon: Daemon) -> None:
-    daemon.fleet.add("web1", "web2", "db10", network=Network.NONE, memory=64 << 20)
+    daemon.fleet.add("web1", "web2", "db10", network=NetworkMode.NONE, memory=64 << 20)
     daemon.model.loads = {"db10": 0.05, "web1": 0.1, "web2": 0.2}
 
 

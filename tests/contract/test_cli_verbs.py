@@ -16,7 +16,7 @@ import yaml
 from lxcfleet.api.requests import WaitRequest
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
-from lxcfleet.spec.reading.terms import Init, Network
+from lxcfleet.spec.reading.terms import Init, NetworkMode
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
 
@@ -125,10 +125,10 @@ QUOTED = "sleep 100; echo 'a b'"
 
 @pytest.fixture
 def mixed(daemon: Daemon) -> Daemon:
-    daemon.fleet.add("web10", command=("sh", "-c", QUOTED), privileged=True, network=Network.NONE)
+    daemon.fleet.add("web10", command=("sh", "-c", QUOTED), privileged=True, network=NetworkMode.NONE)
     daemon.fleet.add("web2", init=Init.SYSTEM, labels={"tier": "front", "x": ""})
     daemon.fleet.add("bad", state=State.BROKEN, problem="lxcfleet.yaml: line 3: \x1b[31mcut off")
-    daemon.fleet.add("off", state=State.STOPPED, network=Network.NONE)
+    daemon.fleet.add("off", state=State.STOPPED, network=NetworkMode.NONE)
     daemon.client.wait(WaitRequest(Selection(("web2",)), "healthy", 60))
     return daemon
 

@@ -30,7 +30,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.moves import Journal, MoveStep
 from lxcfleet.spec.states import Action
 
 from .conftest import Cli, Spawn, remove, soon
@@ -190,7 +190,7 @@ def over(daemon: Daemon) -> None:
     soon(lambda: daemon.call(lambda: not daemon.parts.moves._driven))
 
 
-def step(paths: Paths, name: str) -> Step | None:
+def step(paths: Paths, name: str) -> MoveStep | None:
     found = moving.load(paths, name)
     return None if found is None else found.step
 
@@ -272,7 +272,7 @@ def test_what_is_kept_does_not_start(cli: Cli, daemon: Daemon, other: Other) -> 
     listed = cli("move", "--list").out.splitlines()
     assert [line.split()[:3] for line in listed] == [["NAME", "STEP", "HOST"], ["web", "kept", HOST]]
     assert cli("move", "--list", "-q").out == "web\n"
-    assert step(daemon.paths, "web") is Step.KEPT
+    assert step(daemon.paths, "web") is MoveStep.KEPT
     cli("start", "web")
     assert state(daemon, "web") == "blocked"
     assert "moved to root@other" in cli("move", "web", HOST).err
@@ -311,7 +311,7 @@ def test_a_line_that_is_cut_after_it(
     # Without a line it is asked again and again for so long; with one, it has to become healthy there meanwhile.
     ran = cli("move", "web", HOST, "--timeout", "1" if fault == "before" else "60")
     assert (ran.status, "what became of it is not known" in ran.err) == (1, True), ran.err
-    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", MoveStep.HANDED)
     assert (cli("destroy", "web", "--force").status, cli("start", "web").status) == (1, 0)
     assert state(daemon, "web") == "blocked"
     findings = json.loads(cli("doctor", "-f", "json").out)["findings"]
@@ -370,7 +370,7 @@ def test_what_is_healthy_there_after_all_is_not_taken_back(
 
     def result(program: ssh.Running) -> object:
         found = ask(program)
-        if not interrupted and step(other.paths, "web") is Step.HEALTHY:
+        if not interrupted and step(other.paths, "web") is MoveStep.HEALTHY:
             interrupted.append(found)
             raise KeyboardInterrupt
         return found
@@ -411,7 +411,7 @@ def test_what_is_destroyed_there_is_told_as_that(
     monkeypatch.setattr(sending, "_hand_over", hand_over)
     ran = cli("move", "web", HOST)
     assert (ran.status, "is not on root@other any more" in ran.err) == (1, True), ran.err
-    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", MoveStep.HANDED)
     assert cli("move", "web", "--abort").status == 0
     assert state(daemon, "web") == "running"
 
@@ -490,8 +490,8 @@ def test_a_client_that_is_killed_in_the_moment_of_the_hand_over(
     process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     soon(lambda: other.states() == {"web": "running"})
-    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", Step.HANDED)
-    soon(lambda: step(other.paths, "web") is Step.HEALTHY)
+    assert (state(daemon, "web"), step(daemon.paths, "web")) == ("stopped", MoveStep.HANDED)
+    soon(lambda: step(other.paths, "web") is MoveStep.HEALTHY)
     other.fail()
     over(daemon)
     assert cli("move", "web", "--continue").status == 0
@@ -535,7 +535,7 @@ def test_the_next_daemon_takes_back_what_was_not_handed_over(cli: Cli, daemon: D
     """As after a kill of the daemon in the middle of the copy: the container is stopped, and its journal says so."""
     assert cli("create", "web", *SLEEP).status == 0
     assert cli("stop", "web").status == 0
-    journal = Journal("0" * 16, True, Step.SENDING, HOST, "2026-01-01T00:00:00Z", ran=True)
+    journal = Journal("0" * 16, True, MoveStep.SENDING, HOST, "2026-01-01T00:00:00Z", ran=True)
     moving.note(daemon.paths, "web", journal)
     cli("start", "web")
     assert state(daemon, "web") == "blocked"

@@ -12,7 +12,7 @@ import pytest
 from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.cli.verbs import verify
 from lxcfleet.patch import own
-from lxcfleet.patch.own import Part
+from lxcfleet.patch.own import OwnProcess
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
 from lxcfleet.spec.selection import Selection
 
@@ -24,20 +24,20 @@ PARTS = ("lxcfleetd", "launcher", "booter", "responder", "dnsmasq")
 
 
 @pytest.fixture(autouse=True)
-def parts(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> dict[str, Part]:
+def parts(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> dict[str, OwnProcess]:
     """All parts. Each can be replaced by one that runs old code."""
-    found = {name: Part(name, 100 + number) for number, name in enumerate(PARTS)}
+    found = {name: OwnProcess(name, 100 + number) for number, name in enumerate(PARTS)}
     monkeypatch.setattr(own, "_look", lambda _: [*found.values()])
     monkeypatch.setattr(verify, "PAUSE_SECONDS", 0.01)
     daemon.fleet.add("web1")
     return found
 
 
-def grow_old(parts: dict[str, Part], *names: str) -> None:
+def grow_old(parts: dict[str, OwnProcess], *names: str) -> None:
     for name in names:
         process = Process(parts[name].pid, name)
         file = OldFile(LIBRARY, Why.MODULES, "base", (process,), "libssl3:amd64")
-        parts[name] = Part(name, parts[name].pid, (file,))
+        parts[name] = OwnProcess(name, parts[name].pid, (file,))
 
 
 def test_fresh_parts_are_told_and_count_for_nothing(cli: Cli, daemon: Daemon) -> None:
@@ -49,7 +49,7 @@ def test_fresh_parts_are_told_and_count_for_nothing(cli: Cli, daemon: Daemon) ->
     assert cli("patch", "status").status == 0
 
 
-def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, Part]) -> None:
+def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, OwnProcess]) -> None:
     grow_old(parts, "dnsmasq", "lxcfleetd")
     ran = cli("stale")
     assert (ran.status, ran.err) == (4, "")
@@ -71,7 +71,7 @@ def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, Part]) ->
     assert "own:      lxcfleet's own dnsmasq runs old code" in ran.out
 
 
-def test_while_packages_change_nobody_needs_to_have_a_part_renewed(cli: Cli, parts: dict[str, Part]) -> None:
+def test_while_packages_change_nobody_needs_to_have_a_part_renewed(cli: Cli, parts: dict[str, OwnProcess]) -> None:
     grow_old(parts, "dnsmasq", "lxcfleetd")
     cli("patch", "notify")
     assert cli("stale").out.splitlines() == [
@@ -80,7 +80,7 @@ def test_while_packages_change_nobody_needs_to_have_a_part_renewed(cli: Cli, par
     ]
 
 
-def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:
+def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, parts: dict[str, OwnProcess]) -> None:
     grow_old(parts, "responder")
     ran = cli("verify")
     assert ran.status == 4
@@ -99,7 +99,8 @@ def test_an_old_session_is_told_and_never_called_proven(
 ) -> None:
     """Nothing restarts it: it ends with its command."""
     file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", (Process(77, "exec"),), "libc6:amd64")
-    monkeypatch.setattr(own, "_sessions", lambda _: [Part(own.SESSION, 77, (file,), "web1", 1.7e9), Part(own.SESSION, 78)])
+    sessions = [OwnProcess(own.SESSION, 77, (file,), "web1", 1.7e9), OwnProcess(own.SESSION, 78)]
+    monkeypatch.setattr(own, "_sessions", lambda _: sessions)
     daemon.fleet.add("web2")
     line = (
         "a session of `exec` in web1 since 2023-11-14T22:13:20Z (pid 77) runs old code (libc6:amd64):"
@@ -120,13 +121,13 @@ def test_an_old_session_is_told_and_never_called_proven(
     assert (told["container"], told["since"]) == ("web1", "2023-11-14T22:13:20Z")
 
 
-def test_verify_waits_for_a_part_that_is_being_renewed(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:
+def test_verify_waits_for_a_part_that_is_being_renewed(cli: Cli, daemon: Daemon, parts: dict[str, OwnProcess]) -> None:
     grow_old(parts, "dnsmasq")
     daemon.parts.own.renewing = ("dnsmasq",)
     asked = iter(range(100))
 
-    def look(_: object) -> list[Part]:
-        return [Part("dnsmasq", os.getpid())] if next(asked) > 2 else [*parts.values()]
+    def look(_: object) -> list[OwnProcess]:
+        return [OwnProcess("dnsmasq", os.getpid())] if next(asked) > 2 else [*parts.values()]
 
     own._look = look  # type: ignore[assignment]
     told = cli("stale")

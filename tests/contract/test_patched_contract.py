@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lxcfleet.host.packages import reboot
-from lxcfleet.spec.policies.windows import Policy
+from lxcfleet.spec.policies.windows import PatchPolicy
 from lxcfleet.spec.states import State
 
 from .conftest import Cli
@@ -110,15 +110,17 @@ def test_exec_where_nothing_can_be_looked_at_gives_the_commands_own_status(cli: 
     assert (ran.status, HINT in ran.err) == (1, False)
 
 
-@pytest.mark.parametrize("policy", [*Policy])
-def test_patch_status_tells_of_the_mixed_view_unless_the_rollout_comes_at_once(cli: Cli, web: Daemon, policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [*PatchPolicy])
+def test_patch_status_tells_of_the_mixed_view_unless_the_rollout_comes_at_once(
+    cli: Cli, web: Daemon, policy: PatchPolicy
+) -> None:
     object.__setattr__(web.parts.fleet.config.patch, "policy", policy)
     assert "meanwhile" not in cli("patch", "status").out
     web.fleet["web1"].runs_old(OLD)
     ran = cli("patch", "status")
     assert ran.status == 4
     told = "meanwhile: what is stale sees new programs beside old libraries" in ran.out
-    assert told is (policy is not Policy.AUTO)
+    assert told is (policy is not PatchPolicy.AUTO)
 
 
 # a reboot of the host

@@ -23,7 +23,7 @@ from lxcfleet.spec.container.secrets import parse_use
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.volumes import parse_mount
 from lxcfleet.spec.files.settings import Config
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Spawn, soon
@@ -182,8 +182,8 @@ def test_a_clone_can_change_nothing_and_is_not_found() -> None:
     said = {
         "command": ("x",), "labels": {"a": "b"}, "ports": (parse_port("http=80"),), "publish": (parse_publication("80:80"),),
         "volumes": tuple(map(parse_mount, ["up:/srv/up", "/srv/own:/opt/own:rw", "tmpfs:/opt/x:size=4M"])),
-        "secrets": (parse_use("pw"),), "depends_on": {"db": "healthy"}, "environment": {"A": "b"}, "network": Network.BRIDGE,
-        "memory": 1 << 30,
+        "secrets": (parse_use("pw"),), "depends_on": {"db": "healthy"}, "environment": {"A": "b"},
+        "network": NetworkMode.BRIDGE, "memory": 1 << 30,
     }  # fmt: skip
     spec: Spec = replace(merge(said, {}, Config()), name="web1", fleet="shop", group="web", first_id=655360)
     made, differs = clone_of(spec, RehearseRequest("web1", on=4))

@@ -28,12 +28,12 @@ from lxcfleet.containers import exits, restarts
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends import firsts
-from lxcfleet.containers.exits import Past
+from lxcfleet.containers.exits import KnownPast
 from lxcfleet.containers.reconciling import plan
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.steps import Want
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.restarts import Course
+from lxcfleet.containers.restarts import RestartCourse
 from lxcfleet.daemon import serving
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
@@ -43,7 +43,7 @@ from lxcfleet.launcher.client import Died
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.paths import ContainerPaths
 from lxcfleet.spec.container.depends import Condition
-from lxcfleet.spec.container.restart import Policy, Restart, RestartType
+from lxcfleet.spec.container.restart import Restart, RestartPolicy, RestartType
 from lxcfleet.spec.states import Action
 
 from .conftest import Cli, soon
@@ -175,10 +175,10 @@ def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(d
 
 def test_an_end_is_written_down_once_with_what_follows(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each write is one more file for the disk to replace, on the way to the next run."""
-    written: list[Past] = []
+    written: list[KnownPast] = []
     save = exits.save
 
-    def note(own: ContainerPaths, past: Past) -> None:
+    def note(own: ContainerPaths, past: KnownPast) -> None:
         written.append(past)
         save(own, past)
 
@@ -197,7 +197,7 @@ def test_an_end_is_written_down_though_nobody_can_say_what_follows(
 ) -> None:
     create(daemon, "web", FOREVER)
 
-    def fail(*_: object) -> Course:
+    def fail(*_: object) -> RestartCourse:
         raise ValueError("of a test")
 
     monkeypatch.setattr(restarts, "after", fail)
@@ -361,7 +361,7 @@ def test_a_back_off_goes_on_after_a_restart_of_the_daemon(tmp_path: Path, monkey
     monkeypatch.setattr("time.time", lambda: 1000.0)
     with Daemon(tmp_path) as daemon:
         kept = daemon.call(lambda: daemon.parts.registry["web"].course)
-        assert isinstance(kept, Course)
+        assert isinstance(kept, RestartCourse)
         assert kept == course
         assert kept.due is not None
         assert kept.due - proc.uptime() <= 100
@@ -401,7 +401,7 @@ def test_an_end_that_no_policy_was_asked_about_is_followed_by_the_next_daemon(tm
     file = daemon.paths.container("web").exit
     kept = json.loads(file.read_text())
     assert kept["exit"]["followed"] is True
-    file.write_text(json.dumps({**kept, "exit": {**kept["exit"], "followed": False}, "course": asdict(Course())}))
+    file.write_text(json.dumps({**kept, "exit": {**kept["exit"], "followed": False}, "course": asdict(RestartCourse())}))
     with Daemon(tmp_path) as daemon:
         soon(lambda: told(daemon, "web").count("restarted") == 1)
         daemon.act(Action.DESTROY, "web")
@@ -528,7 +528,7 @@ SLOW = HostError("/srv/data is not there", why="no such file or directory")
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts without a policy are tried again after moments."""
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.2, attempts=1000))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=0.1, max_delay=0.2, attempts=1000))
 
 
 def owe(daemon: Daemon, *names: str) -> None:
@@ -659,7 +659,7 @@ def test_a_restart_whose_start_fails_comes_up_by_itself(daemon: Daemon, cli: Cli
 def test_what_was_given_up_says_why_and_the_next_daemon_tries_it_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
     with Daemon(tmp_path) as daemon:
         owe_in_vain(daemon)
         soon(lambda: info(daemon, "web")["gave_up"])
@@ -691,7 +691,7 @@ def test_what_was_given_up_is_tried_as_often_again_by_the_next_daemon_and_by_a_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, one try was made, and it was given up again; whoever had asked for it was told that it is tried again."""
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
     given_up(tmp_path)
     with Daemon(tmp_path) as daemon:
         daemon.model.fails["web"] = SLOW
@@ -706,7 +706,7 @@ def test_what_was_given_up_is_tried_as_often_again_by_the_next_daemon_and_by_a_s
 
 def test_a_good_run_ends_what_was_given_up_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, the record on disk kept it: after a crash of the host, what had run well was said to have failed."""
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=1))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=1))
     given_up(tmp_path)
     with Daemon(tmp_path) as daemon:
         resume(daemon)
@@ -718,7 +718,7 @@ def test_a_good_run_ends_what_was_given_up_for_good(tmp_path: Path, monkeypatch:
 
 def test_a_start_that_liblxc_takes_back_is_not_tried_for_ever(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as begun for a moment. Before, each of its failures was the first one."""
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=0.1, max_delay=0.1, attempts=2))
     create(daemon, "web", ("sleep", "0.5"))
     soon(lambda: info(daemon, "web")["state"] == "exited")
     monkeypatch.setattr(liblxc, "gave_up", lambda *_: True)
@@ -806,7 +806,7 @@ def test_a_start_of_what_a_patch_took_down_is_not_announced(daemon: Daemon) -> N
     daemon.paths.container("web").pending.write_text("start\n")
     daemon.call(lambda: setattr(container, "resting", True))
     daemon.call(lambda: daemon.parts.registry.start_failed(container, SLOW))
-    assert daemon.call(lambda: container.course) == Course()
+    assert daemon.call(lambda: container.course) == RestartCourse()
     daemon.paths.container("web").pending.unlink()
 
 
@@ -818,7 +818,7 @@ def test_what_a_patch_took_down_is_not_due_any_more(daemon: Daemon) -> None:
     daemon.call(lambda: fallen.note(container, "its start failed", "2026-11-28T06:01:44.120Z"))
     assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
     daemon.call(lambda: setattr(container, "resting", False))
-    daemon.call(lambda: setattr(container, "course", Course(1, due=1e9)))
+    daemon.call(lambda: setattr(container, "course", RestartCourse(1, due=1e9)))
     daemon.call(lambda: fallen.tidy([container], []))
     assert daemon.call(lambda: (container.resting, container.course.wants_run)) == (True, False)
 
@@ -959,7 +959,7 @@ def test_what_rested_for_a_reboot_that_did_not_come_is_tried_until_it_starts(dae
 
 def test_a_destroy_that_fails_is_no_start_that_failed(daemon: Daemon, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, a container that waited for its next start was said to have failed to start, as it "can't be removed"."""
-    monkeypatch.setattr(restarts, "OWED", Restart(Policy.ON_FAILURE, delay=50, max_delay=50, attempts=1000))
+    monkeypatch.setattr(restarts, "OWED", Restart(RestartPolicy.ON_FAILURE, delay=50, max_delay=50, attempts=1000))
     owe_in_vain(daemon)
     soon(lambda: info(daemon, "web")["state"] == "backoff")
 
@@ -1004,7 +1004,7 @@ def test_what_lxcfleet_run_runs_is_left_to_its_caller(daemon: Daemon) -> None:
     daemon.paths.container("web").pending.write_text("start\n")
     daemon.call(lambda: setattr(container, "foreground", object()))
     daemon.call(lambda: daemon.parts.registry.start_failed(container, SLOW))
-    assert daemon.call(lambda: container.course) == Course()
+    assert daemon.call(lambda: container.course) == RestartCourse()
     daemon.call(lambda: setattr(container, "foreground", None))
     daemon.paths.container("web").pending.unlink()
 

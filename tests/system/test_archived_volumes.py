@@ -90,7 +90,8 @@ def of_volume(fleet: Fleet, file: Path, *members: bytes) -> Path:
         "volumes": ["data:/srv"],
     }  # fmt: skip
     kept = (Volume("data", first_id=2000000),)
-    head = heads.render(heads.Head(fleet.name("bad"), "1", "2026-01-01T00:00:00Z", "stopped", spec, volumes=kept)).encode()
+    bad = heads.ArchiveHead(fleet.name("bad"), "1", "2026-01-01T00:00:00Z", "stopped", spec, volumes=kept)
+    head = heads.render(bad).encode()
     top = pax.member(b"delta/", b"5", mode=b"0000755\0")
     data = pax.member(b"export.yaml", data=head) + top + b"".join(members) + pax.END
     file.write_bytes(subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout)

@@ -122,7 +122,7 @@ def test_a_lost_host_comes_back_on_another_one(fleet: Fleet, other: Fleet, tmp_p
 def archive(fleet: Fleet, file: Path, *members: bytes) -> Path:
     """An archive of a container ``bad`` with these members."""
     spec = {"init": "app", "command": ["sleep", "infinity"], "first_id": 1000000, "created": "2026-01-01T00:00:00Z"}
-    head = heads.render(heads.Head(fleet.name("bad"), "1", "2026-01-01T00:00:00Z", "stopped", spec)).encode()
+    head = heads.render(heads.ArchiveHead(fleet.name("bad"), "1", "2026-01-01T00:00:00Z", "stopped", spec)).encode()
     top = pax.member(b"delta/", b"5", mode=b"0000755\0")
     data = pax.member(b"export.yaml", data=head) + top + b"".join(members) + pax.END
     file.write_bytes(subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout)

@@ -6,7 +6,7 @@ from lxcfleet.base.mask import compiler
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.entries import Directory, Entry
 from lxcfleet.paths import Paths
-from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import MaskRule, RuleKind, Rules
 
 SYSTEM = "usr/lib/systemd/system"
 
@@ -38,7 +38,7 @@ def put(root: Path, path: str, content: str | bytes = "", mode: int = 0o644) -> 
     return file
 
 
-def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
+def plan(root: Path, *own: MaskRule, **more: object) -> dict[str, Entry]:
     operator = Rules(own, more.get("replace", ()), more.get("units", ()))  # type: ignore[arg-type]
     # Paths of no fleet, so that the run directory of a real one is not read.
     paths = Paths(run=Path("/run/lxcfleet-of-nobody"))
@@ -48,8 +48,8 @@ def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
     return entries
 
 
-def own(kind: RuleKind, path: str) -> Rule:
-    return Rule(path, kind, "a.yaml", operator=True)
+def own(kind: RuleKind, path: str) -> MaskRule:
+    return MaskRule(path, kind, "a.yaml", operator=True)
 
 
 def hides(root: Path, entries: dict[str, Entry], path: str) -> bool:

@@ -11,7 +11,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.restarts import FRESH, Course
+from lxcfleet.containers.restarts import FRESH, RestartCourse
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
@@ -35,7 +35,7 @@ class OneContainer:
         self.own.spec.write_text(store.render(SPEC))
         self.begin()
 
-    def begin(self, course: Course = FRESH) -> None:
+    def begin(self, course: RestartCourse = FRESH) -> None:
         """A daemon begins: it knows what is on disk."""
         self.container = Container("web", SPEC, course=course)
         self.registry: Registry = registry_of(self.paths, self.container)

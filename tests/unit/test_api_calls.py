@@ -36,7 +36,7 @@ from lxcfleet.api.queries import (
     VerifyRequest,
 )
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
-from lxcfleet.api.rehearsals import Delta, RehearseRequest
+from lxcfleet.api.rehearsals import CloneDelta, RehearseRequest
 from lxcfleet.api.requests import (
     ActionRequest,
     CreateRequest,
@@ -106,7 +106,7 @@ REQUESTS: dict[str, list[Any]] = {
     "freeze_base": [FreezeRequest(), FreezeRequest("before the upgrade")],
     "check_generation": ["3"],
     "remove_generations": [RemoveGenerationsRequest((3, 1))],
-    "rehearse": [RehearseRequest("web1"), RehearseRequest("web1", 3, ("true", "a 'b'"), False, True, Delta.COPY, True)],
+    "rehearse": [RehearseRequest("web1"), RehearseRequest("web1", 3, ("true", "a 'b'"), False, True, CloneDelta.COPY, True)],
     "rollback": [
         RollbackRequest(WEB), RollbackRequest(WEB, 0, {"canaries": "2"}, True), RollbackRequest(WEB, 3),
         RollbackRequest(WEB, until="2027-01-31", why="x"),

@@ -20,21 +20,21 @@ from lxcfleet.containers.apps import AppsThere
 from lxcfleet.containers.desired import Lack
 from lxcfleet.daemon.uses.brought import brought as brought_by
 from lxcfleet.data.apps import elf, libraries, manifest, merged, sealing, store
-from lxcfleet.data.apps.manifest import Entry
+from lxcfleet.data.apps.manifest import ReleaseEntry
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import packing, tree
 from lxcfleet.host.packages import database
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.patch.stale.judge import StaleScan
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container import combinations
-from lxcfleet.spec.container.apps import AppType, AppUse, Form, Release, check_covers, parse_app, parse_release
+from lxcfleet.spec.container.apps import AppForm, AppType, AppUse, Release, check_covers, parse_app, parse_release
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Source, VolumesType, parse_mount
+from lxcfleet.spec.container.volumes import MountKind, VolumesType, parse_mount
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.terms import Init
 
@@ -118,7 +118,7 @@ def test_an_app_is_mounted_read_only_and_is_no_volume() -> None:
     spec = Spec("web", app=parse_app("shop@1.4"))
     (mount,) = spec.mounted
     assert parse_mount(str(mount)) == mount
-    assert (mount.source, mount.read_only, mount.suid, mount.dev) == (Source.APP, True, False, False)
+    assert (mount.source, mount.read_only, mount.suid, mount.dev) == (MountKind.APP, True, False, False)
     with pytest.raises(InvalidInput):
         VolumesType().parse("shop@1.4:/opt/shop")
     with pytest.raises(InvalidInput):
@@ -178,7 +178,7 @@ def test_a_full_disk_and_a_release_beside_lxcfleets_own_files_are_refused(
         seal(paths, tmp_path / "build")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000 + 9999, "total": 20000})())
     with pytest.raises(HostError, match="no room"):  # for its files and their image
-        sealing.seal(paths, Release("shop", "1", form=Form.LAYER), tmp_path / "build")
+        sealing.seal(paths, Release("shop", "1", form=AppForm.LAYER), tmp_path / "build")
     assert nothing_left(paths)
     monkeypatch.undo()
     with pytest.raises(InvalidInput, match="own files"):
@@ -311,8 +311,8 @@ def test_names_of_any_bytes_are_kept(paths: Paths, tmp_path: Path) -> None:
 # -- layers ---------------------------------------------------------------------------------------------------
 
 
-def entry(path: str, kind: str = "f") -> Entry:
-    return Entry(path, kind, 0o555, 1, "")
+def entry(path: str, kind: str = "f") -> ReleaseEntry:
+    return ReleaseEntry(path, kind, 0o555, 1, "")
 
 
 @pytest.mark.parametrize(("path", "kind", "told"), [
@@ -336,7 +336,7 @@ def test_what_can_not_be_in_a_layer_is_refused(tmp_path: Path, path: str, kind: 
 
 
 def test_a_layer_hides_only_what_it_may_cover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "owners", lambda paths: {"/usr/bin/vi": Owner("vim", "9")})
+    monkeypatch.setattr(database, "owners", lambda paths: {"/usr/bin/vi": OwningPackage("vim", "9")})
     (tmp_path / "usr/bin").mkdir(parents=True)
     for name in ("vi", "own"):
         (tmp_path / "usr/bin" / name).touch()
@@ -366,7 +366,7 @@ def test_the_image_of_a_layer_has_directories_as_the_host_has_them(
     monkeypatch.setattr(packing, "pack", pack)
     (tmp_path / "x/usr/local/lxcfleet-test").mkdir(parents=True)
     (tmp_path / "x/usr/local/lxcfleet-test/serve").write_text("one")
-    release = Release("shop", "1", form=Form.LAYER)
+    release = Release("shop", "1", form=AppForm.LAYER)
     made = sealing.seal(paths, release, tmp_path / "x")
     own = paths.release("shop", "1")
     host = {path: stat.S_IMODE(os.stat(f"/{path}").st_mode) for path in ("usr", "usr/local")}
@@ -412,7 +412,7 @@ def test_what_a_clone_left_becomes_a_layer(paths: Paths, tmp_path: Path, monkeyp
     (tmp_path / "delta/usr/local/lxcfleet-test/x").write_text("x")
     (tmp_path / "delta/etc").mkdir()
     (tmp_path / "delta/etc/hostname").write_text("x")
-    release = Release("shop", "1", form=Form.LAYER)
+    release = Release("shop", "1", form=AppForm.LAYER)
     made = sealing.seal(paths, release, tmp_path / "delta", inside="/")
     tree = paths.release("shop", "1").tree
     assert (sorted(os.listdir(tree)), made.packages) == (["usr"], {"libc6": "2"})
@@ -573,7 +573,7 @@ def test_an_app_with_a_copy_of_a_library_proves_nothing_of_its_package() -> None
     assert evidence.judge(seen, "", {}, ("libssl3",)).reasons == (app.words[0],)
     unknown = replace(seen, app=Brought("shop@1", problem="it is gone"))
     assert not evidence.judge(unknown, "", {}, ("zlib1g",)).proven
-    assert "files of its app shop@1, which are none of the host's" in evidence.not_compared(seen, Wanted())
+    assert "files of its app shop@1, which are none of the host's" in evidence.not_compared(seen, ComparedFiles())
 
 
 # -- what a clone built -----------------------------------------------------------------------------------------

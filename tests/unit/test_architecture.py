@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -239,6 +240,39 @@ def test_the_measures_count_lines_and_methods_as_they_say() -> None:
     body = "".join(method.format(number) for number in range(MOST_METHODS))
     assert list(large_classes(ast.parse(f"class Small:\n{body}{passing}"))) == []
     assert list(large_classes(ast.parse(f"class Large:\n{body}{method.format('more')}"))) == ["Large"]
+
+
+# -- one name, one meaning -----------------------------------------------------------------------------------------
+
+SHARED_NAMES = {
+    "Answer": "what a pure decision of a patch says; notice and reboots are such decisions",
+    "Moment": "the facts that a pure decision is made from",
+    "Flow": "a flow of the kernel, and the same as the rules see it",
+    "Fleet": "the fleet, and what two rooms below it ask of it, as interfaces",
+    "Unpacking": "an archive that becomes directories: here by the client, there by the daemon",
+    "Outcome": "what became of one container, on the command line",
+    "Running": "a program that runs: in a container, or at the other end of ssh",
+    "Copy": "a file of a layer; in the command line, what copies between two terminals",
+    "Halt": "a step of the reconciler, whose words are its steps' names; a rollout's halt",
+    "Hold": "a step of the reconciler; a container's hold on a generation",
+    "Mount": "a step of the reconciler; a line of the mount table",
+}
+"""Names that two modules share, each with the reason. The list may only become shorter."""
+
+
+def classes(tree: ast.AST) -> Iterator[str]:
+    """The classes that other modules may use."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Whoever finds `Plan` in a traceback or with grep is at the right one at once."""
+    counted = Counter(name for _, tree in parsed() for name in classes(tree))
+    shared = {name for name, count in counted.items() if count > 1}
+    assert shared <= set(SHARED_NAMES), f"in two modules: {sorted(shared - set(SHARED_NAMES))}"
+    assert set(SHARED_NAMES) <= shared, f"unique by now, so no exception any more: {sorted(set(SHARED_NAMES) - shared)}"
 
 
 def test_packages_say_what_belongs_there() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.entries import ACLS, DEEPEST, EntryKind, Limits, Reader
+from lxcfleet.data.archives.entries import ACLS, DEEPEST, ArchiveLimits, EntryKind, Reader
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.spec.container.volumes import Volume
@@ -29,9 +29,9 @@ OWNER: dict[str, Any] = {"uid": b"%07o\0" % os.geteuid(), "gid": b"%07o\0" % os.
 TOP = pax.member(b"delta/", b"5", mode=b"0000755\0", **OWNER)
 
 
-def read(data: bytes, limits: Limits | None = None) -> list[Any]:
+def read(data: bytes, limits: ArchiveLimits | None = None) -> list[Any]:
     """All entries."""
-    reader = Reader(io.BytesIO(data), limits or Limits())
+    reader = Reader(io.BytesIO(data), limits or ArchiveLimits())
     found = []
     while (entry := reader.next()) is not None:
         found.append((entry, b"".join(piece for _, piece in reader.pieces(entry))))
@@ -49,7 +49,7 @@ def opened(directory: Path) -> Iterator[dict[tuple[bytes, ...], int]]:
 
 def unpack(data: bytes, directory: Path) -> None:
     with opened(directory) as tops:
-        reader, unpacking = Reader(io.BytesIO(data), Limits()), Unpacking(tops)
+        reader, unpacking = Reader(io.BytesIO(data), ArchiveLimits()), Unpacking(tops)
         try:
             while (entry := reader.next()) is not None:
                 unpacking.take(reader, entry)
@@ -60,7 +60,7 @@ def unpack(data: bytes, directory: Path) -> None:
 
 def compare(data: bytes, directory: Path) -> list[str]:
     with opened(directory) as tops:
-        reader, comparing = Reader(io.BytesIO(data), Limits()), Comparing(tops)
+        reader, comparing = Reader(io.BytesIO(data), ArchiveLimits()), Comparing(tops)
         while (entry := reader.next()) is not None:
             comparing.take(reader, entry)
         comparing.finish()
@@ -73,7 +73,7 @@ def compare(data: bytes, directory: Path) -> list[str]:
 
 def test_access_lists_have_the_container_s_own_ids_on_linux_6_1_too() -> None:
     attributes = {b"SCHILY.xattr." + ACLS[0]: acl((2, 4, 100_033), (8, 4, 44), (8, 4, 165_535))}
-    reader = Reader(io.BytesIO(pax.member(b"delta/x", attributes=attributes) + pax.END), Limits())
+    reader = Reader(io.BytesIO(pax.member(b"delta/x", attributes=attributes) + pax.END), ArchiveLimits())
     reader.first_id = 100_000
     entry = reader.next()
     assert entry is not None
@@ -84,7 +84,7 @@ def test_access_lists_have_the_container_s_own_ids_on_linux_6_1_too() -> None:
         (99_999, b"volumes/taken/x", False), (100_033, b"volumes/taken/x", False), (300_033, b"volumes/taken/x", True),
     ):  # fmt: skip
         attributes = {b"SCHILY.xattr." + ACLS[0]: acl((2, 4, who))}
-        reader = Reader(io.BytesIO(pax.member(path, attributes=attributes) + pax.END), Limits())
+        reader = Reader(io.BytesIO(pax.member(path, attributes=attributes) + pax.END), ArchiveLimits())
         reader.first_id, reader.taken = 100_000, {b"taken": 300_000}
         if read:
             assert reader.next() is not None
@@ -264,14 +264,14 @@ def test_an_archive_without_a_layer_is_refused(tmp_path: Path) -> None:
 def test_bombs_end_at_the_limits() -> None:
     many = TOP + b"".join(pax.member(b"delta/%d" % number) for number in range(20)) + pax.END
     with pytest.raises(NoCapacity, match="refused") as caught:
-        read(many, Limits(entries=10))
+        read(many, ArchiveLimits(entries=10))
     assert "10 entries" in caught.value.why
     large = TOP + pax.member(b"delta/x", data=b"x" * 2000) + pax.END
     with pytest.raises(NoCapacity):
-        read(large, Limits(data=1999))
-    assert len(read(large, Limits(data=2000))) == 2
+        read(large, ArchiveLimits(data=1999))
+    assert len(read(large, ArchiveLimits(data=2000))) == 2
     # A hole takes no room.
-    read(TOP + pax.sparse(b"delta/s", 1 << 60, [(1 << 59, b"x")]) + pax.END, Limits(data=10_000))
+    read(TOP + pax.sparse(b"delta/s", 1 << 60, [(1 << 59, b"x")]) + pax.END, ArchiveLimits(data=10_000))
 
 
 # -- what is unpacked ---------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ def test_a_set_id_bit_and_a_list_for_new_entries_survive_what_comes_after(tmp_pa
 
 # -- the head -----------------------------------------------------------------------------------------------------
 
-HEAD = heads.Head(
+HEAD = heads.ArchiveHead(
     "web1", "0.1.0", "2026-01-01T00:00:00Z", "frozen", {"init": "app", "labels": {"a": "b"}},
     {"ID": "debian", "VERSION_ID": "12"}, "0" * 64, "a" * 32,
     (Volume("data", 1 << 30, {"a": "b"}, 100_000, "2026-01-01T00:00:00Z"),),

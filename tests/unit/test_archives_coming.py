@@ -15,9 +15,9 @@ from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.daemon.uses import archives
 from lxcfleet.daemon.uses.archives import Archives
-from lxcfleet.daemon.uses.arrivals import Arrivals, Wanted
+from lxcfleet.daemon.uses.arrivals import VolumeArrivals, WantedVolumes
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.errors import InvalidInput
 from lxcfleet.launcher.client import Reply
 from lxcfleet.paths import Paths
@@ -41,15 +41,15 @@ class Child:
 
 
 def test_the_daemon_goes_on_while_a_head_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Head("web", "0.1", "2026-01-01T00:00:00Z", "stopped", {"init": "app"})
+    there = ArchiveHead("web", "0.1", "2026-01-01T00:00:00Z", "stopped", {"init": "app"})
     text, going_on = heads.render(there).encode(), threading.Event()
     parse = heads.parse
 
-    def long(text: bytes) -> Head:
+    def long(text: bytes) -> ArchiveHead:
         assert going_on.wait(60.0), "the loop stood still meanwhile"
         return parse(text)
 
-    async def play() -> Head:
+    async def play() -> ArchiveHead:
         asyncio.get_running_loop().call_later(0.0, going_on.set)
         child: Any = Child(text)
         return await archives._head(child)
@@ -85,9 +85,10 @@ def test_limits_of_disks_that_this_host_has_not_are_left_out_and_told(tmp_path: 
 def test_an_archive_has_no_volumes_but_those_of_its_container(tmp_path: Path) -> None:
     """Whether they are made, or only unpacked to be checked: each takes a range of ids meanwhile."""
     nobody: Any = None
-    made = Archives(nobody, nobody, nobody, nobody, nobody, Arrivals(Paths(lxc=tmp_path), nobody, nobody, nobody, Bus()))
-    many = Head("web", "0.1", "", "stopped", {}, volumes=tuple(Volume(f"v{number}") for number in range(5000)))
-    ask: Any = SimpleNamespace(volumes=Wanted({}, keep=False), check=True)
+    volumes = VolumeArrivals(Paths(lxc=tmp_path), nobody, nobody, nobody, Bus())
+    made = Archives(nobody, nobody, nobody, nobody, nobody, volumes)
+    many = ArchiveHead("web", "0.1", "", "stopped", {}, volumes=tuple(Volume(f"v{number}") for number in range(5000)))
+    ask: Any = SimpleNamespace(volumes=WantedVolumes({}, keep=False), check=True)
     with pytest.raises(InvalidInput, match="refused") as caught:
         asyncio.run(made._check(many, Spec("web"), ask, nobody, nobody))
     assert "volume v0" in caught.value.why

@@ -27,7 +27,7 @@ from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import Addresses, Network
+from lxcfleet.spec.reading.terms import Addresses, NetworkMode
 
 from .network_parts import FakeLauncher, own_paths, registry_of, run
 from .nft_messages import watched_netlink
@@ -51,7 +51,7 @@ class World:
     def _container(self, number: int) -> Container:
         spec = Spec(
             f"web{number}",
-            network=Network.BRIDGE,
+            network=NetworkMode.BRIDGE,
             labels={"role": "web"},
             address=IPv4Interface(f"10.201.0.{number + 1}/16"),
             publish=(parse_publication("80:8080"),),

@@ -9,8 +9,8 @@ import pytest
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.rollout import baking, planner, state
-from lxcfleet.patch.rollout.baking import Proof
-from lxcfleet.patch.rollout.planner import Finish, Prove, Restart, Stop, Wait
+from lxcfleet.patch.rollout.baking import CanaryFinding
+from lxcfleet.patch.rollout.planner import Finish, Prove, RestartWave, Stop, Wait
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.spec.policies.rollout import RolloutSettings, Share, overridden
@@ -28,7 +28,7 @@ def begun(**policy: Any) -> Rollout:
     members = {name: Member(name, OLD) for name in NAMES}
     plan = Rollout("r1", RolloutKind.RESTART, replace(POLICY, **policy), "now", members)
     chosen = planner.decide(plan, world(None))
-    assert chosen == Restart(("a",))
+    assert chosen == RestartWave(("a",))
     return planner.begin_wave(plan, ("a",))
 
 
@@ -61,8 +61,8 @@ def test_the_next_wave_comes_after_the_time_and_the_look() -> None:
     ]  # fmt: skip
     plan, decision = look(plan, world(608.0))
     assert decision == Prove(("a",))
-    plan = planner.note_proofs(plan, {"a": Proof()})
-    assert look(plan, world(608.5))[1] == Restart(("b",))
+    plan = planner.note_proofs(plan, {"a": CanaryFinding()})
+    assert look(plan, world(608.5))[1] == RestartWave(("b",))
 
 
 def test_a_daemon_that_is_killed_goes_on_with_the_time_that_is_left() -> None:
@@ -79,7 +79,7 @@ def test_a_daemon_that_is_killed_goes_on_with_the_time_that_is_left() -> None:
 
 def test_without_the_setting_nothing_is_waited_for() -> None:
     plan, decision = look(begun(bake=0.0), world(8.0))
-    assert decision == Restart(("b",))
+    assert decision == RestartWave(("b",))
     assert plan.members["a"].baked_from is None
 
 
@@ -102,14 +102,14 @@ def test_a_group_may_have_a_time_of_its_own() -> None:
     plan, _ = look(plan, world(8.0))
     assert look(plan, world(30.0))[1] == Wait(1.0, "a: baking, 8 s left")
     assert look(plan, world(38.0))[1] == Prove(("a",))
-    assert look(begun().update(replace(begun().members["a"], bake=0.0)), world(8.0))[1] == Restart(("b",))
+    assert look(begun().update(replace(begun().members["a"], bake=0.0)), world(8.0))[1] == RestartWave(("b",))
 
 
 def test_only_canaries_are_baked() -> None:
     members = {name: Member(name, OLD) for name in NAMES}
     plan = Rollout("r1", RolloutKind.RESTART, replace(POLICY, canaries=Share(0)), "now", members)
     plan = planner.begin_wave(plan, ("a",))
-    assert look(plan, world(8.0))[1] == Restart(("b",))
+    assert look(plan, world(8.0))[1] == RestartWave(("b",))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_old_code_that_runs_after_the_restart_halts_and_a_shadow_is_told() -> No
     assert decision == Stop("a", why)
     record = {"old": [], "reasons": ["2 files in its delta keep the host's out"]}
     after, decision = look(planner.note_proofs(plan, {"a": baking.proof_of(record)}), world(611.0))
-    assert decision == Restart(("b",))
+    assert decision == RestartWave(("b",))
     assert after.members["a"].note == "not proven: 2 files in its delta keep the host's out"
 
 
@@ -156,7 +156,7 @@ def test_the_time_begins_anew_for_a_canary_that_somebody_restarts() -> None:
 def test_what_a_look_finds_too_late_is_dropped() -> None:
     plan, _ = look(begun(), world(8.0))
     ended, _ = look(plan, {name: now for name, now in world(8.0).items() if name != "a"})
-    assert planner.note_proofs(ended, {"a": Proof(old="x"), "gone": Proof()}) == ended
+    assert planner.note_proofs(ended, {"a": CanaryFinding(old="x"), "gone": CanaryFinding()}) == ended
 
 
 def test_after_a_halt_the_time_begins_anew() -> None:
@@ -174,7 +174,7 @@ def test_a_rollout_of_canaries_alone_is_baked_and_done() -> None:
     plan, _ = look(plan, world(8.0))
     plan, decision = look(plan, world(608.0))
     assert decision == Prove(("a",))
-    assert look(planner.note_proofs(plan, {"a": Proof()}), world(609.0))[1] == Finish()
+    assert look(planner.note_proofs(plan, {"a": CanaryFinding()}), world(609.0))[1] == Finish()
 
 
 @pytest.mark.parametrize(

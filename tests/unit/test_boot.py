@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.order.turns import Gates, in_turns, turns
-from lxcfleet.containers.supervision.boot import Record, parse
+from lxcfleet.containers.supervision.boot import BootRecord, parse
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.spec.container.depends import Graph
 from lxcfleet.spec.container.spec import Spec
@@ -21,7 +21,7 @@ NAMES = st.sets(st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True))
 
 @given(st.text(), NAMES, NAMES)
 def test_a_record_is_read_as_it_was_written(boot: str, running: set[str], resting: set[str]) -> None:
-    record = Record(boot, tuple(running), tuple(resting))
+    record = BootRecord(boot, tuple(running), tuple(resting))
     assert parse(record.render()) == record
 
 

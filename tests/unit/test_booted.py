@@ -15,7 +15,7 @@ from lxcfleet.base.merge import reconcile
 from lxcfleet.containers import store
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.exits import Exit
-from lxcfleet.containers.restarts import FRESH, Course
+from lxcfleet.containers.restarts import FRESH, RestartCourse
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
@@ -79,7 +79,7 @@ class World:
         """The container runs; ``row``: so often it had failed in a row before, and its policy started it again."""
         self.boxes[name].running = SimpleNamespace(identity=f"{pid}@1.00")
         self.boxes[name].state = State.RUNNING
-        self.boxes[name].course = Course(row)
+        self.boxes[name].course = RestartCourse(row)
 
     def owed(self, *names: str) -> None:
         """Their starts are owed to them."""

@@ -13,7 +13,7 @@ from lxcfleet.capacity import needs
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.host.facts.features import Features, Probe
-from lxcfleet.host.facts.limits import Limits, Table, render
+from lxcfleet.host.facts.limits import HostLimits, Table, render
 from lxcfleet.spec.reading.terms import Init
 
 GIB = 1 << 30
@@ -33,7 +33,7 @@ TABLES = {
     "key-bytes": Table("kernel.keys.maxbytes", 20_000, 161),
     "neighbours": Table("net.ipv4.neigh.default.gc_thresh3", 1024, 4),
 }
-ROOMY = Limits(
+ROOMY = HostLimits(
     memory_total=64 * GIB,
     memory_available=60 * GIB,
     disk_free=100 * GIB,
@@ -43,7 +43,7 @@ ROOMY = Limits(
 )
 
 
-def limits(**tables: Table) -> Limits:
+def limits(**tables: Table) -> HostLimits:
     return replace(ROOMY, tables={**TABLES, **{name.replace("_", "-"): t for name, t in tables.items()}})
 
 

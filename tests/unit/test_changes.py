@@ -15,7 +15,7 @@ from lxcfleet.base.present import Shelf, Upper
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.process import inside
-from lxcfleet.host.process.inside import Mark
+from lxcfleet.host.process.inside import FileMark
 
 from .layers_in import directories, layer_in, put, stack_in
 
@@ -214,7 +214,7 @@ def test_a_container_s_own_file_is_no_exposed_one(four: dict[str, Path], monkeyp
     top.close()
     assert owned == ["/etc/key", "/etc"]
     both = "/etc/key", "/etc/copied"
-    secrets = [exposure.Secret(path, "0600", (Mark(path, 0o100000, 1, 1, 1),)) for path in both]
+    secrets = [exposure.Secret(path, "0600", (FileMark(path, 0o100000, 1, 1, 1),)) for path in both]
     monkeypatch.setattr(inside, "readable", lambda *_: [(path, None) for path in both])
     found = exposure.exposed(1, "web", secrets, Tree(four["base"]), (), lambda path: path in owned)
     assert [each.path for each in found] == ["/etc/copied"]

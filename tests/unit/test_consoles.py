@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.host.process.log_socket import RETRY_SECONDS
 from lxcfleet.logs import console, keeper
-from lxcfleet.logs.console import Console, Limits, Outcome, Run, Send
-from lxcfleet.logs.entries import LOST, Form, Head
+from lxcfleet.logs.console import Console, ConsoleRun, LineLimits, Send, StepOutcome
+from lxcfleet.logs.entries import LOST, EntryHead, LogForm
 from lxcfleet.logs.lines import clean, cut
-from lxcfleet.logs.position import Position, Record
+from lxcfleet.logs.position import Position, PositionFile
 from lxcfleet.logs.rate import Allowance
 from lxcfleet.logs.servant import ADRIFT_SECONDS, Follower
 from lxcfleet.logs.times import MOST, Clock, Times, read
@@ -104,18 +104,18 @@ def parsed(entry: bytes) -> dict[str, bytes]:
 
 
 def test_an_entry_of_the_journal_has_its_fields_and_no_others() -> None:
-    head = Head(Form.JOURNAL, FIELDS, "host")
+    head = EntryHead(LogForm.JOURNAL, FIELDS, "host")
     plain = parsed(head.line(b"PRIORITY=0", partial=False))
     assert plain == {**{key: value.encode() for key, value in FIELDS.items()}, "PRIORITY": b"6", "MESSAGE": b"PRIORITY=0"}
     assert parsed(head.line(b"x", partial=True))["CONTAINER_PARTIAL_MESSAGE"] == b"true"
     lost = parsed(head.lost(5, "why"))
     assert (lost["MESSAGE_ID"], lost["LXCFLEET_LOST"], lost["PRIORITY"]) == (LOST.encode(), b"5", b"4")
-    forged = parsed(Head(Form.JOURNAL, {"CONTAINER_TAG": "a\nPRIORITY=0"}, "host").line(b"x", partial=False))
+    forged = parsed(EntryHead(LogForm.JOURNAL, {"CONTAINER_TAG": "a\nPRIORITY=0"}, "host").line(b"x", partial=False))
     assert (forged["CONTAINER_TAG"], forged["PRIORITY"]) == (b"a\nPRIORITY=0", b"6")
 
 
 def test_an_entry_of_syslog_is_as_rfc_5424_has_it() -> None:
-    head = Head(Form.SYSLOG, {**FIELDS, "CONTAINER_TAG": 'a"]\\\n'}, "my host")
+    head = EntryHead(LogForm.SYSLOG, {**FIELDS, "CONTAINER_TAG": 'a"]\\\n'}, "my host")
     form = rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z my_host web1 7 - \[lxcfleet@32473 ([^\n]*)\] text ]"
     found = re.fullmatch(form, head.line(b"text ]", partial=True))
     assert found is not None
@@ -128,14 +128,14 @@ def test_an_entry_of_syslog_is_as_rfc_5424_has_it() -> None:
 
 def test_a_position_is_read_back_and_nothing_else_is(tmp_path: Path) -> None:
     path = tmp_path / "console.sent"
-    assert Record(str(path)).load() is None
+    assert PositionFile(str(path)).load() is None
     position = Position(2**63, 7, 1.5, 3, 1)
-    assert Record(str(path)).save(position)
-    assert Record(str(path)).load() == position
+    assert PositionFile(str(path)).save(position)
+    assert PositionFile(str(path)).load() == position
     for wrong in (b"", b"x" * 64, position.pack() + b"x", position.pack()[1:]):
         path.write_bytes(wrong)
-        assert Record(str(path)).load() is None
-    assert not Record(str(tmp_path / "none" / "x")).save(position), "a disk that is full is no disaster"
+        assert PositionFile(str(path)).load() is None
+    assert not PositionFile(str(tmp_path / "none" / "x")).save(position), "a disk that is full is no disaster"
 
 
 # times
@@ -188,12 +188,12 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.directory, self.log = directory, Log()
         self.file = directory / "console.log"
-        self.limits = Limits(0, 1)
+        self.limits = LineLimits(0, 1)
         self.console = self.anew()
 
     def anew(self, *, over: bool = False, skip: bool = False, mark: tuple[int, int] | None = None) -> Console:
         """The next process begins, where the one before was killed."""
-        self.console = Console(str(self.directory), run("1", mark), Form.JOURNAL, self.limits, over=over, skip=skip)
+        self.console = Console(str(self.directory), run("1", mark), LogForm.JOURNAL, self.limits, over=over, skip=skip)
         return self.console
 
     def print(self, text: str) -> None:
@@ -209,13 +209,13 @@ class World:
     def work(self) -> None:
         """Until the console is at rest, or the log is full."""
         for _ in range(1000):
-            if self.console.step(self.log.send) is not Outcome.MORE:
+            if self.console.step(self.log.send) is not StepOutcome.MORE:
                 return
         raise AssertionError("it does not come to rest")
 
 
-def run(number: str, mark: tuple[int, int] | None = None) -> Run:
-    return Run(Head(Form.JOURNAL, {"LXCFLEET_RUN": number}, "host"), mark)
+def run(number: str, mark: tuple[int, int] | None = None) -> ConsoleRun:
+    return ConsoleRun(EntryHead(LogForm.JOURNAL, {"LXCFLEET_RUN": number}, "host"), mark)
 
 
 @pytest.fixture
@@ -256,13 +256,13 @@ def test_what_a_full_log_does_not_take_waits_in_the_file(world: World) -> None:
 
 def test_long_lines_count_for_as_many_as_they_take_room(world: World) -> None:
     """A container with lines of 16 KiB wrote 16 MiB a second to the host's journal, which drops others' entries for them."""
-    world.limits = Limits(1, 20)
+    world.limits = LineLimits(1, 20)
     world.anew()
     world.print("x" * 10_000 + "\n" + "\a" * 2000 + "\n" + "short\n" + "y" * 3000 + "\nlost\n")
     world.work()
     assert [len(text) for text in world.log.texts[:3]] == [10_000, 8000, 5]  # they count for 10, 8 and 1 of 20
     assert world.log.texts[3].startswith("left out here: 2 lines of its console")
-    world.limits = Limits(1, 2)
+    world.limits = LineLimits(1, 2)
     world.anew()
     world.print("z" * 9000 + "\n")
     world.work()
@@ -270,14 +270,14 @@ def test_long_lines_count_for_as_many_as_they_take_room(world: World) -> None:
 
 
 def test_lines_that_were_left_out_are_counted_also_across_a_kill(world: World) -> None:
-    world.limits = Limits(1, 5)
+    world.limits = LineLimits(1, 5)
     world.anew()
     world.print("".join(f"{number}\n" for number in range(100)))
     world.log.room = 5
     world.console.step(world.log.send)
     assert world.console.untold
     world.log.room = 10**9
-    world.limits = Limits(0, 5)
+    world.limits = LineLimits(0, 5)
     world.anew()
     world.work()
     assert world.log.texts[:5] == ["0", "1", "2", "3", "4"]
@@ -287,7 +287,7 @@ def test_lines_that_were_left_out_are_counted_also_across_a_kill(world: World) -
 def test_other_limits_hold_from_then_on(world: World) -> None:
     """A container's own limits may change while it runs: at the line where its console is."""
     world.work()
-    for limits, texts in ((Limits(1, 2), ["0", "1"]), (Limits(1, 1, wanted=False), []), (Limits(1, 1), ["0"])):
+    for limits, texts in ((LineLimits(1, 2), ["0", "1"]), (LineLimits(1, 1, wanted=False), []), (LineLimits(1, 1), ["0"])):
         world.console.follow(run("1"), limits, over=False)
         world.log.entries.clear()
         world.print("0\n1\n2\n")
@@ -385,7 +385,7 @@ def test_what_was_overwritten_before_the_first_look_is_told(
     world.print("0\n")
     births["0"] = 7.0
     world.console = Console(
-        str(world.directory), replace(run("1", (world.file.stat().st_ino, 0)), born=7.0), Form.JOURNAL, world.limits,
+        str(world.directory), replace(run("1", (world.file.stat().st_ino, 0)), born=7.0), LogForm.JOURNAL, world.limits,
         over=False, skip=True,
     )  # fmt: skip
     with world.file.open():  # its inode is its own for as long
@@ -569,9 +569,9 @@ def test_a_console_is_watched_before_it_is_read_so_one_look_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, step = tmp_path / "console.log", Console.step
-    looks: list[Outcome] = []
+    looks: list[StepOutcome] = []
 
-    def looked(console: Console, send: Send) -> Outcome:
+    def looked(console: Console, send: Send) -> StepOutcome:
         outcome = step(console, send)
         if not looks:
             file.write_text("printed meanwhile\n")
@@ -587,7 +587,7 @@ def test_a_console_is_watched_before_it_is_read_so_one_look_is_enough(
         follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "log")})
         follower.obey(_order(tmp_path, "a"))
         follower.round()
-        assert looks == [Outcome.REST]
+        assert looks == [StepOutcome.REST]
         follower.note_changes()
         follower.round()
         assert parsed(log.recv(4096))["MESSAGE"] == b"printed meanwhile"

@@ -20,9 +20,9 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.host.lxc import stopping
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container import combinations
-from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.restart import Restart, RestartPolicy
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Init, Network, StopSignal
+from lxcfleet.spec.reading.terms import Init, NetworkMode, StopSignal
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",
@@ -70,7 +70,7 @@ def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     assert config(app("true"))["lxc.net.0.type"] == ["empty"]
     assert config(app("true"))["lxc.net.0.flags"] == ["up"], "its loopback interface"
     connected = Spec(
-        "web", Init.SYSTEM, network=Network.BRIDGE,
+        "web", Init.SYSTEM, network=NetworkMode.BRIDGE,
         address=IPv4Interface("10.201.0.9/16"), address6=IPv6Interface("fd00::9/64"),
     )  # fmt: skip
     lines = config(connected)
@@ -79,7 +79,7 @@ def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     assert lines["lxc.net.0.ipv4.gateway"] == ["10.201.0.1"]
     assert lines["lxc.net.0.ipv6.gateway"] == ["fd00::1"]
     assert lines["lxc.net.0.veth.pair"] == ["lf0ac90009"]
-    leased = config(Spec("web", network=Network.BRIDGE, hardware="06:0a:0b:0c:0d:0e"), replace(PLATFORM, bridge="br0"))
+    leased = config(Spec("web", network=NetworkMode.BRIDGE, hardware="06:0a:0b:0c:0d:0e"), replace(PLATFORM, bridge="br0"))
     assert leased["lxc.net.0.link"] == ["br0"]
     assert leased["lxc.net.0.hwaddr"] == ["06:0a:0b:0c:0d:0e"]
     assert leased["lxc.net.0.veth.pair"] == ["ld0a0b0c0d0e"]
@@ -250,7 +250,7 @@ def test_a_user_is_looked_up_inside_and_tini_stays_root_s() -> None:
 def test_who_waits_for_the_end_of_one_that_would_be_started_again_is_written_down() -> None:
     own = Paths().container("web")
     assert "lxc.hook.stop" not in config(app("true"))
-    for policy in (Policy.ALWAYS, Policy.ON_FAILURE, Policy.UNLESS_STOPPED):
+    for policy in (RestartPolicy.ALWAYS, RestartPolicy.ON_FAILURE, RestartPolicy.UNLESS_STOPPED):
         assert config(replace(app("true"), restart=Restart(policy)))["lxc.hook.stop"] == [stop_hook(own.stopping)]
 
 

@@ -15,9 +15,9 @@ from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.patch.cve import findings as findings_module
 from lxcfleet.patch.cve import shelf as shelves
 from lxcfleet.patch.cve.changelog import Changelog, MentionKind
-from lxcfleet.patch.cve.findings import Data, Disk, Findings, Group, Result
+from lxcfleet.patch.cve.findings import CveResult, Data, Findings, FixState, PackageSet
 from lxcfleet.patch.cve.inventory import Package, read
-from lxcfleet.patch.cve.shelf import OfBase, OfContainer, Shelf
+from lxcfleet.patch.cve.shelf import ChangelogShelf, OfBase, OfContainer
 from lxcfleet.patch.cve.tracker import Hole, parse
 
 from .test_cve_changelog import ONE, TWO, entry
@@ -55,17 +55,17 @@ def ssl(version: str) -> dict[str, Package]:
 
 
 def found(
-    host: Mapping[str, Package], groups: Sequence[Group], logs: Mapping[str, str], data: Data | None = None,
+    host: Mapping[str, Package], groups: Sequence[PackageSet], logs: Mapping[str, str], data: Data | None = None,
     only: Sequence[str] = (),
-) -> list[dict[str, Result]]:  # fmt: skip
+) -> list[dict[str, CveResult]]:  # fmt: skip
     """The results of each group, by CVE."""
-    findings = Findings(host, Shelf(Files(logs), only), data, only)
+    findings = Findings(host, ChangelogShelf(Files(logs), only), data, only)
     findings.find(groups)
     return [{(each := findings.results[index]).cve: each for index in group.results} for group in groups]
 
 
-def group(disk: Mapping[str, Package], began: Mapping[str, Package] | None, **more: object) -> Group:
-    return Group(disk, began, Shelf(Files({})), **more)  # type: ignore[arg-type]
+def group(disk: Mapping[str, Package], began: Mapping[str, Package] | None, **more: object) -> PackageSet:
+    return PackageSet(disk, began, ChangelogShelf(Files({})), **more)  # type: ignore[arg-type]
 
 
 def data(text: str, moment: float = 0.0, cves: Sequence[str] = ()) -> Data:
@@ -81,9 +81,9 @@ def test_what_the_host_closed_since_the_containers_began() -> None:
     old, new, unknown = group(HOST, ssl("3.0-1")), group(HOST, ssl("3.0-3")), group(HOST, None)
     of_old, of_new, of_unknown = found(HOST, [old, new, unknown], LOGS)
     assert {cve: (each.disk, each.began, each.fixed) for cve, each in of_old.items()} == {
-        ONE: (Disk.FIXED, False, "3.0-3"), TWO: (Disk.FIXED, False, "3.0-2"),
+        ONE: (FixState.FIXED, False, "3.0-3"), TWO: (FixState.FIXED, False, "3.0-2"),
     }  # fmt: skip
-    assert all((of_new[cve].disk, of_new[cve].began) == (Disk.FIXED, True) for cve in (ONE, TWO))
+    assert all((of_new[cve].disk, of_new[cve].began) == (FixState.FIXED, True) for cve in (ONE, TWO))
     assert not any(each.began for each in of_unknown.values())
 
 
@@ -97,7 +97,7 @@ def test_a_generation_lacks_what_the_host_closed() -> None:
     disk = ssl("3.0-2")
     (results,) = found(HOST, [group(disk, disk, same=False)], LOGS)
     assert set(results) == {ONE}
-    assert results[ONE].disk is Disk.FIXABLE
+    assert results[ONE].disk is FixState.FIXABLE
     assert [each.name for each in results[ONE].without] == ["libssl3", "openssl"]
 
 
@@ -112,24 +112,24 @@ def test_a_downgrade_of_the_host_closes_nothing() -> None:
     assert found(host, [group(host, HOST)], older) == [{}]
     # A generation from before the downgrade has what the host has not.
     (results,) = found(host, [group(HOST, HOST, same=False)], older)
-    assert not any(each.disk is Disk.FIXABLE for each in results.values())
+    assert not any(each.disk is FixState.FIXABLE for each in results.values())
 
 
 def test_a_source_that_only_one_container_has() -> None:
     other = {**HOST, **packages(package("nginx", "1.0-2"))}
     log = entry("1.0-2", f"  * {THREE}", source="nginx")
-    own = Group(other, HOST, Shelf(Files({"nginx/changelog.Debian.gz": log})), same=False)
+    own = PackageSet(other, HOST, ChangelogShelf(Files({"nginx/changelog.Debian.gz": log})), same=False)
     assert found(HOST, [own], LOGS) == [{}]
-    assert found(HOST, [own, group(HOST, HOST)], LOGS, only=[THREE])[0][THREE].disk is Disk.FIXED
+    assert found(HOST, [own, group(HOST, HOST)], LOGS, only=[THREE])[0][THREE].disk is FixState.FIXED
 
 
 def test_what_a_container_closed_itself_counts_for_it_alone() -> None:
     log = entry("3.0-4", f"  * {THREE}") + LOG
     disk = ssl("3.0-4")
-    own = Group(disk, HOST, Shelf(Files({"openssl/changelog.Debian.gz": log})), same=False, base=HOST)
+    own = PackageSet(disk, HOST, ChangelogShelf(Files({"openssl/changelog.Debian.gz": log})), same=False, base=HOST)
     mine, theirs = found(HOST, [own, group(HOST, HOST)], LOGS)
     assert set(mine) == {THREE}
-    assert (mine[THREE].disk, mine[THREE].own) == (Disk.FIXED, True)
+    assert (mine[THREE].disk, mine[THREE].own) == (FixState.FIXED, True)
     assert not theirs
 
 
@@ -173,13 +173,13 @@ def test_a_part_that_is_not_closed_is_left_in_doubt() -> None:
     logs = {"openssl/changelog.Debian.gz": entry(NEWER, f"  * partially fix {ONE}") + entry("3.0-2", "  * x")}
     (results,) = found(HOST, [group(HOST, ssl("3.0-2"))], logs)
     cve = results[ONE]
-    assert (cve.disk, cve.words, cve.line) == (Disk.DOUBT, MentionKind.PARTLY, f"* partially fix {ONE}")
+    assert (cve.disk, cve.words, cve.line) == (FixState.DOUBT, MentionKind.PARTLY, f"* partially fix {ONE}")
 
 
 def test_one_package_of_a_source_that_was_held_back() -> None:
     held = packages(package("libssl3", "3.0-2", "openssl"), package("openssl", NEWER))
     (results,) = found(held, [group(held, ssl("3.0-1"))], LOGS)
-    assert results[ONE].disk is Disk.FIXABLE
+    assert results[ONE].disk is FixState.FIXABLE
     assert [each.name for each in results[ONE].without] == ["libssl3"]
 
 
@@ -189,8 +189,8 @@ def test_a_version_for_a_stable_suite_has_what_it_was_made_from() -> None:
     logs = {"openssl/changelog.Debian.gz": text}
     host = ssl("2-1~deb12u1")
     (results,) = found(host, [group(host, ssl("1-1"))], logs)
-    assert {cve: each.disk for cve, each in results.items()} == {ONE: Disk.FIXED}
-    log = Shelf(Files(logs)).of("openssl", list(host.values()))
+    assert {cve: each.disk for cve, each in results.items()} == {ONE: FixState.FIXED}
+    log = ChangelogShelf(Files(logs)).of("openssl", list(host.values()))
     assert isinstance(log, Changelog)
     assert set(log.closed_since("0")) == {ONE, TWO}
     assert not log.closed_since("2-1")
@@ -205,13 +205,13 @@ def test_an_old_kernel_that_is_left_installed() -> None:
     }
     host = packages(old, new)
     (results,) = found(host, [group(host, packages(old))], logs)
-    assert results[ONE].disk is Disk.FIXED
+    assert results[ONE].disk is FixState.FIXED
     assert [each.name for each in results[ONE].packages] == [new.name]
 
 
 def test_each_changelog_is_read_once_for_all_sets() -> None:
     files = Files(LOGS)
-    findings = Findings(HOST, Shelf(files))
+    findings = Findings(HOST, ChangelogShelf(files))
     findings.find([group(HOST, ssl(version)) for version in ("3.0-1", "3.0-2", "2", "1")])
     assert len(files.read_of) == 1
 
@@ -223,20 +223,20 @@ OPEN_DATA = f"VERSION 0\n{ONE},SH  ,openssl,,open\n{TWO},S  F,openssl,3.0-9,fixa
 
 def test_what_the_data_knows() -> None:
     (results,) = found(HOST, [group(HOST, HOST)], {}, data(OPEN_DATA, 1e12))
-    assert {cve: each.disk for cve, each in results.items()} == {ONE: Disk.OPEN, TWO: Disk.FIXABLE}
+    assert {cve: each.disk for cve, each in results.items()} == {ONE: FixState.OPEN, TWO: FixState.FIXABLE}
     assert results[ONE].holes[0].urgency == "high"
     (results,) = found(HOST, [group(HOST, ssl("3.0-1"))], {}, data(OPEN_DATA, 1e12))
-    assert results[THREE].disk is Disk.FIXED
+    assert results[THREE].disk is FixState.FIXED
 
 
 def test_a_changelog_that_came_after_the_data() -> None:
     text = f"VERSION 0\n{ONE},S   ,openssl,,open\n"
     (before,) = found(HOST, [group(HOST, ssl("3.0-1"))], LOGS, data(text, 0.0))
-    assert before[ONE].disk is Disk.FIXED
+    assert before[ONE].disk is FixState.FIXED
     (unchanged,) = found(HOST, [group(HOST, HOST)], LOGS, data(text, 0.0))
-    assert unchanged[ONE].disk is Disk.FIXED
+    assert unchanged[ONE].disk is FixState.FIXED
     (after,) = found(HOST, [group(HOST, ssl("3.0-1"))], LOGS, data(text, 1e12))
-    assert (after[ONE].disk, after[ONE].fixed) == (Disk.OPEN, "3.0-3")
+    assert (after[ONE].disk, after[ONE].fixed) == (FixState.OPEN, "3.0-3")
 
 
 def test_a_hole_of_a_binary_package() -> None:
@@ -247,16 +247,16 @@ def test_a_hole_of_a_binary_package() -> None:
 
 
 def test_one_cve_wherever_it_is() -> None:
-    findings = Findings(HOST, Shelf(Files(LOGS), [TWO]), None, [TWO])
+    findings = Findings(HOST, ChangelogShelf(Files(LOGS), [TWO]), None, [TWO])
     one = group(HOST, HOST)
     findings.find([one])
     assert [findings.results[index].cve for index in one.results] == [TWO]
     assert findings.named == {TWO}
-    nowhere = Findings(HOST, Shelf(Files(LOGS), [THREE]), None, [THREE])
+    nowhere = Findings(HOST, ChangelogShelf(Files(LOGS), [THREE]), None, [THREE])
     nowhere.find([group(HOST, HOST)])
     assert (nowhere.results, nowhere.named) == ([], set())
     of_data = data(f"VERSION 0\n{THREE},S   ,nothere,,x\n", 1e12, [THREE])
-    elsewhere = Findings(HOST, Shelf(Files(LOGS), [THREE]), of_data, [THREE])
+    elsewhere = Findings(HOST, ChangelogShelf(Files(LOGS), [THREE]), of_data, [THREE])
     elsewhere.find([group(HOST, HOST)])
     assert (elsewhere.results, elsewhere.named) == ([], {THREE})
 
@@ -330,13 +330,13 @@ OPENSSL = [package("openssl", NEWER)]
 def test_a_link_to_another_packages_directory(tmp_path: Path, stack: Stack) -> None:
     put(tmp_path / "base", f"{DOC}/libssl3/changelog.Debian.gz", LOG)
     (tmp_path / f"base{DOC}/openssl").symlink_to("libssl3")
-    found = Shelf(OfBase(Bottom(stack.bottom))).of("openssl", OPENSSL)
+    found = ChangelogShelf(OfBase(Bottom(stack.bottom))).of("openssl", OPENSSL)
     assert isinstance(found, Changelog)
 
 
 def of_container(stack: Stack) -> Changelog | str:
     with Layers().present(stack) as present:
-        return Shelf(OfContainer(present)).of("openssl", OPENSSL)
+        return ChangelogShelf(OfContainer(present)).of("openssl", OPENSSL)
 
 
 def test_a_containers_own_changelog(tmp_path: Path, stack: Stack) -> None:
@@ -387,9 +387,9 @@ def test_a_container_that_says_it_has_too_much_is_not_known_and_harms_no_other(m
     many = packages(*(package(f"lib{number}", "3.0-1", "openssl") for number in range(100)))
     claims = "".join(entry("3.0-9", f"  * CVE-2026-{number:05}") for number in range(30)) + LOG
     log = {"openssl/changelog.Debian.gz": claims}
-    wide = Group(many, HOST, Shelf(Files({})), same=False, base=HOST)
-    loud = Group(ssl("3.0-9"), HOST, Shelf(Files(log)), same=False, base=HOST)
-    fair = Group(ssl("3.0-1"), HOST, Shelf(Files({})), same=False, base=HOST)
+    wide = PackageSet(many, HOST, ChangelogShelf(Files({})), same=False, base=HOST)
+    loud = PackageSet(ssl("3.0-9"), HOST, ChangelogShelf(Files(log)), same=False, base=HOST)
+    fair = PackageSet(ssl("3.0-1"), HOST, ChangelogShelf(Files({})), same=False, base=HOST)
     plain = group(HOST, ssl("3.0-1"))
     of_wide, of_loud, of_fair, of_plain = found(HOST, [wide, loud, fair, plain], LOGS)
     assert [each.cut for each in (wide, loud, fair, plain)] == [True, True, False, False]

@@ -11,7 +11,7 @@ from lxcfleet.launcher.items.cves import FoundCve
 from lxcfleet.patch.cve.judge import is_plain, verdict
 from lxcfleet.patch.shadow.files import Shadow, ShadowKind
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
-from lxcfleet.patch.verify.evidence import Evidence, Owned
+from lxcfleet.patch.verify.evidence import Evidence, OwnedShadow
 from lxcfleet.spec.states import CveState
 
 LIBRARY = "/usr/lib/libssl.so.3"
@@ -34,7 +34,7 @@ def seen(*files: OldFile, **more: Any) -> Evidence:
     return replace(CLEAN, scan=StaleScan("web", 2, 8, files), **more)
 
 
-SHADOW = Owned(Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True), "libssl3:amd64", "3")
+SHADOW = OwnedShadow(Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True), "libssl3:amd64", "3")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from lxcfleet.network.membership import Membership
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 from .network_parts import Names, context_of, own_paths, run
 
@@ -32,7 +32,7 @@ CHECK = HealthCheck(CheckKind.TCP, port=80)
 
 def running(name: str = "web1", *, frozen: bool = False, check: HealthCheck | None = CHECK) -> Container:
     own = IPv4Interface("10.0.0.2/24")
-    spec = Spec(name, labels={"role": "web"}, network=Network.BRIDGE, address=own, health=check)
+    spec = Spec(name, labels={"role": "web"}, network=NetworkMode.BRIDGE, address=own, health=check)
     container = Container(name, spec)
     freeze(container, frozen)
     return container

@@ -204,7 +204,7 @@ def test_what_a_dhcp_client_left_keeps_no_container_from_being_forgotten(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with failing(monkeypatch, Path, "unlink"):
-        dhcp.Client("web", fleet.paths).forget()
+        dhcp.DhcpClient("web", fleet.paths).forget()
     assert "can't be removed" in caplog.text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.disk import DiskRequest
-from lxcfleet.containers.measuring.disk import AT_ONCE, READERS_ASKING, READERS_AT_ONCE, Disk
+from lxcfleet.containers.measuring.disk import AT_ONCE, READERS_ASKING, READERS_AT_ONCE, DiskUse
 from lxcfleet.errors import Busy
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
@@ -37,13 +37,13 @@ async def _begun(child: Child, number: int) -> None:
     await asyncio.sleep(0.05)  # more could begin by then
 
 
-def _disk(top: Path, child: Any) -> Disk:
+def _disk(top: Path, child: Any) -> DiskUse:
     async def chosen(_: Selection) -> list[Any]:
         return [SimpleNamespace(name="large", spec=None)]
 
     registry: Any = SimpleNamespace(chosen=chosen)
     mask: Any = None
-    return Disk(Paths(lxc=top, run=top, etc=top), registry, child, mask)
+    return DiskUse(Paths(lxc=top, run=top, etc=top), registry, child, mask)
 
 
 def test_readers_keep_no_administrator_waiting(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lxcfleet.containers.events import Ends, KilledForMemory
 from lxcfleet.containers.exits import Ending
 from lxcfleet.daemon.uses import findings
 from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
-from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
+from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, MonitorRecord
 from lxcfleet.host.process import cgroup, kernel_log, peer
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Told
@@ -58,7 +58,7 @@ def test_records_are_those_of_liblxc() -> None:
     assert RECORD.size == 264
     assert RECORD.size < 4096  # so a record is written as a whole; pipe(7)
     data = record(STATE, "web", 0) + record(EXIT, "web", 9472)
-    assert monitor_fifo.parse(data + data[:100]) == [Record(STATE, "web", 0), Record(EXIT, "web", 9472)]
+    assert monitor_fifo.parse(data + data[:100]) == [MonitorRecord(STATE, "web", 0), MonitorRecord(EXIT, "web", 9472)]
 
 
 def test_processes_that_were_killed_for_memory_are_counted() -> None:

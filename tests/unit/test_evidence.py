@@ -11,11 +11,11 @@ import pytest
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
 from lxcfleet.patch.shadow import files
-from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
+from lxcfleet.patch.shadow.files import Shadow, ShadowFindings, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify import covers
-from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge, not_compared, note
+from lxcfleet.patch.verify.evidence import Evidence, OwnedShadow, fingerprint, judge, not_compared, note
 
 from .layers_in import directories, put, stack_in
 
@@ -41,7 +41,7 @@ def test_a_clean_container_is_proven() -> None:
         (replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no")), "", "not all of it could be looked at: no"),
         (replace(CLEAN, shadow_problem="no"), "", "its delta could not be read: no"),
         (replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
-        (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keeps the host's out"),
+        (replace(CLEAN, shadows=(OwnedShadow(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keeps the host's out"),
         (replace(CLEAN, pending={"linux-image-9": "no"}), "", "linux-image-9 takes effect with a reboot of the host: no"),
         (replace(CLEAN, scan=LEASING), "", "its DHCP client runs old code, which a restart of the container renews"),
         (replace(CLEAN, scan=WATCHED), "", "its monitor runs old code, which a restart of the container renews"),
@@ -55,17 +55,17 @@ def test_a_container_with_a_defect_is_not_proven(seen: Evidence, host: str, reas
 
 
 def test_a_file_of_its_own_that_is_as_the_hosts_does_not_count_and_is_told() -> None:
-    alike = Owned(replace(SHADOW, same=True), "libssl3", "3")
-    seen = replace(CLEAN, shadows=(alike, Owned(replace(SHADOW, path="/etc/conf", same=True), "libssl3", "3")))
+    alike = OwnedShadow(replace(SHADOW, same=True), "libssl3", "3")
+    seen = replace(CLEAN, shadows=(alike, OwnedShadow(replace(SHADOW, path="/etc/conf", same=True), "libssl3", "3")))
     assert judge(seen, "", {}, ("libssl3",)).proven
     assert note(seen) == "it has 1 file of its own like the host's so far, which later patches do not reach"
-    assert not judge(replace(seen, shadows=(alike, Owned(SHADOW, "libssl3", "3"))), "", {}, ("libssl3",)).proven
+    assert not judge(replace(seen, shadows=(alike, OwnedShadow(SHADOW, "libssl3", "3"))), "", {}, ("libssl3",)).proven
 
 
 def test_a_delta_that_shadows_half_of_a_package_does_not_prove_the_other_half() -> None:
     """Neither half may hide behind the other, and each is told."""
     other = OldFile("/usr/lib/libcrypto.so.3", Why.SERVED, "base", (), "libssl3")
-    both = replace(CLEAN, scan=StaleScan("web", 2, 8, (other,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
+    both = replace(CLEAN, scan=StaleScan("web", 2, 8, (other,)), shadows=(OwnedShadow(SHADOW, "libssl3", "3"),))
     expected = ("serves old files of libssl3", "1 file in its delta keeps the host's out")
     assert judge(both, "", {}, ("libssl3",)).reasons == expected
     assert judge(replace(both, scan=CLEAN.scan), "", {}, ("libssl3",)).reasons == expected[1:]
@@ -82,20 +82,20 @@ def test_a_container_that_was_stopped_after_its_fall_is_like_any_that_does_not_r
 
 def test_a_container_of_which_nothing_was_read_has_nothing_compared() -> None:
     seen = replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no"))
-    assert not_compared(seen, Wanted()) == ["its processes, and the files that it is served: no"]
-    left = not_compared(CLEAN, Wanted(documentation=True), "no space")
+    assert not_compared(seen, ComparedFiles()) == ["its processes, and the files that it is served: no"]
+    left = not_compared(CLEAN, ComparedFiles(documentation=True), "no space")
     assert left[-1] == "files that packages had and have no more, as far as no process maps them (no space)"
 
 
 def test_a_containers_own_settings_keep_no_fix_out() -> None:
-    own = Owned(replace(SHADOW, path="/etc/ssl/openssl.cnf"), "openssl", "3")
+    own = OwnedShadow(replace(SHADOW, path="/etc/ssl/openssl.cnf"), "openssl", "3")
     verdict = judge(replace(CLEAN, shadows=(own,)), "", {}, ())
     assert verdict.proven
     assert verdict.shadows == (own,)
 
 
 def test_only_the_requested_packages_count() -> None:
-    seen = replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
+    seen = replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,)), shadows=(OwnedShadow(SHADOW, "libssl3", "3"),))
     assert not judge(seen, "", {LIBRARY: "libssl3"}, ("libssl3",)).proven
     assert judge(seen, "", {LIBRARY: "libssl3"}, ("libc6",)).proven
     gone = replace(OLD, path="/usr/lib/libssl.so.2", why=Why.REMOVED)
@@ -117,9 +117,9 @@ def layers(tmp_path: Path) -> dict[str, Path]:
     return directories(tmp_path)
 
 
-def look(layers: dict[str, Path]) -> Delta:
+def look(layers: dict[str, Path]) -> ShadowFindings:
     (delta,) = find([("web", stack_in(layers))])
-    assert Delta.from_json(delta.to_json()) == delta
+    assert ShadowFindings.from_json(delta.to_json()) == delta
     return delta
 
 
@@ -261,7 +261,7 @@ def test_a_mount_over_files_of_a_package_is_told_and_keeps_only_that_package_fro
     proof = judge(seen, "", {}, ["libnginx:amd64", "nginx-common:all"])
     assert proof.reasons == ("the mount at /usr/share/nginx hides files of nginx-common, libnginx:amd64",)
     told = "files of nginx-common, libnginx:amd64 below /usr/share/nginx, where a mount hides them"
-    assert told in not_compared(seen, Wanted(True, False, ()))
+    assert told in not_compared(seen, ComparedFiles(True, False, ()))
 
 
 def test_packages_below_a_mount_are_asked_for_only_where_the_host_has_files(

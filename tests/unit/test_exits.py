@@ -17,14 +17,14 @@ from lxcfleet.containers import exits
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.events import Killed
-from lxcfleet.containers.exits import Exit, Past, last_lines, mark
+from lxcfleet.containers.exits import Exit, KnownPast, last_lines, mark
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
-from lxcfleet.containers.restarts import Course
+from lxcfleet.containers.restarts import RestartCourse
 from lxcfleet.host.lxc.stopping import stops
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import ContainerPaths
 from lxcfleet.runtime.bus import Event
-from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.restart import Restart, RestartPolicy
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.states import State
@@ -36,14 +36,16 @@ EXITS = st.builds(
     st.booleans(), st.booleans(), st.none() | st.floats(0, 1e9), st.lists(st.text(), max_size=20).map(tuple),
 )  # fmt: skip
 PASTS = st.builds(
-    Past, st.none() | EXITS,
-    st.builds(Course, st.integers(0, 9), st.lists(st.floats(0, 1e9), max_size=5).map(tuple), st.none() | st.floats(0, 1e9)),
+    KnownPast, st.none() | EXITS,
+    st.builds(
+        RestartCourse, st.integers(0, 9), st.lists(st.floats(0, 1e9), max_size=5).map(tuple), st.none() | st.floats(0, 1e9)
+    ),
     st.text(max_size=36),
 )  # fmt: skip
 
 
 @given(PASTS)
-def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, past: Past) -> None:
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, past: KnownPast) -> None:
     own = ContainerPaths(tmp_path_factory.mktemp("web"))
     exits.save(own, past)
     assert exits.load(own) == past
@@ -52,9 +54,9 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"exit": null}', '{"exit": 3, "course": {}, "boot": ""}'])
 def test_a_record_that_makes_no_sense_is_none(tmp_path: Path, text: str) -> None:
     own = ContainerPaths(tmp_path)
-    assert exits.load(own) == Past()
+    assert exits.load(own) == KnownPast()
     own.exit.write_text(text)
-    assert exits.load(own) == Past()
+    assert exits.load(own) == KnownPast()
 
 
 def test_only_lines_of_the_last_run_are_kept(tmp_path: Path) -> None:
@@ -79,24 +81,25 @@ def test_only_lines_of_the_last_run_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ended", "course", "policy", "state"),
     [
-        (None, Course(), Policy.NO, State.STOPPED),
-        (replace(ENDED, status=0), Course(), Policy.NO, State.EXITED),
-        (ENDED, Course(), Policy.NO, State.FAILED),
-        (replace(ENDED, status=9), Course(), Policy.NO, State.FAILED),
-        (replace(ENDED, asked=True), Course(), Policy.NO, State.STOPPED),
-        (replace(ENDED, status=None), Course(), Policy.NO, State.STOPPED),
-        (ENDED, Course(due=5.0), Policy.ALWAYS, State.BACKOFF),
-        (ENDED, Course(due=5.0), Policy.NO, State.FAILED),
-        (replace(ENDED, status=None), Course(gave_up=True), Policy.ALWAYS, State.FAILED),
+        (None, RestartCourse(), RestartPolicy.NO, State.STOPPED),
+        (replace(ENDED, status=0), RestartCourse(), RestartPolicy.NO, State.EXITED),
+        (ENDED, RestartCourse(), RestartPolicy.NO, State.FAILED),
+        (replace(ENDED, status=9), RestartCourse(), RestartPolicy.NO, State.FAILED),
+        (replace(ENDED, asked=True), RestartCourse(), RestartPolicy.NO, State.STOPPED),
+        (replace(ENDED, status=None), RestartCourse(), RestartPolicy.NO, State.STOPPED),
+        (ENDED, RestartCourse(due=5.0), RestartPolicy.ALWAYS, State.BACKOFF),
+        (ENDED, RestartCourse(due=5.0), RestartPolicy.NO, State.FAILED),
+        (replace(ENDED, status=None), RestartCourse(gave_up=True), RestartPolicy.ALWAYS, State.FAILED),
     ],
 )
-def test_the_state_of_one_that_ended(ended: Exit | None, course: Course, policy: Policy, state: State) -> None:
+def test_the_state_of_one_that_ended(ended: Exit | None, course: RestartCourse, policy: RestartPolicy, state: State) -> None:
     container = Container("web", Spec("web", restart=Restart(policy)), exit=ended, course=course)
     assert (container.state, container.backs_off) == (state, state is State.BACKOFF)
 
 
 def test_one_that_lacks_something_is_blocked_whatever_its_last_end_was() -> None:
-    container = Container("web", Spec("web", restart=Restart(Policy.ALWAYS)), exit=ENDED, course=Course(due=5.0))
+    spec = Spec("web", restart=Restart(RestartPolicy.ALWAYS))
+    container = Container("web", spec, exit=ENDED, course=RestartCourse(due=5.0))
     container.lack = Lack("db not healthy")
     assert (container.state, container.backs_off, container.state.ended) == (State.BLOCKED, False, False)
 

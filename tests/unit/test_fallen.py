@@ -13,7 +13,7 @@ import pytest
 from lxcfleet.containers import owed
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.reconciling import plan
-from lxcfleet.containers.restarts import Course
+from lxcfleet.containers.restarts import RestartCourse
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.spec.states import Action
@@ -21,13 +21,13 @@ from lxcfleet.spec.states import Action
 from .one_container import OneContainer
 
 MOMENT = "2026-01-01T00:00:00Z"
-DUE = Course(1, due=1.0)
+DUE = RestartCourse(1, due=1.0)
 
 
 class World(OneContainer):
     """A container, ``web``, that does not run, and that a patch may take down."""
 
-    def begin(self, course: Course = DUE) -> None:
+    def begin(self, course: RestartCourse = DUE) -> None:
         """A daemon begins: it knows what is on disk."""
         super().begin(course)
         owed.recall(self.paths, self.registry)

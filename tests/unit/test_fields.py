@@ -17,11 +17,11 @@ from lxcfleet.spec.container import assignments, merging
 from lxcfleet.spec.container.fields import askable, stored, table
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.io import IoLimit
-from lxcfleet.spec.container.restart import Policy, Restart
+from lxcfleet.spec.container.restart import Restart, RestartPolicy
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files import settings
-from lxcfleet.spec.reading.rows import Change
-from lxcfleet.spec.reading.terms import PIDS, Init, Network, StopSignal
+from lxcfleet.spec.reading.rows import Effect
+from lxcfleet.spec.reading.terms import PIDS, Init, NetworkMode, StopSignal
 
 CONFIG = settings.Config(memory=1 << 20)
 CREATED = "2026-01-01T00:00:00Z"
@@ -35,7 +35,7 @@ def test_every_field_has_a_help_and_a_reason_if_it_can_t_change() -> None:
     for key, row in table().items():
         assert row.key == key
         assert row.help.endswith("."), key
-        assert bool(row.why) >= (row.change is Change.NEVER), key
+        assert bool(row.why) >= (row.change is Effect.NEVER), key
 
 
 def test_a_spec_with_a_field_of_a_later_version_is_broken_and_says_which() -> None:
@@ -64,7 +64,7 @@ def test_the_daemon_starts_with_a_profile_that_an_older_version_let_through() ->
 def test_a_spec_that_an_older_version_let_through_is_read_as_it_is() -> None:
     text = store.render(APP).replace("network: \"none\"", "network: host").replace("isolated: false", "isolated: true")
     spec = store.parse("web", text.encode(), "f")
-    assert (spec.network, spec.isolated) == (Network.HOST, False)
+    assert (spec.network, spec.isolated) == (NetworkMode.HOST, False)
 
 
 def test_an_empty_value_in_a_request_counts_as_not_given() -> None:
@@ -73,7 +73,7 @@ def test_an_empty_value_in_a_request_counts_as_not_given() -> None:
 
 
 def test_a_request_is_read_as_it_was_sent() -> None:
-    request = CreateRequest("web", 3, True, said={"network": Network.NONE, "memory": 1 << 30, "privileged": True})
+    request = CreateRequest("web", 3, True, said={"network": NetworkMode.NONE, "memory": 1 << 30, "privileged": True})
     assert CreateRequest.from_json(request.to_json()) == request
 
 
@@ -97,14 +97,14 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         (["autostart=no"], {"autostart": False}),
         (["drain=2.5"], {"drain": 2.5}),
         (["drain=1m", "stop_timeout=1h"], {"drain": 60.0, "stop_timeout": 3600.0}),
-        (["restart=always within=10m"], {"restart": Restart(Policy.ALWAYS, within=600.0)}),
+        (["restart=always within=10m"], {"restart": Restart(RestartPolicy.ALWAYS, within=600.0)}),
         (["health=exec true"], {"health": HealthCheck(CheckKind.EXEC, ("/bin/sh", "-c", "true"))}),
         (["health=interval=2 retries=1 exec test $A = 1"],
          {"health": HealthCheck(CheckKind.EXEC, ("/bin/sh", "-c", "test $A = 1"), interval=2, retries=1)}),
         (["network=bridge", "health=http 80/ready interval=1m"],
-         {"network": Network.BRIDGE, "health": HealthCheck(CheckKind.HTTP, port=80, path="/ready", interval=60)}),
+         {"network": NetworkMode.BRIDGE, "health": HealthCheck(CheckKind.HTTP, port=80, path="/ready", interval=60)}),
         (["network=bridge", "health=timeout=1 tcp 25 start_period=0"],
-         {"network": Network.BRIDGE, "health": HealthCheck(CheckKind.TCP, port=25, timeout=1, start_period=0)}),
+         {"network": NetworkMode.BRIDGE, "health": HealthCheck(CheckKind.TCP, port=25, timeout=1, start_period=0)}),
         (["health="], {"health": None}),
     ],
 )

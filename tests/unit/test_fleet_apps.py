@@ -11,8 +11,8 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import Plan, plan
-from lxcfleet.spec.container.apps import Form, Release, outdated
+from lxcfleet.fleets.plan import FleetPlan, plan
+from lxcfleet.spec.container.apps import AppForm, Release, outdated
 from lxcfleet.spec.files import fleet_file
 from lxcfleet.spec.files.fleet_file import FleetFile
 from lxcfleet.spec.files.fleet_sources import Sources
@@ -30,7 +30,7 @@ def sealed(*versions: str, **more: Any) -> dict[str, Release | None]:
     return {version: Release("shop", version, **more) for version in versions}
 
 
-def planned(apps: str, before: Applied | None = None, groups: str = WEB, **present: dict[str, Release | None]) -> Plan:
+def planned(apps: str, before: Applied | None = None, groups: str = WEB, **present: dict[str, Release | None]) -> FleetPlan:
     return plan(read(apps, groups), before, (), {}, Config(), time=TIME, apps=present or {"shop": sealed("1.4", "1.5")})
 
 
@@ -51,11 +51,11 @@ def test_a_group_has_its_app_where_the_section_says_unless_it_says_so_itself() -
 def test_a_layer_is_where_the_hosts_files_are_and_hides_what_both_the_release_and_the_file_allow() -> None:
     layer = "  shop: {form: layer, covers: [/etc/shop]}"
     assert app_of(read(layer)) == "shop@1.4:/"
-    assert planned(layer, shop=sealed("1.4", form=Form.LAYER, covers=("/etc/shop/a",))).changed
+    assert planned(layer, shop=sealed("1.4", form=AppForm.LAYER, covers=("/etc/shop/a",))).changed
     for apps, release, told in (
         (layer, sealed("1.4"), "shop@1.4 was sealed with the form mount, and the file says layer"),
-        ("  shop:", sealed("1.4", form=Form.LAYER), "shop@1.4 was sealed with the form layer, and the file says mount"),
-        (layer, sealed("1.4", form=Form.LAYER, covers=("/etc/shop/a", "/etc/sh")), "shop@1.4 may hide /etc/sh, which"),
+        ("  shop:", sealed("1.4", form=AppForm.LAYER), "shop@1.4 was sealed with the form layer, and the file says mount"),
+        (layer, sealed("1.4", form=AppForm.LAYER, covers=("/etc/shop/a", "/etc/sh")), "shop@1.4 may hide /etc/sh, which"),
     ):
         with pytest.raises(InvalidInput) as caught:
             planned(apps, shop=release)

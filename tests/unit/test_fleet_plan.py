@@ -18,7 +18,7 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.changes import Current, Kind
-from lxcfleet.fleets.plan import Plan, Prune, plan
+from lxcfleet.fleets.plan import FleetPlan, Prune, plan
 from lxcfleet.patch.rollout import change_sets
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.merging import merge
@@ -36,12 +36,12 @@ Fleet = dict[str, Current]
 TIME = "2026-01-01T00:00:00Z"
 
 
-def planned(text: str, fleet: Mapping[str, Current], before: Applied | None = None, **more: Any) -> Plan:
+def planned(text: str, fleet: Mapping[str, Current], before: Applied | None = None, **more: Any) -> FleetPlan:
     file = fleet_file.parse(Sources(f"lxcfleet: 1\nfleet: shop\ngroups:\n{text}", "f"), Config())
     return plan(file, before, more.pop("others", ()), fleet, Config(), time=TIME, **more)
 
 
-def carry_out(made: Plan, fleet: Fleet, most: int | None = None) -> Fleet:
+def carry_out(made: FleetPlan, fleet: Fleet, most: int | None = None) -> Fleet:
     """The fleet after the first ``most`` changes of a plan."""
     after = dict(fleet)
     for each in made.changes[:most]:

@@ -10,7 +10,7 @@ from lxcfleet.errors import Broken, Conflict, InvalidInput
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import Plan, plan
+from lxcfleet.fleets.plan import FleetPlan, plan
 from lxcfleet.spec.container.volumes import Volume
 from lxcfleet.spec.files import fleet_file
 from lxcfleet.spec.files.fleet_file import FleetFile
@@ -25,11 +25,11 @@ def read(volumes: str) -> FleetFile:
     return fleet_file.parse(Sources(f"lxcfleet: 1\nfleet: shop\nvolumes:\n{volumes}\n", "f"), Config())
 
 
-def planned(volumes: str, before: Applied | None = None, *, others: tuple[Applied, ...] = (), **present: Any) -> Plan:
+def planned(volumes: str, before: Applied | None = None, *, others: tuple[Applied, ...] = (), **present: Any) -> FleetPlan:
     return plan(read(volumes), before, others, {}, Config(), time=TIME, volumes=present)
 
 
-def after(made: Plan, **present: Volume) -> dict[str, Any]:
+def after(made: FleetPlan, **present: Volume) -> dict[str, Any]:
     """The volumes once a plan is carried out."""
     return {**present, **{each.name: Volume(each.name, **each.values) for each in made.volumes}}
 

@@ -22,7 +22,7 @@ from lxcfleet.containers.lxc_config import arguments, init_command
 from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.errors import Unreachable
 from lxcfleet.host.lxc import foreground as keeping
-from lxcfleet.host.lxc.streams import Copies, Follower, Log
+from lxcfleet.host.lxc.streams import Copies, Log, LogTail
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
@@ -173,7 +173,7 @@ def test_a_console_s_log_is_followed_across_its_rotation(tmp_path: Path) -> None
     file = tmp_path / "log"
     file.write_bytes(b"of the run before\r\n")
     out, to_out = os.pipe()
-    follower = Follower(str(file), to_out)
+    follower = LogTail(str(file), to_out)
     with file.open("ab") as log:
         log.write(b"one\r\ntwo\r")
     follower.serve({})

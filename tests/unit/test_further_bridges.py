@@ -19,7 +19,7 @@ from lxcfleet.network.rules.guard import Guest
 from lxcfleet.spec.container.addresses import PER_BRIDGE, bridge_behind, cable, further_bridge, interface_name
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 from .network_parts import run
 
@@ -48,7 +48,7 @@ def test_names_fit_and_lead_back(prefix: int, number: int) -> None:
 
 def spec(number: int) -> Spec:
     own = IPv4Interface((IPv4Address("10.201.0.0") + number, 16))
-    return Spec(f"c{number}", network=Network.BRIDGE, address=own)
+    return Spec(f"c{number}", network=NetworkMode.BRIDGE, address=own)
 
 
 def test_the_launcher_is_told_which_port_belongs_where() -> None:
@@ -79,8 +79,8 @@ def test_a_cut_cable_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / bridge / "brif").mkdir()
         for port in ports:
             (tmp_path / bridge / "brif" / port).mkdir()
-            seen[port] = bridge_look.Port(port, numbers[bridge], 0x1003, 1500, 1, {})
-    look, wanted = cast(Any, SimpleNamespace(look=lambda: seen)), inspection.Wanted("br", mtu=1500)
+            seen[port] = bridge_look.BridgePort(port, numbers[bridge], 0x1003, 1500, 1, {})
+    look, wanted = cast(Any, SimpleNamespace(look=lambda: seen)), inspection.WantedBridge("br", mtu=1500)
     assert inspection.faults(wanted, [near, far], look) == []
     (tmp_path / "lh0ac90000-1" / "mtu").write_text("1400\n")
     assert inspection.faults(wanted, [near, far], look) == ["the bridge lg0ac90000-1 had another MTU than br"]

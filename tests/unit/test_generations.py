@@ -21,9 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.base.generations import build, changes, manifest, store, writing
-from lxcfleet.base.generations.changes import Change, Needs
-from lxcfleet.base.generations.manifest import Folder, Manifest, Merged, Owned, Source, Stamp, Status
-from lxcfleet.base.generations.places import Place, word_of
+from lxcfleet.base.generations.changes import ChangedDirectory, Needs
+from lxcfleet.base.generations.manifest import (
+    DirectoryStatus,
+    FileIdentity,
+    Folder,
+    LinkedFile,
+    Manifest,
+    MergedSheets,
+    Stamp,
+)
+from lxcfleet.base.generations.places import SheetPlace, word_of
 from lxcfleet.base.generations.record import Generation, dump, parse
 from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.generations.sheets import Sheets
@@ -196,11 +204,11 @@ def change(root: Path, step: tuple[str, str, int]) -> None:
         file.write_text(f"{number} in place")
 
 
-def parts_of(paths: Paths, root: Path, points: Iterable[str], home: str = "/") -> tuple[Place, ...]:
+def parts_of(paths: Paths, root: Path, points: Iterable[str], home: str = "/") -> tuple[SheetPlace, ...]:
     """The places for a host with file systems of their own at these points. Sheets beside the records are on ``home``."""
     others = sorted({"/", *points} - {home})
-    elsewhere = (Place(word_of(each), each, Path(f"{root}{each}", paths.sheets_elsewhere)) for each in others)
-    return Place("", home, paths.sheets), *elsewhere
+    elsewhere = (SheetPlace(word_of(each), each, Path(f"{root}{each}", paths.sheets_elsewhere)) for each in others)
+    return SheetPlace("", home, paths.sheets), *elsewhere
 
 
 POINTS = st.sets(st.sampled_from(("/usr", "/opt", "/usr/local", "/var/lib")))
@@ -277,19 +285,18 @@ def test_a_list_of_files_is_read_as_it_was_written(data: st.DataObject) -> None:
         names = data.draw(st.lists(st.one_of(name, odd), max_size=8, unique=True))
         kinds = [data.draw(st.sampled_from("lfchg")) for _ in names]
         attributes = data.draw(st.sampled_from([(), (("user.x", b"\0\xff"),)]))
-        folder = folders[path] = Folder(Status(0o755, 1, 2**32 - 2, attributes))
+        folder = folders[path] = Folder(DirectoryStatus(0o755, 1, 2**32 - 2, attributes))
         for each, kind in zip(names, kinds, strict=True):
             if kind in "lf":
-                stamp = folder.stamps[each] = Stamp(
-                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids))
-                )
+                linked = LinkedFile(0o4755, data.draw(ids), data.draw(ids))
+                stamp = folder.stamps[each] = Stamp(data.draw(numbers), data.draw(numbers), data.draw(times), linked)
                 folder.linked[each] = stamp.inode
                 if kind == "f":
                     folder.foreign[each] = stamp.size
             elif kind == "g":
                 folder.gone.add(each)
             else:
-                folder.copied[each] = Source(data.draw(numbers), 5, data.draw(times), data.draw(times))
+                folder.copied[each] = FileIdentity(data.draw(numbers), 5, data.draw(times), data.draw(times))
                 if kind == "h":
                     folder.hollow.add(each)
     written = manifest.encode(Manifest(7, folders))
@@ -933,18 +940,19 @@ def test_a_link_of_a_lower_sheet_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_sheets_add_up_as_overlays_do() -> None:
-    status = Status(0o755, 0, 0)
+    status = DirectoryStatus(0o755, 0, 0)
     low = {"/": Folder(status, {"f": 1}), "/d": Folder(status, {"x": 2}), "/d/e": Folder(status, {"y": 3})}
     middle = {"/": Folder(status, {"d": 4}, gone={"f"})}
     high = {"/": Folder(status), "/d": Folder(status, {"z": 5}), "/f": Folder(status)}
-    merged = Merged([low, middle, high])
+    merged = MergedSheets([low, middle, high])
     assert {path: folder.linked for path, folder in merged.folders.items()} == {"/": {}, "/d": {"z": 5}, "/f": {}}
     assert merged.directories("/") == {"d", "f"}
     assert low["/"].linked == {"f": 1}
 
 
 def test_needs_count_what_is_copied() -> None:
-    found = {"/": Change(Status(0o755, 0, 0), 0, ["a"], {"b": Source(1, 5000, 0, 0), "h": Source(2, 9000, 0, 0)}, {"h"})}
+    copied = {"b": FileIdentity(1, 5000, 0, 0), "h": FileIdentity(2, 9000, 0, 0)}
+    found = {"/": ChangedDirectory(DirectoryStatus(0o755, 0, 0), 0, ["a"], copied, {"h"})}
     needed = changes.needs(found)
     assert (needed.directories, needed.copies, needed.links) == (1, 2, 1)
     assert 3 * 4096 <= needed.bytes < 5 * 4096

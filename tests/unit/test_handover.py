@@ -13,10 +13,10 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.network import draining
 from lxcfleet.network.draining import Draining
-from lxcfleet.network.handover import Place, meets, place
+from lxcfleet.network.handover import MemberPlace, meets, place
 from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.states import Action
 
 from .network_parts import Names, context_of, own_paths, run
@@ -24,7 +24,7 @@ from .network_parts import Names, context_of, own_paths, run
 
 def spec(number: int, *ports: str, **labels: str) -> Spec:
     return Spec(
-        f"c{number}", labels=labels, network=Network.BRIDGE, publish=tuple(map(parse_publication, ports)),
+        f"c{number}", labels=labels, network=NetworkMode.BRIDGE, publish=tuple(map(parse_publication, ports)),
         address=IPv4Interface(f"10.0.0.{number}/24"),
     )  # fmt: skip
 
@@ -36,20 +36,20 @@ BOTH = spec(4, "80:80", "81:81", role="web")
 @pytest.mark.parametrize(
     ("own", "members", "coming", "found"),
     [
-        (ONE, [TWO], [], Place.SHARED),
-        (ONE, [THREE], [], Place.ALONE),  # that one is of the group, and not behind the port
-        (ONE, [THREE], [TWO], Place.AWAITED),
-        (ONE, [], [], Place.ALONE),
-        (BOTH, [TWO], [], Place.ALONE),  # one of its two ports has nobody else
-        (BOTH, [TWO], [ONE], Place.ALONE),
-        (BOTH, [TWO], [spec(5, "81:81", role="web")], Place.AWAITED),
-        (THREE, [ONE], [], Place.SHARED),
-        (THREE, [spec(4, role="db")], [], Place.ALONE),
-        (THREE, [], [ONE], Place.AWAITED),
-        (spec(5), [], [ONE], Place.SHARED),  # it has neither ports nor groups, and its name is its own
+        (ONE, [TWO], [], MemberPlace.SHARED),
+        (ONE, [THREE], [], MemberPlace.ALONE),  # that one is of the group, and not behind the port
+        (ONE, [THREE], [TWO], MemberPlace.AWAITED),
+        (ONE, [], [], MemberPlace.ALONE),
+        (BOTH, [TWO], [], MemberPlace.ALONE),  # one of its two ports has nobody else
+        (BOTH, [TWO], [ONE], MemberPlace.ALONE),
+        (BOTH, [TWO], [spec(5, "81:81", role="web")], MemberPlace.AWAITED),
+        (THREE, [ONE], [], MemberPlace.SHARED),
+        (THREE, [spec(4, role="db")], [], MemberPlace.ALONE),
+        (THREE, [], [ONE], MemberPlace.AWAITED),
+        (spec(5), [], [ONE], MemberPlace.SHARED),  # it has neither ports nor groups, and its name is its own
     ],
 )
-def test_the_place_of_a_member_that_leaves(own: Spec, members: list[Spec], coming: list[Spec], found: Place) -> None:
+def test_the_place_of_a_member_that_leaves(own: Spec, members: list[Spec], coming: list[Spec], found: MemberPlace) -> None:
     assert place(own, members, coming) is found
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
-from lxcfleet.health.judge import CheckResult, Course, Systemd
+from lxcfleet.health.judge import CheckResult, HealthCourse, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.health import CheckKind, HealthCheck, HealthType, parse_url
@@ -25,8 +25,8 @@ CHECK = HealthCheck(CheckKind.TCP, port=80, interval=10, retries=3, start_period
 PASS, FAIL = CheckResult(True), CheckResult(False, "tcp 80: connection refused")
 
 
-def after(*verdicts: CheckResult, check: HealthCheck = CHECK, age: float = 100.0) -> Course:
-    course = Course()
+def after(*verdicts: CheckResult, check: HealthCheck = CHECK, age: float = 100.0) -> HealthCourse:
+    course = HealthCourse()
     for verdict in verdicts:
         course = judge.judge(check, course, verdict, age)
     return course
@@ -55,7 +55,7 @@ def test_failures_at_the_start_do_not_count() -> None:
 
 
 def test_the_first_checks_come_fast_and_then_at_the_interval() -> None:
-    course, pauses = Course(), []
+    course, pauses = HealthCourse(), []
     for _ in range(10):
         course = judge.judge(CHECK, course, FAIL, 1.0)
         pauses.append(judge.pause(CHECK, course))
@@ -68,7 +68,7 @@ def test_the_first_checks_come_fast_and_then_at_the_interval() -> None:
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.floats(0, 60))
 def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bool], retries: int, period: float) -> None:
     check = replace(CHECK, retries=retries, start_period=period)
-    course, row, ever = Course(), 0, False
+    course, row, ever = HealthCourse(), 0, False
     for number, passed in enumerate(said):
         age = float(number)
         course = judge.judge(check, course, PASS if passed else FAIL, age)
@@ -93,14 +93,14 @@ def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bo
 )
 def test_health_follows_from_systemds_state(word: str, expected: Health) -> None:
     failed = ("nginx.service",) if word == "degraded" else ()
-    course = judge.judge_systemd(Course(), Systemd(word, failed))
+    course = judge.judge_systemd(HealthCourse(), Systemd(word, failed))
     assert course.health is expected
     assert ("nginx.service" in course.reason) == (word == "degraded")
     assert (judge.pause_systemd(course, 5, 5) is None) == (expected is Health.HEALTHY)
 
 
 def test_systemd_is_asked_ever_less_often() -> None:
-    course = Course()
+    course = HealthCourse()
     assert judge.pause_systemd(course, 0, 5) == 0.5
     for _ in range(100):
         course = judge.judge_systemd(course, Systemd("degraded"))
@@ -108,7 +108,7 @@ def test_systemd_is_asked_ever_less_often() -> None:
 
 
 def test_a_systemd_that_did_not_answer_in_time_gets_more_of_it() -> None:
-    course, waited = Course(), []
+    course, waited = HealthCourse(), []
     for _ in range(5):
         waited.append(judge.patience(course))
         course = judge.judge_systemd(course, Systemd())
@@ -119,7 +119,7 @@ def test_a_systemd_that_did_not_answer_in_time_gets_more_of_it() -> None:
 
 def test_a_systemd_that_is_well_is_asked_until_it_was_well_for_long_enough() -> None:
     """Before, a service that failed two seconds after the boot left its container healthy."""
-    well = judge.judge_systemd(Course(), Systemd("running"))
+    well = judge.judge_systemd(HealthCourse(), Systemd("running"))
     assert judge.pause_systemd(well, 0.0, 5.0) == 5.0
     assert judge.pause_systemd(well, 0.0, 3.0) == 3.0
     assert judge.pause_systemd(well, 4.999, 5.0) == 0.1
@@ -144,10 +144,10 @@ def test_what_a_systemd_says_of_its_units_is_read() -> None:
 
 def test_a_service_that_is_restarted_again_and_again_is_not_healthy() -> None:
     """Before, one with Restart= that crashed again and again was healthy, as its systemd says running."""
-    waiting = judge.judge_systemd(Course(), Systemd("running", waiting=("web.service",)))
+    waiting = judge.judge_systemd(HealthCourse(), Systemd("running", waiting=("web.service",)))
     assert (waiting.health, waiting.reason) == (Health.UNHEALTHY, "web.service ends and is started again")
     # It runs whenever it is looked at, and was restarted in between.
-    before = judge.judge_systemd(Course(), Systemd("running", restarts={"web.service": 2, "once.service": 1}))
+    before = judge.judge_systemd(HealthCourse(), Systemd("running", restarts={"web.service": 2, "once.service": 1}))
     assert before.health is Health.HEALTHY
     after = judge.judge_systemd(before, Systemd("running", restarts={"web.service": 3, "once.service": 1}))
     assert (after.health, after.reason) == (Health.UNHEALTHY, "web.service ends and is started again (3 times so far)")
@@ -161,7 +161,7 @@ def test_a_service_of_the_hosts_that_never_began_is_not_healthy() -> None:
     """Before, one that another unit kept from starting left no trace: its systemd says running, and no unit failed."""
     said = judge.read_systemd("web.service never loaded\nodd.timer never bad-setting\nshort never\nsystemd is running")
     assert said == Systemd("running", never={"web.service": "loaded", "odd.timer": "bad-setting"})
-    course = judge.judge_systemd(Course(), said)
+    course = judge.judge_systemd(HealthCourse(), said)
     odd = "odd.timer did not begin: systemd has read its file as bad-setting"
     web = "web.service did not begin: what it needs is not there, or failed"
     assert (course.health, course.reason) == (Health.UNHEALTHY, f"{odd}, {web}")
@@ -170,13 +170,13 @@ def test_a_service_of_the_hosts_that_never_began_is_not_healthy() -> None:
 
 
 def test_restarts_while_it_booted_do_not_count() -> None:
-    booting = judge.judge_systemd(Course(), Systemd("starting"))
+    booting = judge.judge_systemd(HealthCourse(), Systemd("starting"))
     assert judge.judge_systemd(booting, Systemd("running", restarts={"web.service": 2})).health is Health.HEALTHY
 
 
 def test_ignored_units_do_not_count() -> None:
     said = Systemd("degraded", ("a.service",), ("b.service",), {"c.service": 2})
-    before = judge.judge_systemd(Course(), Systemd("running", restarts={"c.service": 1}))
+    before = judge.judge_systemd(HealthCourse(), Systemd("running", restarts={"c.service": 1}))
     ignored = ("a.service", "b.service", "c.service")
     assert judge.judge_systemd(before, said, ignored).health is Health.HEALTHY
     for unit in ignored:

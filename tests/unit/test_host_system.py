@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.daemon.uses import archives
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.host.facts import system
 from lxcfleet.patch.cve.sets import Sets
 from lxcfleet.patch.holds import Hold
@@ -41,7 +41,7 @@ def test_after_a_release_upgrade_everybody_knows_the_new_release(upgraded: Calla
     """Before, the daemon looked for the CVEs of the former release, for as long as it lived."""
     launcher: Any = Launcher()
     of = Sets(launcher, CveSettings)
-    head = Head("web", "1", "", "", {}, {"ID": "debian", "VERSION_ID": "13", "PRETTY_NAME": "Debian 13"})
+    head = ArchiveHead("web", "1", "", "", {}, {"ID": "debian", "VERSION_ID": "13", "PRETTY_NAME": "Debian 13"})
 
     def known() -> list[object]:
         asyncio.run(of.of([]))

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_look, interfaces, sysctl
-from lxcfleet.host.net.bridge_look import Port
+from lxcfleet.host.net.bridge_look import BridgePort
 from lxcfleet.host.net.bridge_port import Switches
 from lxcfleet.network.events import NetworkRepaired, NoNames
-from lxcfleet.network.inspection import LASTING_SECONDS, Lasting, Switchboard, Wanted, faults
+from lxcfleet.network.inspection import LASTING_SECONDS, Lasting, Switchboard, WantedBridge, faults
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 HARDWARE = "02:4c:0a:00:00:01"
 PLAIN = {1: 3, 4: 0, 5: 0, 6: 0, 8: 1, 9: 0, 27: 1, 30: 1, 32: 0, 33: 0}
@@ -35,11 +35,11 @@ class Kernel:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports: list[Port] = [Port(PORT, 7, 0x11043, 1500, 2, dict(PLAIN))]
+        self.ports: list[BridgePort] = [BridgePort(PORT, 7, 0x11043, 1500, 2, dict(PLAIN))]
         self.pinned = {MAC: 2}
         self.looked = 0
 
-    def look(self) -> dict[str, Port]:
+    def look(self) -> dict[str, BridgePort]:
         """In the place of Ports.look."""
         self.looked += 1
         return {port.name: port for port in self.ports}
@@ -59,15 +59,15 @@ class Kernel:
 
 
 def web(name: str = "web1", number: int = 2) -> Container:
-    return Container(name, Spec(name, network=Network.BRIDGE, address=IPv4Interface(f"10.0.0.{number}/8")))
+    return Container(name, Spec(name, network=NetworkMode.BRIDGE, address=IPv4Interface(f"10.0.0.{number}/8")))
 
 
 PORT, MAC = web().spec.port, web().spec.mac  # type: ignore[union-attr]
 OWN = (IPv4Interface("10.0.0.1/8"), IPv6Interface("fd00::1/64"))
-WANTED = Wanted("br", OWN[:1], HARDWARE, 1500, {PORT: Switches(False, False, MAC, None, 1500)})
+WANTED = WantedBridge("br", OWN[:1], HARDWARE, 1500, {PORT: Switches(False, False, MAC, None, 1500)})
 
 
-def found(kernel: Kernel, wanted: Wanted = WANTED, *running: Container) -> list[str]:
+def found(kernel: Kernel, wanted: WantedBridge = WANTED, *running: Container) -> list[str]:
     """What a look finds."""
     return faults(wanted, running or [web()], cast(Any, kernel))
 
@@ -117,7 +117,7 @@ def test_what_somebody_took_away_is_found(host: Path, kernel: Kernel) -> None:
     kernel.file("br/flags", "0x1002")
     kernel.ports.clear()
     assert found(kernel) == ["the bridge br was down", "web1 was not on br"]
-    assert found(kernel, Wanted("br"), web("web2", 3)) == []  # an operator's bridge is not ours to set up
+    assert found(kernel, WantedBridge("br"), web("web2", 3)) == []  # an operator's bridge is not ours to set up
 
 
 def test_a_port_on_another_bridge_is_found(kernel: Kernel) -> None:
@@ -163,7 +163,7 @@ def test_a_port_without_a_cable_does_not_forward(kernel: Kernel) -> None:
 
 
 def test_on_the_operators_bridge_only_our_own_settings_count(kernel: Kernel) -> None:
-    ours = Wanted("br", ports={PORT: Switches(True, True, MAC, True)})
+    ours = WantedBridge("br", ports={PORT: Switches(True, True, MAC, True)})
     kernel.change(settings={**PLAIN, 4: 1, 5: 1, 33: 1, 8: 0, 32: 1, 1: 4}, mtu=9000)
     assert found(kernel, ours) == []
     kernel.set(33, 0)
@@ -213,7 +213,7 @@ def test_ports_are_read_as_the_kernel_tells_them() -> None:
     (kind, flags, message), *rest = bridge_look.split(datagram + struct.pack("=IHHII", 16, 3, 2, 0, 0))
     assert (kind, flags, [each[0] for each in rest]) == (16, 2, [3])
     port = bridge_look.read(message)
-    assert port == Port("lf1", 2, 0x11043, 1500, 0x8005, {1: 3, 18: 0x8005, 33: 1})
+    assert port == BridgePort("lf1", 2, 0x11043, 1500, 0x8005, {1: 3, 18: 0x8005, 33: 1})
     assert (port.is_up, port.runs) == (True, True)
 
 

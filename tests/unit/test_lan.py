@@ -19,14 +19,14 @@ from lxcfleet.network.rules import lan
 from lxcfleet.spec.container.addresses import is_hardware, lan_port
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config, NetworkSettings, describe, parse
-from lxcfleet.spec.reading.terms import Addresses, Network
+from lxcfleet.spec.reading.terms import Addresses, NetworkMode
 from lxcfleet.spec.states import Health
 
 from .network_parts import Names, context_of, own_paths, run
 
 LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
 MAC = "06:0a:0b:0c:0d:0e"
-SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
+SPEC = Spec("web1", labels={"role": "web"}, network=NetworkMode.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
 
 
 def test_a_name_has_always_the_same_mac_address() -> None:
@@ -50,15 +50,15 @@ def test_each_new_container_has_a_mac_address_of_its_own_without_a_look_at_all(
         return [SPEC]
 
     monkeypatch.setattr(addresses, "_specs", specs)
-    new = [addresses.place(Spec(f"c{number}", network=Network.BRIDGE), ()) for number in range(50)]
+    new = [addresses.place(Spec(f"c{number}", network=NetworkMode.BRIDGE), ()) for number in range(50)]
     assert (len({each.mac for each in new}), len(looks)) == (50, 1)
-    assert addresses.place(Spec("c7", network=Network.BRIDGE), ()).mac == new[7].mac  # it has it already
+    assert addresses.place(Spec("c7", network=NetworkMode.BRIDGE), ()).mac == new[7].mac  # it has it already
     digest = hashlib.sha256
     monkeypatch.setattr(
         "lxcfleet.network.rules.lan.hashlib.sha256",
         lambda data: digest(data.replace(b" other 0", b" c0 0")),
     )
-    other = Spec("other", network=Network.BRIDGE)
+    other = Spec("other", network=NetworkMode.BRIDGE)
     assert addresses.place(other, ()).mac != new[0].mac  # it is somebody's
     addresses.give_back(new[0])
     assert addresses.place(other, ()).mac == new[0].mac

@@ -23,7 +23,7 @@ from lxcfleet.host.process.servant import Servant
 from lxcfleet.launcher import client, operations
 from lxcfleet.launcher.client import Died, HostLauncher, Launcher
 from lxcfleet.launcher.items.containers import CheckItem
-from lxcfleet.launcher.operations import Operation
+from lxcfleet.launcher.operations import LauncherOperation
 
 ITEM: CheckItem = {"name": "web", "command": ["true"], "environment": {}, "timeout": 1.0}
 GOOD: dict[str, Any] = {"name": "web", "error": None, "status": 0, "output": "well"}
@@ -40,7 +40,7 @@ class Scripted:
 
     generation = 1
 
-    async def send(self, _operation: Operation[Any, Any], _argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, _operation: LauncherOperation[Any, Any], _argument: bytes, descriptors: Sequence[int]) -> None:
         reply = socket.socket(fileno=os.dup(descriptors[0]))
         self.held.append(reply)
         self.children.pop(0)(reply)

@@ -6,11 +6,11 @@ from typing import Any
 
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import commands, run
-from lxcfleet.launcher.operations import Operation
+from lxcfleet.launcher.operations import LauncherOperation
 
 
 def test_every_operation_is_bound_to_its_function() -> None:
-    others: set[Operation[Any, Any]] = {operations.FOREGROUND}  # the child of this talks to the client
+    others: set[LauncherOperation[Any, Any]] = {operations.FOREGROUND}  # the child of this talks to the client
     others |= {operations.EXPORT, operations.IMPORT}  # and these get a descriptor
     assert run._OPERATIONS.keys() == {*operations.ALL} - others - {*operations.OF_ATTACHER}
 

@@ -13,7 +13,7 @@ from lxcfleet.spec.files.profiles import rows
 from lxcfleet.spec.reading import marked_yaml
 from lxcfleet.spec.reading.reader import Marked
 
-RULE = layering.Rule(rows())
+RULE = layering.LayeringRule(rows())
 
 
 def layer(text: str) -> Marked:

@@ -14,13 +14,13 @@ from lxcfleet.network.leases import Leases
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.uplinks import Uplink
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 from .network_parts import Names, context_of, own_paths, run
 
 
 def on_uplink(name: str, number: int) -> Container:
-    spec = Spec(name, network=Network.UPLINK, uplink=Uplink("eth0"), hardware=f"06:0a:0b:0c:0d:0{number}")
+    spec = Spec(name, network=NetworkMode.UPLINK, uplink=Uplink("eth0"), hardware=f"06:0a:0b:0c:0d:0{number}")
     container = Container(name, spec)
     run(container)
     return container
@@ -28,7 +28,7 @@ def on_uplink(name: str, number: int) -> Container:
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.setattr(dhcp.Client, "running", lambda _: 1)
+    monkeypatch.setattr(dhcp.DhcpClient, "running", lambda _: 1)
     made = own_paths(tmp_path)
     made.leases.mkdir(parents=True)
     for name, number in (("web1", 5), ("web2", 6)):

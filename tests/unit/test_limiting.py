@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers.reconciling.limiting import Limits
+from lxcfleet.containers.reconciling.limiting import LimitSetter
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.launcher.client import Died
 
@@ -36,7 +36,7 @@ def ask(launcher: Launcher, *names: str) -> list[str]:
     """The outcome for each."""
 
     async def run() -> list[BaseException | None]:
-        limits = Limits(launcher)  # type: ignore[arg-type]
+        limits = LimitSetter(launcher)  # type: ignore[arg-type]
         return await asyncio.gather(*(limits.set(item(name)) for name in names), return_exceptions=True)
 
     return [type(each).__name__ for each in asyncio.run(run())]
@@ -62,7 +62,7 @@ def test_who_asks_later_is_answered_by_another_child() -> None:
     launcher = Launcher(1, 0, 0)
 
     async def run() -> None:
-        limits = Limits(launcher)  # type: ignore[arg-type]
+        limits = LimitSetter(launcher)  # type: ignore[arg-type]
         await limits.set(item("a"))
         with pytest.raises(Died) as caught:
             await limits.set(item("b"))

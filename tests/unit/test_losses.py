@@ -10,7 +10,7 @@ import pytest
 
 from lxcfleet.host.packages import lists, losses
 from lxcfleet.host.packages.losses import Loss, Losses
-from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Wanted
+from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, ComparedFiles
 
 NOW = 4e9
 """A moment in seconds since the epoch."""
@@ -93,7 +93,7 @@ def test_a_file_that_moved_to_another_package_or_came_back_is_not_lost(host: Hos
     assert host.lost() == {("one", "back")}
     host.has("one", ["back"])
     lost = losses.read(host.record)
-    assert Candidates(Wanted(packages=("one",)), NOW, lost).directories == {}
+    assert Candidates(ComparedFiles(packages=("one",)), NOW, lost).directories == {}
 
 
 def test_documentation_does_not_matter(host: Host) -> None:
@@ -145,11 +145,11 @@ def test_lost_files_are_compared_if_they_went_after_a_start(tmp_path: Path, monk
     monkeypatch.setattr(lists, "generated", lambda *_: ())
     lost = [Loss("certs", f"{tmp_path}/bad", 2e6)]
 
-    def chosen(wanted: Wanted, since: float) -> list[str]:
+    def chosen(wanted: ComparedFiles, since: float) -> list[str]:
         found = Candidates(wanted, since + SLACK_SECONDS, lost).directories
         return [candidate.name for some in found.values() for candidate in some if candidate.lost]
 
-    assert chosen(Wanted(), 1e6) == ["bad"]
-    assert chosen(Wanted(), 3e6) == []
-    assert chosen(Wanted(packages=("certs",)), 3e6) == ["bad"]
-    assert chosen(Wanted(changed=False, packages=("other",)), 1e6) == []
+    assert chosen(ComparedFiles(), 1e6) == ["bad"]
+    assert chosen(ComparedFiles(), 3e6) == []
+    assert chosen(ComparedFiles(packages=("certs",)), 3e6) == ["bad"]
+    assert chosen(ComparedFiles(changed=False, packages=("other",)), 1e6) == []

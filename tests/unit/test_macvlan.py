@@ -189,7 +189,7 @@ def test_an_interface_whose_maker_was_killed_is_made_anew(
     assert kernel.calls[-1] == "route add 2001:db8::1", "what is whole stays as it is"
 
 
-PLACE = macvlan.Place("eth9", 0, "eth9", "fleet", "eth9", MAC)
+PLACE = macvlan.UplinkPlace("eth9", 0, "eth9", "fleet", "eth9", MAC)
 DEAD = 2**22 + 1
 """No process has it: the kernel's PID_MAX_LIMIT is 2**22."""
 
@@ -245,7 +245,7 @@ def test_nothing_is_left_when_it_fails(kernel: Kernel, monkeypatch: pytest.Monke
     assert list(kernel.links) == ["eth9"]
 
 
-VLAN = macvlan.Place("eth9", 30, "lv30-x", "one", "VLAN 30 of eth9", "")
+VLAN = macvlan.UplinkPlace("eth9", 30, "lv30-x", "one", "VLAN 30 of eth9", "")
 
 
 def test_a_vlan_whose_maker_was_killed_gets_its_alias(kernel: Kernel) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lxcfleet.base.mask import build, sweep
 from lxcfleet.base.mask.build import Since
 from lxcfleet.base.mask.freshness import MOST, Freshness
-from lxcfleet.base.mask.sweep import Changes
+from lxcfleet.base.mask.sweep import BaseChanges
 from lxcfleet.base.tree import Tree, stamp
 from lxcfleet.host.kernel import image
 from lxcfleet.host.kernel.entries import Directory, Owner
@@ -47,8 +47,8 @@ class Base:
         self.itself: set[str] = set()
 
     @property
-    def changes(self) -> Changes:
-        return Changes(frozenset(self.inside), frozenset(self.below), frozenset(self.itself))
+    def changes(self) -> BaseChanges:
+        return BaseChanges(frozenset(self.inside), frozenset(self.below), frozenset(self.itself))
 
     def came(self, path: str) -> None:
         above = path.rpartition("/")[0] or "/"
@@ -131,11 +131,11 @@ def test_what_can_not_be_looked_at_stays_private(
     monkeypatch.setattr(os, "lstat", refuse)
     monkeypatch.setattr(os, "scandir", lambda handle: Entries(handle, closed, code))
     expected = {sweep.Private(f"/data/{name}", False, f"unreadable: {os.strerror(code)}") for name in ("public", "known")}
-    changed = Changes(itself=frozenset({"/data/public"}))
+    changed = BaseChanges(itself=frozenset({"/data/public"}))
     assert set(sweep.sweep_again(Tree(base), {}, ["/data/known/secret"], changed)) == expected
     assert set(sweep.sweep(Tree(base), {})) == expected
     monkeypatch.undo()
-    assert sweep.sweep_again(Tree(base), {}, ["/data/public", "/data/known"], Changes()) == first
+    assert sweep.sweep_again(Tree(base), {}, ["/data/public", "/data/known"], BaseChanges()) == first
 
 
 class Entries:
@@ -202,7 +202,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def since(own: Paths, *inside: str) -> Since:
-    return Since(stamp(str(own.mask_record)), Changes(inside=frozenset(inside)))
+    return Since(stamp(str(own.mask_record)), BaseChanges(inside=frozenset(inside)))
 
 
 def test_only_what_changed_is_looked_at(own: Paths, base: Path, whole: list[str]) -> None:
@@ -235,7 +235,7 @@ def test_watched_directories_that_went_or_are_looked_at_anyway_are_no_reason_for
     build.ensure(own, root=base)
     put(base, "opt/program/etc/secret", mode=0o600)
     shutil.rmtree(base / "opt/former")
-    changes = Changes(inside=frozenset({"/opt"}), below=frozenset({"/opt"}))
+    changes = BaseChanges(inside=frozenset({"/opt"}), below=frozenset({"/opt"}))
     assert build.ensure(own, root=base, force=True, since=Since(stamp(str(own.mask_record)), changes))
     assert len(whole) == 1
     assert build.hidden(own, "/opt/program/etc/secret", base)
@@ -312,7 +312,7 @@ def test_what_matters_is_what_is_looked_at(fresh: Freshness, kernel: FakeWatch) 
     assert not fresh.is_current()
     found = fresh.looking()
     assert found is not None
-    assert found.changes == Changes(
+    assert found.changes == BaseChanges(
         inside=frozenset({"/usr/lib", "/usr/share"}), below=frozenset({"/usr/share"}), itself=frozenset({"/usr/bin/sh"})
     )
     fresh.failed()

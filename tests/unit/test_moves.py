@@ -19,12 +19,12 @@ from lxcfleet.daemon.uses import moves as sending
 from lxcfleet.errors import FleetError, InvalidInput, NoCapacity, WrongState
 from lxcfleet.paths import Paths
 from lxcfleet.spec import moves
-from lxcfleet.spec.moves import Journal, Next, Step
+from lxcfleet.spec.moves import Journal, MoveStep, Next
 
 MOVE = "0123456789abcdef"
 
 
-def journal(step: Step, *, away: bool, move: str = MOVE) -> Journal:
+def journal(step: MoveStep, *, away: bool, move: str = MOVE) -> Journal:
     return Journal(move, away, step, "root@other" if away else "alpha/01234567", "2026-01-01T00:00:00Z", ran=True)
 
 
@@ -56,30 +56,30 @@ def may(world: World) -> World:
 
 def daemon_starts(world: World) -> World:
     """The sending side's daemon was killed, or its client: what was not handed over is taken back."""
-    if world.here is not None and world.here.step is Step.SENDING:
+    if world.here is not None and world.here.step is MoveStep.SENDING:
         return may(replace(world, here=None))
     return may(world)
 
 
 def grant(world: World) -> Iterator[World]:
-    if world.there is None or world.there.step not in (Step.RECEIVED, Step.GRANTED):
+    if world.there is None or world.there.step not in (MoveStep.RECEIVED, MoveStep.GRANTED):
         return
-    world = replace(world, there=journal(Step.GRANTED, away=False))
+    world = replace(world, there=journal(MoveStep.GRANTED, away=False))
     yield world
     world = may(world)
     yield world
-    yield replace(world, there=journal(Step.HEALTHY, away=False))
+    yield replace(world, there=journal(MoveStep.HEALTHY, away=False))
 
 
 def revoke(world: World) -> Iterator[World]:
-    if world.there is None or world.there.step is Step.HEALTHY:
+    if world.there is None or world.there.step is MoveStep.HEALTHY:
         return
-    if world.there.step is Step.RECEIVED:
+    if world.there.step is MoveStep.RECEIVED:
         yield replace(world, there=None, exists_there=False)
         return
     world = replace(world, runs_there=False)
     yield world
-    yield replace(world, there=journal(Step.REVOKED, away=False))
+    yield replace(world, there=journal(MoveStep.REVOKED, away=False))
 
 
 def begin(world: World) -> Iterator[World]:
@@ -87,13 +87,13 @@ def begin(world: World) -> Iterator[World]:
     if world.exists_there:
         yield from revoke(world)
         return
-    world = replace(world, here=journal(Step.SENDING, away=True))
+    world = replace(world, here=journal(MoveStep.SENDING, away=True))
     yield world
     world = replace(world, runs_here=False)
     yield world
-    world = replace(world, there=journal(Step.RECEIVED, away=False), exists_there=True)
+    world = replace(world, there=journal(MoveStep.RECEIVED, away=False), exists_there=True)
     yield world
-    yield replace(world, here=journal(Step.HANDED, away=True))
+    yield replace(world, here=journal(MoveStep.HANDED, away=True))
 
 
 def take(world: World, following: Next) -> Iterator[World]:
@@ -102,11 +102,11 @@ def take(world: World, following: Next) -> Iterator[World]:
         case Next.ANEW | Next.CLEAR:
             yield from begin(world)
         case Next.HAND:
-            yield replace(world, here=journal(Step.HANDED, away=True))
+            yield replace(world, here=journal(MoveStep.HANDED, away=True))
         case Next.GRANT:
             yield from grant(world)
         case Next.NOTE:
-            yield replace(world, here=journal(Step.HEALTHY, away=True))
+            yield replace(world, here=journal(MoveStep.HEALTHY, away=True))
         case Next.END:
             yield replace(world, here=None, exists_here=False)
         case Next.REVOKE:
@@ -149,7 +149,7 @@ def test_never_do_both_sides_run_it_and_never_is_the_last_copy_gone() -> None:
         if world.exists_here and not world.authority_here and not world.authority_there:
             # Handed over, and not taken yet; or given back, and not taken back yet.
             assert world.here is not None, world
-            assert world.here.step is Step.HANDED, world
+            assert world.here.step is MoveStep.HANDED, world
 
 
 @pytest.mark.parametrize("way", ["onward", "backward"])
@@ -169,14 +169,14 @@ def test_from_every_interrupted_step_one_command_leaves_exactly_one_that_runs(wa
 
 def test_what_is_destroyed_there_is_not_lost() -> None:
     """The other side's operator destroys it, or has another one of that name by then."""
-    for step in (Step.HANDED, Step.HEALTHY):
+    for step in (MoveStep.HANDED, MoveStep.HEALTHY):
         here = journal(step, away=True)
-        for there in (None, journal(Step.GRANTED, away=False, move="f" * 16), journal(Step.KEPT, away=True)):
+        for there in (None, journal(MoveStep.GRANTED, away=False, move="f" * 16), journal(MoveStep.KEPT, away=True)):
             assert moves.onward(here, there, MOVE) is Next.LOST
             assert moves.backward(here, there, MOVE) is Next.BACK
-    kept = journal(Step.KEPT, away=True)
+    kept = journal(MoveStep.KEPT, away=True)
     assert (moves.onward(kept, None, MOVE), moves.backward(kept, None, MOVE)) == (Next.DONE, Next.STAYS)
-    assert not moves.may_be_destroyed(journal(Step.HANDED, away=True))
+    assert not moves.may_be_destroyed(journal(MoveStep.HANDED, away=True))
     assert moves.may_be_destroyed(kept)
 
 
@@ -184,7 +184,7 @@ def test_journals_on_disk(tmp_path: Path) -> None:
     paths = Paths(lxc=tmp_path, run=tmp_path / "run", etc=tmp_path / "etc")
     assert moving.load(paths, "web") is None
     paths.container("web").directory.mkdir()
-    for step in Step:
+    for step in MoveStep:
         for away in (True, False):
             known = journal(step, away=away)
             paths.container("web").move.write_text(known.render())
@@ -194,7 +194,7 @@ def test_journals_on_disk(tmp_path: Path) -> None:
             else:
                 assert found is not None
                 assert not moves.may_start(found), "what no side is"
-    for text in ("", "{", "[]", "null", '{"id": "x"}', journal(Step.HANDED, away=True).render().replace("true", "1")):
+    for text in ("", "{", "[]", "null", '{"id": "x"}', journal(MoveStep.HANDED, away=True).render().replace("true", "1")):
         paths.container("web").move.write_text(text)
         found = moving.load(paths, "web")
         assert found is not None
@@ -203,13 +203,14 @@ def test_journals_on_disk(tmp_path: Path) -> None:
             moving.refuse_start(paths, "web")
         with pytest.raises(WrongState, match="not destroyed"):
             moving.refuse_destroy(paths, "web")
-    moving.note(paths, "web", journal(Step.GRANTED, away=False))
+    moving.note(paths, "web", journal(MoveStep.GRANTED, away=False))
     moving.refuse_start(paths, "web")
     moving.note(paths, "web", None)
     assert moving.load(paths, "web") is None
     told = findings.of_moves({
-        "a": journal(Step.HANDED, away=True), "b": journal(Step.HEALTHY, away=True), "c": journal(Step.REVOKED, away=False),
-        "d": journal(Step.KEPT, away=True),
+        "a": journal(MoveStep.HANDED, away=True), "b": journal(MoveStep.HEALTHY, away=True),
+        "c": journal(MoveStep.REVOKED, away=False),
+        "d": journal(MoveStep.KEPT, away=True),
     })  # fmt: skip
     assert [each.level for each in told] == ["fail", "warning", "warning"]
 
@@ -257,9 +258,9 @@ def test_another_host_that_talks_nonsense_is_refused(script: str, tmp_path: Path
 
 def test_a_cut_line_takes_nothing_back_and_what_is_healthy_there_stays() -> None:
     """It was told to start it there, and that failed, or nothing was heard of it."""
-    steps = (Step.RECEIVED, Step.GRANTED, Step.HEALTHY, Step.REVOKED)
+    steps = (MoveStep.RECEIVED, MoveStep.GRANTED, MoveStep.HEALTHY, MoveStep.REVOKED)
     found = {cut: [moves.after_failure(journal(step, away=False), MOVE, cut=cut) for step in steps] for cut in (True, False)}
     assert found[True] == [Next.GRANT, Next.GRANT, Next.NOTE, Next.REVOKE]
     assert found[False] == [Next.REVOKE, Next.REVOKE, Next.NOTE, Next.REVOKE]
-    for there in (None, journal(Step.GRANTED, away=False, move="f" * 16), journal(Step.KEPT, away=True)):
+    for there in (None, journal(MoveStep.GRANTED, away=False, move="f" * 16), journal(MoveStep.KEPT, away=True)):
         assert {moves.after_failure(there, MOVE, cut=cut) for cut in (True, False)} == {Next.LOST}

@@ -23,7 +23,7 @@ from lxcfleet.spec.container.ports import Port
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files import settings
 from lxcfleet.spec.reading.names import check_alias
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
 DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]
@@ -144,7 +144,7 @@ def test_a_number_that_somebody_has_is_given_to_nobody(steps: list[tuple[str, in
 
 
 def chosen(*addresses: str, name: str = "db", **more: Any) -> Spec:
-    return Spec(name, network=Network.BRIDGE, static_addresses=tuple(map(parse_address, addresses)), **more)
+    return Spec(name, network=NetworkMode.BRIDGE, static_addresses=tuple(map(parse_address, addresses)), **more)
 
 
 def test_a_chosen_address_has_its_counterpart() -> None:
@@ -297,7 +297,7 @@ def test_aliases_are_names_below_the_domain() -> None:
 
 
 def test_a_name_leads_to_one_thing() -> None:
-    has = [Spec("web1", aliases=("cache",), network=Network.BRIDGE)]
+    has = [Spec("web1", aliases=("cache",), network=NetworkMode.BRIDGE)]
     aliases.check((), ["db", "db.shop", "fleet", "myfleet"], {"web1"}, has, "fleet")
     aliases.check(["web2", "web3"], ["cache"], {"web1"}, has, "fleet")  # they share it
     aliases.check(["web1"], [], {"web1"}, has, "fleet")
@@ -314,9 +314,9 @@ def test_a_name_leads_to_one_thing() -> None:
 
 def test_an_alias_is_no_name_of_a_group() -> None:
     """Whichever comes first: web.role.fleet led to all with role=web and to the container that has it as an alias."""
-    group = Spec("web1", labels={"role": "Web"}, network=Network.BRIDGE)
-    alias = Spec("db1", aliases=("web.role", "a.b.c"), network=Network.BRIDGE)
-    other = Spec("db2", aliases=("db.role", "role"), labels={"shop": "x"}, network=Network.BRIDGE)
+    group = Spec("web1", labels={"role": "Web"}, network=NetworkMode.BRIDGE)
+    alias = Spec("db1", aliases=("web.role", "a.b.c"), network=NetworkMode.BRIDGE)
+    other = Spec("db2", aliases=("db.role", "role"), labels={"shop": "x"}, network=NetworkMode.BRIDGE)
     fine: list[list[Spec]] = [[other], [], [replace(group, labels={"role": "db1"})]]
     for others in fine:
         aliases.check_groups([alias], others, "fleet")

@@ -13,11 +13,11 @@ from lxcfleet.network.addresses import changes
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import Addresses, Network
+from lxcfleet.spec.reading.terms import Addresses, NetworkMode
 
 OLD = NetworkSettings()
 SPECS = [
-    Spec("c1", network=Network.BRIDGE, address=IPv4Interface("10.201.0.2/16"), address6=IPv6Interface("fd00::2/64"))
+    Spec("c1", network=NetworkMode.BRIDGE, address=IPv4Interface("10.201.0.2/16"), address6=IPv6Interface("fd00::2/64"))
 ]
 LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
 

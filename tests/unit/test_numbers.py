@@ -10,7 +10,7 @@ import pytest
 
 from lxcfleet.errors import HostError
 from lxcfleet.patch.numbers import AGAIN_SECONDS, PatchNumbers
-from lxcfleet.patch.own import Part
+from lxcfleet.patch.own import OwnProcess
 from lxcfleet.patch.stale.judge import OldFile, Why
 
 
@@ -39,9 +39,9 @@ class World:
             raise self.error
         return {"proven": self.cves_counted}
 
-    async def _parts(self) -> list[Part]:
+    async def _parts(self) -> list[OwnProcess]:
         file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", ())
-        return [Part("lxcfleetd", 7), Part("dnsmasq", 8, (file,))]
+        return [OwnProcess("lxcfleetd", 7), OwnProcess("dnsmasq", 8, (file,))]
 
     async def _count(self, selection: Any) -> list[Any]:
         self.counting.set()

@@ -27,7 +27,7 @@ from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import NetworkSettings
-from lxcfleet.spec.reading.terms import RANGE_SIZE, Network
+from lxcfleet.spec.reading.terms import RANGE_SIZE, NetworkMode
 from lxcfleet.spec.selection import natural_key
 
 from .network_parts import context_of, own_paths, registry_of, run
@@ -131,7 +131,7 @@ def group(tmp_path: Path) -> tuple[Context, list[Container], Membership]:
     """Many containers that run behind one port of the host."""
     ports = (parse_publication("80:8080"),)
     members: list[Container] = [
-        Looked(f"c{number}", Spec(f"c{number}", network=Network.BRIDGE, publish=ports, address=ADDRESS + number))
+        Looked(f"c{number}", Spec(f"c{number}", network=NetworkMode.BRIDGE, publish=ports, address=ADDRESS + number))
         for number in range(MANY)
     ]
     context = context_of(own_paths(tmp_path), *members)

@@ -18,12 +18,12 @@ from lxcfleet.network.opening import OPEN_SECONDS, is_open, is_watched
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.ports import parse_publication
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 from .network_parts import Names, context_of, own_paths, run
 
 WEB = Spec(
-    "web1", labels={"role": "web"}, network=Network.BRIDGE, address=IPv4Interface("10.0.0.2/24"),
+    "web1", labels={"role": "web"}, network=NetworkMode.BRIDGE, address=IPv4Interface("10.0.0.2/24"),
     publish=(parse_publication("80:8080"), parse_publication("53:5353/udp")),
 )  # fmt: skip
 OPEN = {("tcp", 8080), ("udp", 5353)}

@@ -25,7 +25,7 @@ from lxcfleet.host.process import outdated, proc, sessions
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.patch import own
 from lxcfleet.patch.notice import NoticePhase
-from lxcfleet.patch.own import DAEMON, OwnParts, Part
+from lxcfleet.patch.own import DAEMON, OwnParts, OwnProcess
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
 from lxcfleet.runtime.bus import Bus, Event
@@ -87,10 +87,10 @@ class World:
             cast(Any, launcher), network, cast(Any, None), bus, Tasks(), Path("/none"), cast(Any, forwarder)
         )
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> OwnProcess:
         """The part as it is now."""
         file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", (Process(7, name),))
-        return Part(name, 7, (file,) if name in self.old else ())
+        return OwnProcess(name, 7, (file,) if name in self.old else ())
 
     async def renew(self, name: str) -> None:
         """Renew a program of the network."""

@@ -43,7 +43,7 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def merged(merge: Callable[[bytes, bytes, bytes], records.Merged], host: bytes) -> Callable[[bytes], None]:
+def merged(merge: Callable[[bytes, bytes, bytes], records.MergedFile], host: bytes) -> Callable[[bytes], None]:
     """A merge with a container's file, which must also bear its own result."""
 
     def read(data: bytes) -> None:

@@ -208,9 +208,9 @@ def test_a_new_container_is_there_with_its_spec_or_not_at_all(tmp_path: Path, mo
 
 def test_the_record_of_what_runs_is_the_old_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = own_paths(tmp_path / "fleet")
-    old, new = boot.Record("b", ("a",)), boot.Record("b", ("a", "b"), ("c",))
+    old, new = boot.BootRecord("b", ("a",)), boot.BootRecord("b", ("a", "b"), ("c",))
     tree.write(paths.running_record, old.render())
-    keeper = boot.Boot(paths, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY)
+    keeper = boot.BootStarts(paths, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY)
     load = lambda: boot.parse(paths.running_record.read_text())  # noqa: E731
     check(tmp_path, monkeypatch, lambda: keeper._save(new), load, old, new)
 

@@ -16,7 +16,7 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.health import checks as asking
 from lxcfleet.health import judge
 from lxcfleet.health.events import HealthChanged, ServingJudged
-from lxcfleet.health.judge import CheckResult, Course, Systemd
+from lxcfleet.health.judge import CheckResult, HealthCourse, Systemd
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import Paths
@@ -24,7 +24,7 @@ from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Init, Network
+from lxcfleet.spec.reading.terms import Init, NetworkMode
 from lxcfleet.spec.states import Health
 
 CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_period=0)
@@ -50,7 +50,7 @@ class Checks:
         self.slow.append(slow)
         return cast(CheckResult, self._answer())
 
-    async def systemd(self, _: Container, _course: Course) -> Systemd:
+    async def systemd(self, _: Container, _course: HealthCourse) -> Systemd:
         return cast(Systemd, self._answer())
 
 
@@ -317,7 +317,7 @@ def test_connections_that_hang_make_no_other_wait(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("lxcfleet.health.checks.reach.tcp", reach)
 
     def at(address: str) -> Container:
-        return Container("web", Spec("web", network=Network.BRIDGE, address=IPv4Interface(f"{address}/24")))
+        return Container("web", Spec("web", network=NetworkMode.BRIDGE, address=IPv4Interface(f"{address}/24")))
 
     async def test() -> None:
         them, hangs = asking.Checks(cast(Any, None)), at("10.0.0.2")
@@ -351,9 +351,9 @@ def test_systemds_that_do_not_answer_make_no_other_wait() -> None:
 
     async def test() -> None:
         them = asking.Checks(cast(Any, launcher))
-        waiting = [asyncio.create_task(them.systemd(Container(name, spec), Course(failures=2))) for name in silent]
+        waiting = [asyncio.create_task(them.systemd(Container(name, spec), HealthCourse(failures=2))) for name in silent]
         await asyncio.sleep(0)
-        said = await asyncio.wait_for(them.systemd(Container("web", spec), Course()), 60)
+        said = await asyncio.wait_for(them.systemd(Container("web", spec), HealthCourse()), 60)
         assert said.word == "running"
         for each in waiting:
             each.cancel()

@@ -27,14 +27,14 @@ from lxcfleet.network.rules.rules import Published, publish, read_kept, read_pub
 from lxcfleet.network.rules.shared_ports import check_foreign, check_shared, clashes, published
 from lxcfleet.spec.container.ports import Publication, parse_publication
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.terms import Affinity, Network
+from lxcfleet.spec.reading.terms import Affinity, NetworkMode
 
 from .network_parts import FakeLauncher, context_of, own_paths, run
 
 
 def spec(number: int, *ports: str, **labels: str) -> Spec:
     return Spec(
-        f"c{number}", labels=labels, network=Network.BRIDGE, publish=tuple(map(parse_publication, ports)),
+        f"c{number}", labels=labels, network=NetworkMode.BRIDGE, publish=tuple(map(parse_publication, ports)),
         address=IPv4Interface(f"10.0.0.{number}/24"), address6=IPv6Interface(f"fd00::{number}/64"),
     )  # fmt: skip
 

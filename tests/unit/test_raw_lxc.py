@@ -17,7 +17,7 @@ from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files import fleet_file
 from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config
-from lxcfleet.spec.reading.terms import Init, Network
+from lxcfleet.spec.reading.terms import Init, NetworkMode
 
 APP = Spec("web", Init.APP, ("true",), first_id=1879048192, created="2026-01-01T00:00:00Z")
 
@@ -110,10 +110,10 @@ def test_on_the_command_line_the_prefix_may_be_left_out() -> None:
 
 
 def test_sysctls_of_the_host_s_own_network_are_refused() -> None:
-    spec = replace(APP, network=Network.HOST, lxc={"lxc.sysctl.net.ipv4.ip_forward": "1"})
+    spec = replace(APP, network=NetworkMode.HOST, lxc={"lxc.sysctl.net.ipv4.ip_forward": "1"})
     with pytest.raises(InvalidInput, match="host's network"):
         combinations.check(spec)
-    combinations.check(replace(spec, network=Network.NONE))
+    combinations.check(replace(spec, network=NetworkMode.NONE))
 
 
 def read(text: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.merge import reconcile, records
-from lxcfleet.base.merge.reconcile import Reconciler
+from lxcfleet.base.merge.reconcile import RecordMerger
 from lxcfleet.base.stack import base, mask
 from lxcfleet.errors import Broken
 from lxcfleet.paths import Paths
@@ -48,7 +48,7 @@ class Host:
     def start(self, name: str = "web") -> list[str]:
         """Start the container from a new process; returns the conflicts."""
         lower = (mask(self.paths), base(self.paths)._replace(source=str(self.root)))
-        return Reconciler(self.paths, lower).reconcile(name)
+        return RecordMerger(self.paths, lower).reconcile(name)
 
     def versions(self) -> list[str]:
         """The versions of the packages, as the container sees them."""
@@ -243,7 +243,7 @@ def test_a_file_that_is_too_large_is_not_merged_and_that_is_told_at_each_start(
 def foreseen(host: Host) -> list[list[str]]:
     """The versions that the container has on record, would have after a start, and that the base has."""
     lower = (mask(host.paths), base(host.paths)._replace(source=str(host.root)))
-    found = Reconciler(host.paths, lower).foresee("web")
+    found = RecordMerger(host.paths, lower).foresee("web")
     assert found is not None
     return [[line.split()[1].decode() for line in each.splitlines() if line.startswith(b"Version")] for each in found]
 
@@ -275,9 +275,9 @@ def test_what_nobody_knows_is_not_foreseen(host: Host, monkeypatch: pytest.Monke
         foreseen(host)
     host.status.unlink()
     lower = (mask(host.paths), base(host.paths)._replace(source=str(host.root)))
-    assert Reconciler(host.paths, lower).foresee("web") is None, "it has no records of its own"
+    assert RecordMerger(host.paths, lower).foresee("web") is None, "it has no records of its own"
     host.status.symlink_to("/etc/passwd")
-    assert Reconciler(host.paths, lower).foresee("web") is None
+    assert RecordMerger(host.paths, lower).foresee("web") is None
 
 
 def test_accounts_with_the_same_id_are_merged_quickly() -> None:

@@ -15,7 +15,7 @@ from lxcfleet.spec.container.merging import differences
 from lxcfleet.spec.container.ports import parse_port
 from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config, NetworkSettings
-from lxcfleet.spec.reading.terms import PIDS, Init, Network
+from lxcfleet.spec.reading.terms import PIDS, Init, NetworkMode
 
 
 def ask(
@@ -118,7 +118,7 @@ def test_an_existing_container_may_differ_from_the_request() -> None:
     now = profile(init=Init.APP, command=("apache",), environment={"A": "1"}, labels={"role": "web"}, pids=7)
     changed = Config(profiles={"web": now})
     assert differs(web, web, changed) == {"command": ("nginx", "apache"), "pids": (str(PIDS), "7")}
-    settings = Config(memory=1 << 30, cpus=1.0, pids=9, network=NetworkSettings(default=Network.NONE))
+    settings = Config(memory=1 << 30, cpus=1.0, pids=9, network=NetworkSettings(default=NetworkMode.NONE))
     plain = ask(command=("sleep", "9"))
     assert differs(plain, plain, settings) == {}, "the settings changed; nobody asked for another limit"
 
@@ -144,11 +144,11 @@ def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it
     assert resolve(ask(profile="web"), config, ()).like.health == usual
     assert resolve(ask(profile="web", health=asked), config, ()).like.health == asked
     with pytest.raises(InvalidInput, match="needs a network"):
-        resolve(ask(profile="web", network=Network.NONE), config, ())
-    assert resolve(ask(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked
+        resolve(ask(profile="web", network=NetworkMode.NONE), config, ())
+    assert resolve(ask(profile="web", network=NetworkMode.NONE, health=asked), config, ()).like.health == asked
 
 
 def test_no_container_is_isolated_on_the_host_s_network() -> None:
     with pytest.raises(InvalidInput, match="can't be isolated"):
-        resolve(ask(command=("true",), network=Network.HOST, isolated=True), CONFIG, ())
-    assert resolve(ask(command=("true",), network=Network.NONE, isolated=True), CONFIG, ()).like.isolated
+        resolve(ask(command=("true",), network=NetworkMode.HOST, isolated=True), CONFIG, ())
+    assert resolve(ask(command=("true",), network=NetworkMode.NONE, isolated=True), CONFIG, ()).like.isolated

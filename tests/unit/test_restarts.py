@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.containers.restarts import FRESH, JITTER, OWED, Course, End, after, after_boot, pause_of, policy_for
+from lxcfleet.containers.restarts import FRESH, JITTER, OWED, RestartCourse, RunEnd, after, after_boot, pause_of, policy_for
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.container.restart import NEVER, Policy, Restart, RestartType
+from lxcfleet.spec.container.restart import NEVER, Restart, RestartPolicy, RestartType
 from lxcfleet.spec.reading.reader import Fields
 
-FAILED, WELL = End(failed=True, seconds=0.5), End(failed=False, seconds=0.5)
-ASKED = End(failed=True, asked=True, seconds=0.5)
+FAILED, WELL = RunEnd(failed=True, seconds=0.5), RunEnd(failed=False, seconds=0.5)
+ASKED = RunEnd(failed=True, asked=True, seconds=0.5)
 
 POLICIES = st.builds(
     Restart,
-    st.sampled_from(Policy),
+    st.sampled_from(RestartPolicy),
     delay=st.floats(0.1, 60),
     factor=st.floats(1, 100),
     max_delay=st.floats(60, 600),
@@ -26,11 +26,11 @@ POLICIES = st.builds(
     attempts=st.integers(0, 5),
     within=st.floats(0.1, 6000),
 )
-ENDS = st.builds(End, st.booleans(), st.booleans(), st.none() | st.floats(0, 1000))
+ENDS = st.builds(RunEnd, st.booleans(), st.booleans(), st.none() | st.floats(0, 1000))
 SHARES = st.floats(0, 1)
 
 
-def courses(policy: Restart, ends: list[tuple[End, float]], shorter: float = 0.0) -> list[tuple[float, Course]]:
+def courses(policy: Restart, ends: list[tuple[RunEnd, float]], shorter: float = 0.0) -> list[tuple[float, RestartCourse]]:
     """The moment of each end, and the course after it. Each run begins when it is due, and else after a while."""
     now, course, found = 1000.0, FRESH, []
     for end, idle in ends:
@@ -43,42 +43,44 @@ def courses(policy: Restart, ends: list[tuple[End, float]], shorter: float = 0.0
 @pytest.mark.parametrize(
     ("policy", "end", "starts"),
     [
-        (Policy.NO, FAILED, False), (Policy.NO, WELL, False),
-        (Policy.ON_FAILURE, FAILED, True), (Policy.ON_FAILURE, WELL, False), (Policy.ON_FAILURE, ASKED, False),
-        (Policy.ALWAYS, FAILED, True), (Policy.ALWAYS, WELL, True), (Policy.ALWAYS, ASKED, False),
-        (Policy.UNLESS_STOPPED, FAILED, True), (Policy.UNLESS_STOPPED, WELL, True), (Policy.UNLESS_STOPPED, ASKED, False),
+        (RestartPolicy.NO, FAILED, False), (RestartPolicy.NO, WELL, False),
+        (RestartPolicy.ON_FAILURE, FAILED, True), (RestartPolicy.ON_FAILURE, WELL, False),
+        (RestartPolicy.ON_FAILURE, ASKED, False),
+        (RestartPolicy.ALWAYS, FAILED, True), (RestartPolicy.ALWAYS, WELL, True), (RestartPolicy.ALWAYS, ASKED, False),
+        (RestartPolicy.UNLESS_STOPPED, FAILED, True), (RestartPolicy.UNLESS_STOPPED, WELL, True),
+        (RestartPolicy.UNLESS_STOPPED, ASKED, False),
     ],
 )  # fmt: skip
-def test_which_ends_a_policy_follows(policy: Policy, end: End, starts: bool) -> None:
+def test_which_ends_a_policy_follows(policy: RestartPolicy, end: RunEnd, starts: bool) -> None:
     course = after(Restart(policy), FRESH, end, 50.0)
     assert (course.due is not None) == starts
     assert starts or course == FRESH
 
 
 def test_the_first_start_comes_at_once_and_pauses_grow_up_to_the_longest() -> None:
-    policy = Restart(Policy.ALWAYS, delay=1, factor=2, max_delay=10)
+    policy = Restart(RestartPolicy.ALWAYS, delay=1, factor=2, max_delay=10)
     found = courses(policy, [(FAILED, 0.0)] * 7)
     assert [course.due - now for now, course in found if course.due is not None] == [0, 1, 2, 4, 8, 10, 10]
     assert [course.row for _, course in found] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_long_run_begins_a_new_row() -> None:
-    policy = Restart(Policy.ALWAYS, reset_after=60)
-    *_, (now, course) = courses(policy, [(FAILED, 0.0)] * 5 + [(End(failed=True, seconds=61), 0.0)])
+    policy = Restart(RestartPolicy.ALWAYS, reset_after=60)
+    *_, (now, course) = courses(policy, [(FAILED, 0.0)] * 5 + [(RunEnd(failed=True, seconds=61), 0.0)])
     assert (course.due, course.row) == (now, 1)
 
 
 def test_an_end_that_went_well_is_not_punished_and_does_not_spin() -> None:
-    policy = Restart(Policy.ALWAYS, delay=1, attempts=2)
+    policy = Restart(RestartPolicy.ALWAYS, delay=1, attempts=2)
     found = courses(policy, [(FAILED, 0.0), *[(WELL, 0.0)] * 20])
     assert {course.due - now for now, course in found[1:] if course.due is not None} == {1.0}
     assert not any(course.gave_up for _, course in found)
-    now, course = courses(policy, [(End(failed=False, seconds=3600), 0.0)])[0]
+    now, course = courses(policy, [(RunEnd(failed=False, seconds=3600), 0.0)])[0]
     assert course.due == now
 
 
 def test_it_is_given_up_after_so_many_attempts_in_the_time() -> None:
-    policy = Restart(Policy.ON_FAILURE, delay=1, factor=1, attempts=3, within=100)
+    policy = Restart(RestartPolicy.ON_FAILURE, delay=1, factor=1, attempts=3, within=100)
     found = courses(policy, [(FAILED, 0.0)] * 4)
     assert [course.gave_up for _, course in found] == [False, False, False, True]
     assert found[-1][1].due is None
@@ -87,14 +89,14 @@ def test_it_is_given_up_after_so_many_attempts_in_the_time() -> None:
 
 
 @given(POLICIES, st.lists(st.tuples(ENDS, st.floats(0, 100)), max_size=30), SHARES)
-def test_whatever_happens(policy: Restart, ends: list[tuple[End, float]], shorter: float) -> None:
+def test_whatever_happens(policy: Restart, ends: list[tuple[RunEnd, float]], shorter: float) -> None:
     for (end, _), (now, course) in zip(ends, courses(policy, ends, shorter), strict=True):
         assert not (course.due is not None and course.gave_up)
-        if end.asked or policy.policy is Policy.NO:
+        if end.asked or policy.policy is RestartPolicy.NO:
             assert course == FRESH
         if course.due is not None:
             assert now <= course.due <= now + max(policy.max_delay, policy.delay)
-        if policy.policy in (Policy.ALWAYS, Policy.UNLESS_STOPPED) and not end.asked:
+        if policy.policy in (RestartPolicy.ALWAYS, RestartPolicy.UNLESS_STOPPED) and not end.asked:
             assert course.wants_run
             assert not course.gave_up or policy.attempts
         assert len(course.tries) <= max(policy.attempts, 0)
@@ -103,16 +105,16 @@ def test_whatever_happens(policy: Restart, ends: list[tuple[End, float]], shorte
 @given(POLICIES, st.integers(0, 5000))
 def test_pauses_never_shrink_nor_overflow(policy: Restart, row: int) -> None:
     assert 0 <= pause_of(policy, row) <= pause_of(policy, row + 1) <= policy.max_delay
-    long = after(policy, Course(row=row), FAILED, 0.0, 0.0)
-    short = after(policy, Course(row=row), FAILED, 0.0, 1.0)
+    long = after(policy, RestartCourse(row=row), FAILED, 0.0, 0.0)
+    short = after(policy, RestartCourse(row=row), FAILED, 0.0, 1.0)
     if long.due is not None and short.due is not None:
         assert long.due * (1 - JITTER) <= short.due + 1e-6 <= long.due + 2e-6
 
 
 def test_moments_of_an_earlier_boot_mean_nothing() -> None:
-    left = after_boot(Course(row=9, tries=(5.0, 6.0), due=1e9))
+    left = after_boot(RestartCourse(row=9, tries=(5.0, 6.0), due=1e9))
     assert left == FRESH
-    assert after_boot(Course(row=9, gave_up=True)).gave_up
+    assert after_boot(RestartCourse(row=9, gave_up=True)).gave_up
 
 
 @pytest.mark.parametrize(
@@ -162,18 +164,18 @@ def test_what_is_no_policy_in_a_file_is_complained_of(value: object) -> None:
 
 # -- starts that failed --------------------------------------------------------------------------------------------
 
-NOT_STARTED = End(failed=True, cause="web did not start: no such file")
+NOT_STARTED = RunEnd(failed=True, cause="web did not start: no such file")
 
 
-@pytest.mark.parametrize("policy", Policy)
-def test_a_failed_start_that_is_owed_is_tried_again_whatever_the_policy(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", RestartPolicy)
+def test_a_failed_start_that_is_owed_is_tried_again_whatever_the_policy(policy: RestartPolicy) -> None:
     course = after(policy_for(Restart(policy), owed=True), FRESH, NOT_STARTED, 50.0)
-    assert course == Course(1, course.tries, 51.0, cause=NOT_STARTED.cause)
+    assert course == RestartCourse(1, course.tries, 51.0, cause=NOT_STARTED.cause)
 
 
 def test_without_a_note_that_it_is_to_run_the_policy_decides_alone() -> None:
     assert policy_for(NEVER, owed=False) == NEVER
-    own = Restart(Policy.ALWAYS, delay=7)
+    own = Restart(RestartPolicy.ALWAYS, delay=7)
     assert policy_for(own, owed=True) == policy_for(own, owed=False) == own
     assert after(policy_for(NEVER, owed=False), FRESH, NOT_STARTED, 50.0) == FRESH
 
@@ -201,12 +203,12 @@ def test_slow_failures_count_for_the_same_row() -> None:
 
 
 @given(POLICIES, ENDS)
-def test_the_cause_is_that_of_the_last_start_and_goes_with_a_run(policy: Restart, end: End) -> None:
+def test_the_cause_is_that_of_the_last_start_and_goes_with_a_run(policy: Restart, end: RunEnd) -> None:
     failed = after(policy_for(policy, owed=True), FRESH, NOT_STARTED, 10.0)
     assert after(policy, failed, end, 20.0).cause == end.cause == ""
 
 
 def test_the_cause_of_a_container_that_was_given_up_is_known_after_a_boot() -> None:
-    given_up = Course(3, (1.0,), None, True, "web did not start")
-    assert after_boot(given_up) == Course(gave_up=True, cause="web did not start")
-    assert after_boot(Course(3, (1.0,), 5.0, False, "web did not start")) == FRESH
+    given_up = RestartCourse(3, (1.0,), None, True, "web did not start")
+    assert after_boot(given_up) == RestartCourse(gave_up=True, cause="web did not start")
+    assert after_boot(RestartCourse(3, (1.0,), 5.0, False, "web did not start")) == FRESH

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.rollout import live, planner, state
-from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
+from lxcfleet.patch.rollout.planner import FindStale, Finish, RestartWave, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
-from lxcfleet.patch.rollout.waves import Blocked, next_wave
+from lxcfleet.patch.rollout.waves import WaveBlocked, next_wave
 from lxcfleet.spec.policies.rollout import RolloutSettings, Share
 
 QUICK = RolloutSettings(Share(25, percent=True), Share(0), 0.0, 10.0, ("*",))
@@ -133,7 +133,7 @@ def test_containers_that_are_down_anyway_are_counted() -> None:
     assert next_wave(plan, seen) == ("c7", "c8")
     plan = plan.update(*(replace(plan.members[name], phase=MemberPhase.DONE) for name in ("c7", "c8")))
     blocked = next_wave(plan, seen)
-    assert isinstance(blocked, Blocked)
+    assert isinstance(blocked, WaveBlocked)
     assert "c7 and 1 more are not healthy: status 503" in blocked.why
 
 
@@ -167,7 +167,7 @@ def test_a_fleet_that_became_unhealthy_with_the_patch_is_rolled_by_canary_and_ga
     seen["c1"] = replace(STARTING, unhealthy=True, running_for=10.0)
     assert isinstance(planner.decide(planner.settle(plan, seen), seen), Stop)
     seen["c1"] = HEALTHY
-    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c2", "c3"))
+    assert planner.decide(planner.settle(plan, seen), seen) == RestartWave(("c2", "c3"))
 
 
 def test_a_profile_may_have_a_limit_of_its_own() -> None:
@@ -184,7 +184,7 @@ def test_a_container_that_was_not_stale_for_a_while_is_not_lost() -> None:
     plan = planner.settle(planner.begin_wave(plan, ("c1",)), {**well(2), "c1": HEALTHY})
     plan = planner.merge(plan, {"c2": members["c2"]}, 2)
     assert plan.by_phase(MemberPhase.WAITING) == [members["c2"]]
-    assert planner.decide(plan, {**well(2), "c1": HEALTHY}) == Restart(("c2",))
+    assert planner.decide(plan, {**well(2), "c1": HEALTHY}) == RestartWave(("c2",))
 
 
 # gates
@@ -199,7 +199,7 @@ def test_what_ends_before_its_turn_gets_its_spec_all_the_same() -> None:
     ]  # fmt: skip
     assert now.members["c3"].note == "it was stopped"
     decision = planner.decide(now, seen)
-    assert isinstance(decision, planner.Restart)
+    assert isinstance(decision, planner.RestartWave)
     # A restart of what runs is no matter of what has ended.
     other = planner.settle(rollout(*many(3)), seen)
     assert other.members["c2"].phase is MemberPhase.SKIPPED
@@ -210,11 +210,11 @@ def test_a_start_by_somebody_else_that_did_not_give_it_its_spec_is_not_its_turn(
     plan = planner.begin_wave(rollout(replace(many(1)[0], fallen=True, identity=""), kind=RolloutKind.CHANGE), ("c1",))
     seen = {"c1": replace(HEALTHY, lacks_spec=True)}
     plan = planner.settle(planner.settle(plan, seen), seen)
-    assert planner.decide(plan, seen) == Restart(("c1",))
+    assert planner.decide(plan, seen) == RestartWave(("c1",))
     again = planner.begin_wave(plan, ("c1",))
     assert planner.settle(again, {"c1": replace(HEALTHY, identity="3@3.00")}).members["c1"].phase is MemberPhase.DONE
     failed = planner.halt(plan.update(replace(plan.members["c1"], identity="", phase=MemberPhase.FAILED)), Halt("c1", "why"))
-    assert planner.decide(planner.settle(planner.resume(failed, seen), seen), seen) == Restart(("c1",))
+    assert planner.decide(planner.settle(planner.resume(failed, seen), seen), seen) == RestartWave(("c1",))
 
 
 def begun(*chosen: str, count: int = 4, **fields: Any) -> Rollout:
@@ -232,7 +232,7 @@ def test_the_next_wave_waits_until_all_are_healthy_for_long_enough() -> None:
         seen["c1"] = now
         plan = planner.settle(plan, seen)
         assert plan.members["c1"].phase is phase
-        assert isinstance(planner.decide(plan, seen), Restart if phase is MemberPhase.DONE else Wait)
+        assert isinstance(planner.decide(plan, seen), RestartWave if phase is MemberPhase.DONE else Wait)
 
 
 def test_the_next_wave_waits_no_longer_than_it_has_to() -> None:
@@ -314,7 +314,7 @@ def test_a_restart_that_failed_says_what_failed() -> None:
 
 def test_a_container_that_can_t_be_restarted_is_tried_again_and_then_halts_it() -> None:
     plan, seen, tries = rollout(*many(1)), well(1), 0
-    while isinstance(decision := planner.decide(plan := planner.settle(plan, seen), seen), Restart):
+    while isinstance(decision := planner.decide(plan := planner.settle(plan, seen), seen), RestartWave):
         plan = planner.note_failures(planner.begin_wave(plan, decision.names), {"c1": "it is busy: stop"})
         tries += 1
     assert (tries, decision) == (planner.ATTEMPTS, Stop("c1", "it is busy: stop"))
@@ -360,7 +360,7 @@ def test_a_paused_rollout_finishes_restarts_that_have_begun_and_begins_none() ->
     assert isinstance(planner.decide(plan := planner.settle(plan, seen), seen), Wait)
     seen["c1"] = HEALTHY
     assert planner.decide(plan := planner.settle(plan, seen), seen) == Wait(None, "paused")
-    assert planner.decide(planner.resume(plan, seen), seen) == Restart(("c2",))
+    assert planner.decide(planner.resume(plan, seen), seen) == RestartWave(("c2",))
 
 
 def test_resumed_after_a_halt_the_container_gets_a_new_deadline_and_no_second_restart() -> None:
@@ -372,14 +372,14 @@ def test_resumed_after_a_halt_the_container_gets_a_new_deadline_and_no_second_re
     late = {**seen, "c1": replace(STARTING, running_for=20.0)}
     assert isinstance(planner.decide(planner.settle(plan, late), late), Stop)
     seen["c1"] = HEALTHY
-    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c2",))
+    assert planner.decide(planner.settle(plan, seen), seen) == RestartWave(("c2",))
 
 
 def test_failed_members_can_be_left_as_they_are_and_count_as_down() -> None:
     seen = {**well(8), "c1": replace(STARTING, running_for=10.0)}
     plan = planner.settle(begun("c1", count=8), seen)
     plan = planner.resume(plan, seen, accept=True)
-    assert planner.decide(plan, seen) == Restart(("c2",))  # two containers may be down, and c1 is
+    assert planner.decide(plan, seen) == RestartWave(("c2",))  # two containers may be down, and c1 is
 
 
 def test_a_resume_restarts_members_that_were_not_restarted_and_starts_those_that_do_not_run() -> None:
@@ -402,7 +402,7 @@ def halted_at(canary: LiveState, count: int = 4) -> tuple[Rollout, dict[str, Liv
     """A rollout of a bad patch, whose canary has this state after its restart."""
     plan = rollout(kind=RolloutKind.PATCH, policy=policy(canaries=Share(1), max_unavailable=Share(2)))
     plan = planner.merge(planner.patched(plan), {m.name: m for m in many(count)}, 1)
-    assert planner.decide(plan, well(count)) == Restart(("c1",))
+    assert planner.decide(plan, well(count)) == RestartWave(("c1",))
     seen = {**well(count), "c1": canary}
     plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
     decision = planner.decide(plan, seen)
@@ -418,17 +418,17 @@ def test_a_new_change_of_the_host_supersedes_a_halt_and_the_sick_canary_is_resta
     found = {name: Member(name, OLD) for name in ("c2", "c3", "c4")}
     plan = planner.merge(plan, {**found, "c1": Member("c1", NEW, expected=False)}, plan.patch)
     assert plan.members["c1"].expected, "it was well before the bad patch"
-    assert planner.decide(plan, seen) == Restart(("c1",)), "it is down anyway"
+    assert planner.decide(plan, seen) == RestartWave(("c1",)), "it is down anyway"
     seen["c1"] = replace(HEALTHY, identity="3@3.00")
     plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
-    assert planner.decide(plan, seen) == Restart(("c2", "c3"))
+    assert planner.decide(plan, seen) == RestartWave(("c2", "c3"))
 
 
 def test_after_the_way_back_only_containers_with_the_bad_version_are_restarted() -> None:
     plan, seen = halted_at(SICK)
     plan = planner.supersede(planner.patched(plan), seen)
     plan = planner.merge(plan, {"c1": Member("c1", NEW, expected=False)}, plan.patch)
-    assert planner.decide(plan, seen) == Restart(("c1",))
+    assert planner.decide(plan, seen) == RestartWave(("c1",))
     seen["c1"] = replace(HEALTHY, identity="3@3.00")
     plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
     assert planner.decide(plan, seen) == FindStale()
@@ -442,9 +442,9 @@ def test_a_container_that_died_of_the_patch_is_started(how: str) -> None:
     plan = planner.resume(plan, seen) if how == "resume" else planner.supersede(planner.patched(plan), seen)
     assert planner.decide(planner.settle(plan, seen), seen) == FindStale()
     plan = planner.merge(planner.settle(plan, seen), {"c1": Member("c1", "", fallen=True)}, plan.patch)
-    assert planner.decide(plan, seen) == Restart(("c1",))
+    assert planner.decide(plan, seen) == RestartWave(("c1",))
     plan = planner.begin_wave(plan, ("c1",))
-    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c1",)), "the daemon was killed before it was"
+    assert planner.decide(planner.settle(plan, seen), seen) == RestartWave(("c1",)), "the daemon was killed before it was"
     seen["c1"] = HEALTHY
     plan = planner.settle(planner.note_starts(plan, ("c1",)), seen)
     assert plan.members["c1"].phase is MemberPhase.DONE
@@ -480,7 +480,7 @@ def test_a_mended_version_does_not_wait_for_the_check_of_the_canary() -> None:
     plan = replace(plan, status=Status.RUNNING, halted=None)
     assert planner.decide(planner.patched(plan), seen) == FindStale()
     plan = planner.merge(planner.patched(plan), {"c1": Member("c1", NEW, expected=False)}, 2)
-    assert planner.decide(plan, seen) == Restart(("c1",))
+    assert planner.decide(plan, seen) == RestartWave(("c1",))
 
 
 def test_a_patch_during_the_way_back_is_taken_up_and_restarts_each_that_is_stale_once() -> None:
@@ -496,7 +496,7 @@ def test_a_patch_during_the_way_back_is_taken_up_and_restarts_each_that_is_stale
     plan = planner.merge(plan, found, plan.patch)
     assert plan.halted is None
     restarted: list[str] = []
-    while isinstance(decision := planner.decide(plan, seen), Restart):
+    while isinstance(decision := planner.decide(plan, seen), RestartWave):
         restarted += decision.names
         plan = planner.begin_wave(plan, decision.names)
         seen |= {name: replace(HEALTHY, identity="4@4.00") for name in decision.names}
@@ -538,7 +538,7 @@ def test_ten_patches_in_a_minute_are_one_rollout_and_each_is_restarted_at_most_o
     seen, restarts = well(4), dict.fromkeys(names(4), 0)
     for number in range(2, 12):
         decision = planner.decide(plan, seen)
-        assert isinstance(decision, Restart)
+        assert isinstance(decision, RestartWave)
         plan = planner.begin_wave(plan, decision.names)
         for name in decision.names:
             restarts[name] += 1
@@ -547,7 +547,7 @@ def test_ten_patches_in_a_minute_are_one_rollout_and_each_is_restarted_at_most_o
         assert (plan.patch, planner.decide(plan, seen)) == (number, FindStale())
         plan = planner.merge(plan, {name: Member(name, now.identity or "") for name, now in seen.items()}, number)
     assert sum(restarts.values()) == 10, "one at a time, and none twice for one patch"
-    while isinstance(decision := planner.decide(plan, seen), Restart):
+    while isinstance(decision := planner.decide(plan, seen), RestartWave):
         plan = planner.begin_wave(plan, decision.names)
         seen |= {name: replace(HEALTHY, identity=f"{name}@99.00") for name in decision.names}
         plan = planner.settle(plan, seen)
@@ -649,7 +649,7 @@ def test_who_could_not_start_again_is_not_stopped() -> None:
     seen = {**well(2), "c1": replace(well(1)["c1"], lack="db not healthy")}
     assert next_wave(plan, seen) == ("c2",)
     blocked = next_wave(rollout(*many(1)), seen)
-    assert blocked == Blocked("c1", "it could not start again: db not healthy")
+    assert blocked == WaveBlocked("c1", "it could not start again: db not healthy")
     assert planner.decide(rollout(*many(1)), seen, 11.0) == Stop("c1", "it could not start again: db not healthy")
 
 
@@ -683,7 +683,7 @@ def changed(seconds: float = 3.0, **fields: Any) -> tuple[Rollout, dict[str, Liv
     """Two members that get another spec without a restart; the first has it, at the age of 100 s."""
     plan = rollout(*many(2, live=True), kind=RolloutKind.CHANGE, policy=policy(canaries=Share(1), min_healthy_time=seconds))
     seen = well(2, **fields)
-    assert planner.decide(plan, seen) == Restart(("c1",))
+    assert planner.decide(plan, seen) == RestartWave(("c1",))
     plan = planner.begin_wave(plan, ("c1",))
     return live.note_changed(plan, ["c1"], seen), seen
 
@@ -705,7 +705,7 @@ def test_a_change_without_a_restart_has_to_be_well_from_then_on() -> None:
     assert phase_of(plan, after(2.0, healthy_for=102.0)) == (MemberPhase.GATED, "")
     plan = planner.settle(plan, after(3.0))
     assert plan.members["c1"].phase is MemberPhase.DONE
-    assert planner.decide(plan, after(3.0)) == Restart(("c2",))
+    assert planner.decide(plan, after(3.0)) == RestartWave(("c2",))
 
 
 @pytest.mark.parametrize(

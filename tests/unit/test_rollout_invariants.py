@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.patch.rollout import planner, state
-from lxcfleet.patch.rollout.baking import Proof
-from lxcfleet.patch.rollout.planner import FindStale, Finish, Prove, Restart, Stop, Wait
+from lxcfleet.patch.rollout.baking import CanaryFinding
+from lxcfleet.patch.rollout.planner import FindStale, Finish, Prove, RestartWave, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.spec.policies.rollout import RolloutSettings, Share
 
@@ -185,7 +185,7 @@ class World:
             case Prove(chosen):
                 self.check_baked(plan, chosen)
                 if not self.killed():
-                    self.write(planner.note_proofs(plan, {name: Proof() for name in chosen}))
+                    self.write(planner.note_proofs(plan, {name: CanaryFinding() for name in chosen}))
             case FindStale():
                 found = {**self.stale(), **self.fallen()}
                 if not self.killed():
@@ -193,7 +193,7 @@ class World:
             case Stop(container, why):
                 self.write(planner.halt(plan, Halt(container, why)))
                 return False
-            case Restart(chosen):
+            case RestartWave(chosen):
                 self.check_wave(plan, chosen)
                 done = [m for m in plan.members.values() if m.canary and m.phase is MemberPhase.DONE and m.restarted_for]
                 assert all(m.baked_from is not None or not plan.bake(m) or not m.expected for m in done)

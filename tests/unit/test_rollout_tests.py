@@ -17,7 +17,7 @@ import pytest
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.process import enclosure
 from lxcfleet.patch.rollout import planner, state, trial
-from lxcfleet.patch.rollout.planner import Restart, Stop, Try, Wait
+from lxcfleet.patch.rollout.planner import RestartWave, Stop, Try, Wait
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.rollout.testing import Runner
 from lxcfleet.patch.rollout.trial import Trial, Verdict
@@ -26,7 +26,7 @@ from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.policies.rollout import ProfileRollout, RolloutSettings, Share
-from lxcfleet.spec.policies.rollout_tests import Place, RolloutTest
+from lxcfleet.spec.policies.rollout_tests import RolloutTest, TestPlace
 from lxcfleet.spec.reading.reader import Fields
 
 GOOD, BAD, UNKNOWN = Verdict.GOOD, Verdict.BAD, Verdict.UNKNOWN
@@ -45,7 +45,7 @@ def read(tests: object) -> ProfileRollout:
 
 def test_a_test_has_its_defaults() -> None:
     assert read([{"name": "smoke", "run": ["/bin/check", "-x"]}]).tests == (
-        RolloutTest("smoke", ("/bin/check", "-x"), Place.INSIDE, 30.0, 1, True),
+        RolloutTest("smoke", ("/bin/check", "-x"), TestPlace.INSIDE, 30.0, 1, True),
     )
 
 
@@ -95,7 +95,7 @@ def _raw(test: RolloutTest) -> dict[str, Any]:
 
 def test_a_fleet_file_can_name_no_command_of_the_host_that_no_profile_of_the_settings_has() -> None:
     """Who may send a fleet file need not be root, and such commands run as root."""
-    probe = RolloutTest("probe", ("/usr/lib/nagios/plugins/check_http", "-S"), Place.HOST)
+    probe = RolloutTest("probe", ("/usr/lib/nagios/plugins/check_http", "-S"), TestPlace.HOST)
     said = "rollout: {tests: [{name: probe, where: host, run: [/usr/lib/nagios/plugins/check_http, -S]}]}"
     with pytest.raises(InvalidInput, match="not valid") as caught:
         fleet_file.parse(Sources(HOST.format(more=said)), settings())
@@ -105,7 +105,7 @@ def test_a_fleet_file_can_name_no_command_of_the_host_that_no_profile_of_the_set
     for more in (said, "profiles: [watched]"):
         found = fleet_file.parse(Sources(HOST.format(more=more)), settings(probe)).groups["web"].rollout.tests
         assert found is not None
-        assert (found[0].name, found[0].where) == ("probe", Place.HOST)
+        assert (found[0].name, found[0].where) == ("probe", TestPlace.HOST)
 
 
 # outcomes
@@ -160,7 +160,7 @@ def test_before_a_restart_its_tests_are_run_and_what_fails_already_is_noted() ->
     rollout, decision = step(rollout, box(SMOKE.after(BAD, "no"), Trial("other")))
     assert decision == Try(("a",)), "not all of them were run"
     rollout, decision = step(rollout, box(SMOKE.after(BAD, "no"), Trial("other").after(UNKNOWN, "?")))
-    assert decision == Restart(("a",))
+    assert decision == RestartWave(("a",))
     assert rollout.members["a"].excused == {"smoke": "bad: no", "other": "not known: ?"}
 
 
@@ -168,7 +168,7 @@ def test_before_a_restart_its_tests_are_run_and_what_fails_already_is_noted() ->
 def test_what_is_ill_or_down_or_was_tried_is_not_tried(more: dict[str, Any]) -> None:
     rollout = plan()
     rollout = rollout.update(replace(rollout.members["a"], **more))
-    assert step(rollout, box(SMOKE, identity=None if "fallen" in more else OLD))[1] == Restart(("a",))
+    assert step(rollout, box(SMOKE, identity=None if "fallen" in more else OLD))[1] == RestartWave(("a",))
 
 
 def gated(excused: dict[str, str] | None = None) -> Rollout:
@@ -216,7 +216,7 @@ def test_a_second_patch_does_not_excuse_what_the_first_one_broke() -> None:
     again = planner.merge(replace(rollout, patch=2), {"a": Member("a", NEW)}, 2)
     member = again.members["a"]
     assert (member.phase, member.excused) == (MemberPhase.WAITING, {})
-    assert step(again, box(SMOKE.after(BAD, "no"), identity=NEW))[1] == Restart(("a",))
+    assert step(again, box(SMOKE.after(BAD, "no"), identity=NEW))[1] == RestartWave(("a",))
 
 
 # running them
@@ -260,11 +260,11 @@ OK = {"name": "web1", "error": None, "status": 0, "output": "fine"}
 
 
 def test_a_command_of_the_host_is_run_only_if_a_profile_of_the_settings_has_it() -> None:
-    test = RolloutTest("probe", ("/bin/probe", "web"), Place.HOST)
+    test = RolloutTest("probe", ("/bin/probe", "web"), TestPlace.HOST)
     verdict, asked = trial_of(test, OK)
     assert (verdict[0], asked) == (UNKNOWN, [])
     assert trial_of(test, OK, replace(test, run=("/bin/probe",)))[1] == []
-    assert trial_of(test, OK, replace(test, where=Place.INSIDE))[1] == []
+    assert trial_of(test, OK, replace(test, where=TestPlace.INSIDE))[1] == []
     verdict, asked = trial_of(test, OK, test)
     assert verdict == (GOOD, "fine")
     assert asked[0]["environment"] == {

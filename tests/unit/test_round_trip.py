@@ -23,14 +23,14 @@ from lxcfleet.spec.container.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.container.io import IoLimit, IoType
 from lxcfleet.spec.container.merging import merge
 from lxcfleet.spec.container.raw_lxc import RawType
-from lxcfleet.spec.container.restart import Policy, Restart, RestartType
+from lxcfleet.spec.container.restart import Restart, RestartPolicy, RestartType
 from lxcfleet.spec.container.secrets import SecretSource, SourceKind, SourcesType
 from lxcfleet.spec.container.uplinks import NO_UPLINK, UPLINK, Uplink
 from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.policies import rollout, windows
 from lxcfleet.spec.policies.rollout import ProfileRollout, Share, ShareType
-from lxcfleet.spec.policies.rollout_tests import GroupTestsType, Place, RolloutTest
+from lxcfleet.spec.policies.rollout_tests import GroupTestsType, RolloutTest, TestPlace
 from lxcfleet.spec.reading.durations import Duration
 from lxcfleet.spec.reading.parts import PartsType
 from lxcfleet.spec.reading.rows import Row, SectionType, rows_of
@@ -82,7 +82,7 @@ CHECKS = st.one_of(
 
 
 RESTARTS = st.just(Restart()) | st.builds(
-    Restart, st.sampled_from([each for each in Policy if each is not Policy.NO]), delay=st.floats(0.1, 60),
+    Restart, st.sampled_from([each for each in RestartPolicy if each is not RestartPolicy.NO]), delay=st.floats(0.1, 60),
     factor=st.floats(1, 100), attempts=st.integers(0, 1000), on_unhealthy=st.booleans(),
 )  # fmt: skip
 APPS = st.sampled_from(["shop@1.4", "shop@1:/srv/a b", "s-2@v1~rc.1+b"]).map(parse_app)
@@ -91,7 +91,7 @@ APPS = st.sampled_from(["shop@1.4", "shop@1:/srv/a b", "s-2@v1~rc.1+b"]).map(par
 GROUP_TESTS = st.lists(
     st.builds(
         RolloutTest, st.from_regex("[a-z0-9][a-z.-]{0,8}", fullmatch=True),
-        st.lists(ANY | ODD, max_size=3).map(lambda words: ("/bin/x", *words)), st.sampled_from(Place),
+        st.lists(ANY | ODD, max_size=3).map(lambda words: ("/bin/x", *words)), st.sampled_from(TestPlace),
         st.floats(0.1, 600), st.integers(1, 100), st.booleans(),
     ),
     max_size=3, unique_by=lambda test: test.name,

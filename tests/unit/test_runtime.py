@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lxcfleet.base.runtime import Directory, directories
+from lxcfleet.base.runtime import RuntimeDirectory, directories
 from lxcfleet.base.tree import Tree
 
 
@@ -18,13 +18,14 @@ def base(directory: Path, **files: str) -> Path:
     return directory
 
 
-LOCK = Directory("/lock", 0o1777)
+LOCK = RuntimeDirectory("/lock", 0o1777)
 
 
 def test_directories_are_those_that_packages_ask_for(tmp_path: Path) -> None:
     text = "# a\nd /run/postgresql 2775 postgres postgres - -\nD /var/run/a/b\nd! /run/c ~0700 107 :112\nd /run/c 0755\n"
     assert directories(Tree(base(tmp_path, postgresql=text))) == [
-        Directory("/a/b"), Directory("/c", 0o700, 107, 112), LOCK, Directory("/postgresql", 0o2775, 107, 112),
+        RuntimeDirectory("/a/b"), RuntimeDirectory("/c", 0o700, 107, 112), LOCK,
+        RuntimeDirectory("/postgresql", 0o2775, 107, 112),
     ]  # fmt: skip
 
 
@@ -55,4 +56,4 @@ def test_what_was_found_holds_until_a_file_of_it_changes(tmp_path: Path) -> None
         file.write_text(text)
         assert directories(Tree(top)) is not before
     (rules / "four.conf").unlink()
-    assert directories(Tree(top)) == [LOCK, Directory("/three"), Directory("/two", 0o755, 5, 5)]
+    assert directories(Tree(top)) == [LOCK, RuntimeDirectory("/three"), RuntimeDirectory("/two", 0o755, 5, 5)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.daemon.uses.schedule import Past, expired, is_due, is_unchanged, past
+from lxcfleet.daemon.uses.schedule import SnapshotsTaken, expired, is_due, is_unchanged, past
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.spec.container.snapshots import Schedule
 
@@ -67,7 +67,7 @@ def test_the_oldest_of_those_that_a_schedule_made_go() -> None:
     there = past([*made, replace(MADE, name="mine", made_by="asked"), replace(MADE, name="kept", made_by="restore")], NOW)
     assert there.names == ("auto-1", "auto-2", "auto-3", "auto-4")
     assert expired(there, 3) == ("auto-1",)
-    assert expired(there, 4) == expired(there, 9) == expired(Past(), 1) == ()
+    assert expired(there, 4) == expired(there, 9) == expired(SnapshotsTaken(), 1) == ()
     assert past([], NOW).last is None
 
 
@@ -77,4 +77,4 @@ def test_one_that_was_made_while_the_clock_was_ahead_keeps_none_from_being_made_
     there = past([MADE, ahead, replace(MADE, name="auto-2", created="2026-01-02T00:00:00Z")], NOW)
     assert there.names == ("auto-ahead", "auto-1", "auto-2")
     assert there.last == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
-    assert past([ahead], NOW) == Past(("auto-ahead",), None)
+    assert past([ahead], NOW) == SnapshotsTaken(("auto-ahead",), None)

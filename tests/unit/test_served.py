@@ -19,7 +19,7 @@ from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
-from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Memory, Wanted, compare
+from lxcfleet.patch.stale.served import SLACK_SECONDS, CachedEntries, Candidates, ComparedFiles, compare
 
 OLD, START = 1_000_000.0, 2_000_000.0
 
@@ -45,41 +45,41 @@ def info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def chosen(wanted: Wanted, since: float = START) -> set[str]:
+def chosen(wanted: ComparedFiles, since: float = START) -> set[str]:
     found = Candidates(wanted, since + SLACK_SECONDS)
     return {f"{Path(directory).parent.name} {each.name}" for directory, some in found.directories.items() for each in some}
 
 
 def test_files_of_packages_that_changed_since_a_start_are_compared(info: Path) -> None:
-    assert chosen(Wanted()) == {"new:amd64 file", "new:amd64 link"}
-    assert chosen(Wanted(), OLD - 1) == {"new:amd64 file", "new:amd64 link", "old file", "old link"}
-    assert chosen(Wanted(), since=4e9) == set()
+    assert chosen(ComparedFiles()) == {"new:amd64 file", "new:amd64 link"}
+    assert chosen(ComparedFiles(), OLD - 1) == {"new:amd64 file", "new:amd64 link", "old file", "old link"}
+    assert chosen(ComparedFiles(), since=4e9) == set()
 
 
 def test_a_file_that_was_only_linked_since_is_not_compared(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lxcfleet.host.kernel.syscalls.born", lambda path: START - 5000)
     os.link(info.parent / "new:amd64/lib/file", info.parent / "generation")
-    assert chosen(Wanted()) == {"new:amd64 link"}
-    assert chosen(Wanted(packages=("new:amd64",))) == {"new:amd64 file", "new:amd64 link"}
+    assert chosen(ComparedFiles()) == {"new:amd64 link"}
+    assert chosen(ComparedFiles(packages=("new:amd64",))) == {"new:amd64 file", "new:amd64 link"}
 
 
 def test_files_of_named_packages_are_compared_whenever_they_changed(info: Path) -> None:
-    named = Wanted(changed=False, packages=("old",))
+    named = ComparedFiles(changed=False, packages=("old",))
     assert chosen(named, since=4e9) == {"old file", "old link"}
-    assert chosen(Wanted(changed=False)) == set()
+    assert chosen(ComparedFiles(changed=False)) == set()
 
 
 def test_an_upgrade_of_lxcfleet_itself_makes_no_container_stale(info: Path) -> None:
     (info / "new:amd64.list").rename(info / "lxcfleet.list")
     lost = [Loss("lxcfleet", str(info.parent / "new:amd64/lib/gone"), START + 1)]
-    assert Candidates(Wanted(), START + SLACK_SECONDS, lost).directories == {}
-    assert chosen(Wanted(packages=("lxcfleet",))) == {"new:amd64 file", "new:amd64 link"}
+    assert Candidates(ComparedFiles(), START + SLACK_SECONDS, lost).directories == {}
+    assert chosen(ComparedFiles(packages=("lxcfleet",))) == {"new:amd64 file", "new:amd64 link"}
 
 
 def test_documentation_is_left_out_unless_it_is_asked_for(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lxcfleet.patch.stale.served.DOCUMENTATION", (str(info.parent / "new:amd64"),))
-    assert chosen(Wanted()) == set()
-    assert chosen(Wanted(documentation=True)) == {"new:amd64 file", "new:amd64 link"}
+    assert chosen(ComparedFiles()) == set()
+    assert chosen(ComparedFiles(documentation=True)) == {"new:amd64 file", "new:amd64 link"}
 
 
 def test_a_file_that_a_packages_script_made_belongs_to_the_package(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_file_that_a_packages_script_made_belongs_to_the_package(info: Path, m
     made.mkdir(parents=True)
     (made / "a.crt").touch()
     monkeypatch.setattr(lists, "GENERATED", {"old": (str(made),), "none": (str(info),)})
-    assert chosen(Wanted(changed=False, packages=("old",)), since=4e9) == {"old file", "old link", "made a.crt"}
+    assert chosen(ComparedFiles(changed=False, packages=("old",)), since=4e9) == {"old file", "old link", "made a.crt"}
 
 
 def test_a_directory_is_known_by_its_real_name(info: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_directory_is_known_by_its_real_name(info: Path) -> None:
     with (info / "new:amd64.list").open("a") as file:
         file.write(f"{info.parent}/merged/lib/file\n")
     os.utime(info / "new:amd64.list", (START + 1, START + 1))
-    candidates = Candidates(Wanted(), START + SLACK_SECONDS)
+    candidates = Candidates(ComparedFiles(), START + SLACK_SECONDS)
     assert [each.name for each in candidates.directories[str(home / "lib")]] == ["file", "link"]
     assert len(candidates.directories) == 1
 
@@ -127,21 +127,21 @@ BASE = Layer("base", "/", "/", idmapped=True, hosts=True, neutral=False, opaque=
 
 
 def test_below_a_directory_that_a_container_never_looked_up_nothing_is_asked_for(info: Path) -> None:
-    candidates = Candidates(Wanted(), OLD + SLACK_SECONDS - 1)
+    candidates = Candidates(ComparedFiles(), OLD + SLACK_SECONDS - 1)
     file = info.parent / "new:amd64/lib/file"
     cache = Cache([file])
-    served = compare(cast(Memory, cache), candidates, START)
+    served = compare(cast(CachedEntries, cache), candidates, START)
     assert (served.files, served.compared) == ([(str(file), "new:amd64", "base")], 4)
     assert not [path for path in cache.asked if path.startswith(f"{info.parent}/old/")]
-    later = compare(cast(Memory, Cache([file])), candidates, 4e9)
+    later = compare(cast(CachedEntries, Cache([file])), candidates, 4e9)
     assert (later.files, later.compared) == ([], 0)
 
 
 def test_what_is_mounted_over_files_of_a_package_is_not_compared_with_them(info: Path) -> None:
-    candidates = Candidates(Wanted(), OLD + SLACK_SECONDS - 1)
+    candidates = Candidates(ComparedFiles(), OLD + SLACK_SECONDS - 1)
     home = info.parent
     files = [home / "new:amd64/lib/file", home / "old/lib/file"]
-    served = compare(cast(Memory, Cache(files, hidden=[home / "old"])), candidates, START)
+    served = compare(cast(CachedEntries, Cache(files, hidden=[home / "old"])), candidates, START)
     assert (served.files, served.compared) == ([(str(files[0]), "new:amd64", "base")], 2)
 
 
@@ -149,14 +149,14 @@ def test_modules_are_those_that_changed_since_an_interpreter_began(info: Path, m
     import re
 
     monkeypatch.setattr("lxcfleet.patch.stale.served.MODULES", {"python": re.compile(re.escape(str(info.parent)))})
-    candidates = Candidates(Wanted(), START + SLACK_SECONDS)
+    candidates = Candidates(ComparedFiles(), START + SLACK_SECONDS)
     assert {package for package, _ in candidates.modules("python", OLD)} == {"new:amd64"}
     assert list(candidates.modules("python", 4e9)) == []
 
 
 def test_wanted_is_read_as_it_was_written() -> None:
-    wanted = Wanted(False, True, ("a", "b"))
-    assert Wanted.from_json(wanted.to_json()) == wanted
+    wanted = ComparedFiles(False, True, ("a", "b"))
+    assert ComparedFiles.from_json(wanted.to_json()) == wanted
 
 
 def test_files_are_alike_by_their_content(tmp_path: Path) -> None:

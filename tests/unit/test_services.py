@@ -10,7 +10,7 @@ import pytest
 from lxcfleet.base import mount_plan
 from lxcfleet.base.present import Shelf, part_layers
 from lxcfleet.base.services import layer, planner, units
-from lxcfleet.base.services.planner import Plan
+from lxcfleet.base.services.planner import ServicePlan
 from lxcfleet.base.stack import Services, Stack, base, stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, InvalidInput
@@ -36,7 +36,7 @@ def host(tmp_path: Path) -> Path:
     return root
 
 
-def plan(host: Path, *names: str, present: tuple[str, ...] = ("basic.target", "dbus.service")) -> Plan:
+def plan(host: Path, *names: str, present: tuple[str, ...] = ("basic.target", "dbus.service")) -> ServicePlan:
     made = planner.plan(Tree(host), names, present)
     made.check()
     return made
@@ -48,7 +48,7 @@ def refused(host: Path, name: str) -> InvalidInput:
     return error.value
 
 
-def links(made: Plan) -> dict[str, str]:
+def links(made: ServicePlan) -> dict[str, str]:
     """The links in the administrator's directory, without its name."""
     prefix = f"/{ADMIN}/"
     return {
@@ -58,7 +58,7 @@ def links(made: Plan) -> dict[str, str]:
     }
 
 
-def copies(made: Plan) -> set[str]:
+def copies(made: ServicePlan) -> set[str]:
     return {path.lstrip("/") for path, entry in made.entries.items() if isinstance(entry, Copy)}
 
 

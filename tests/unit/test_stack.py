@@ -15,7 +15,7 @@ from lxcfleet.base.present import Found, Present, Shelf, part_layers
 from lxcfleet.base.stack import Layer, Stack, stack_of
 from lxcfleet.errors import HostError
 from lxcfleet.host.process.maps import Identity
-from lxcfleet.patch.shadow.files import Delta, ShadowKind, find
+from lxcfleet.patch.shadow.files import ShadowFindings, ShadowKind, find
 from lxcfleet.patch.stale.judge import Why, judge_mapped
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.apps import AppUse
@@ -169,7 +169,7 @@ def test_a_file_that_the_fourth_layer_took_away_is_stale(four: dict[str, Path], 
 # -- shadows -----------------------------------------------------------------------------------------------------
 
 
-def look(four: dict[str, Path], *names: str) -> list[Delta]:
+def look(four: dict[str, Path], *names: str) -> list[ShadowFindings]:
     """The shadows of ``names``, all of which have these directories."""
     return list(find((name, stack_in(four)) for name in names))
 
@@ -188,7 +188,7 @@ def test_shadows_in_the_fourth_layer_are_found(four: dict[str, Path]) -> None:
         ("/usr/lib/crypto", ShadowKind.REMOVED, "app", False),
         ("/usr/lib/ssl", ShadowKind.FILE, "app", False),
     ]
-    assert [Delta.from_json(json.loads(json.dumps(each.to_json()))) for each in (one, two)] == [one, two]
+    assert [ShadowFindings.from_json(json.loads(json.dumps(each.to_json()))) for each in (one, two)] == [one, two]
 
 
 def test_a_file_over_the_fourth_layers_is_no_shadow_of_the_delta(four: dict[str, Path]) -> None:

@@ -28,7 +28,7 @@ from lxcfleet.host.process import maps
 from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.launcher.client import Died
-from lxcfleet.patch.shadow.files import Delta
+from lxcfleet.patch.shadow.files import ShadowFindings
 from lxcfleet.patch.stale import scan as scanning
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
@@ -231,7 +231,7 @@ def test_the_place_in_the_layers() -> None:
         ("08:01", "/srv/tool", "/usr/local/bin/tool", "ext4"),
         (overlay, "/opt/app/one", "/srv/one", "overlay"),
     ]
-    mounted = places([maps.Mount(*row, "lxcfleet") for row in rows], {overlay, part})
+    mounted = places([maps.ProcessMount(*row, "lxcfleet") for row in rows], {overlay, part})
     assert {path: place(path, mounted) for path in ("/opt/a", "/usr/bin/a", "/runs/a", "/run/a", "/usr/local/bin/tool")} == {
         "/opt/a": "/opt/a", "/usr/bin/a": "/usr/bin/a", "/runs/a": "/runs/a", "/run/a": None, "/usr/local/bin/tool": None,
     }  # fmt: skip
@@ -431,7 +431,9 @@ def test_a_container_that_is_the_end_of_the_process_that_looks_is_told_and_the_o
             names = [each["name"] for each in item["targets"]] if operation == "stale" else [name for name, _ in item]
             if "bad" in names:
                 raise Died("it died")
-            return [StaleScan(name, 1, 1).to_json() if operation == "stale" else Delta(name).to_json() for name in names]
+            if operation == "stale":
+                return [StaleScan(name, 1, 1).to_json() for name in names]
+            return [ShadowFindings(name).to_json() for name in names]
 
     finder = Finder(Paths(), cast(Any, Fragile()), cast(Any, None), lambda: True)
     targets: list[Any] = [{"name": name} for name in ("a", "bad", "b")]

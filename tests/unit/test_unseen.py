@@ -16,7 +16,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import Exited
 from lxcfleet.containers.reconciling.reconciler import refuse_unseen
 from lxcfleet.containers.registry import Registry
-from lxcfleet.containers.supervision.boot import Boot
+from lxcfleet.containers.supervision.boot import BootStarts
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import proc
@@ -65,7 +65,7 @@ def test_what_can_not_be_told_is_unknown_and_not_stopped(
         refuse_unseen(registry["web"])
     refuse_unseen(registry["db"])
     boot: Any = SimpleNamespace(_registry=registry, _boot="x")
-    assert Boot._seen(boot).running == ("web",), "it starts again after a boot"
+    assert BootStarts._seen(boot).running == ("web",), "it starts again after a boot"
     monkeypatch.setattr(monitor, "claimed", lambda _: set())
     asyncio.run(registry.observe())
     assert registry["web"].state is State.STOPPED

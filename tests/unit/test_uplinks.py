@@ -32,13 +32,13 @@ from lxcfleet.spec.container.uplinks import UPLINK, Uplink, vlan_device
 from lxcfleet.spec.files.settings import NetworkSettings
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import read_said
-from lxcfleet.spec.reading.terms import Affinity, Network
+from lxcfleet.spec.reading.terms import Affinity, NetworkMode
 
 from .network_parts import FakeLauncher, context_of, own_paths, registry_of, run
 
 FIXED = Uplink("eth0", 30, IPv4Interface("192.0.2.5/24"), IPv4Address("192.0.2.1"))
 MAC = "06:0a:0b:0c:0d:0e"
-SPEC = Spec("web1", network=Network.UPLINK, uplink=Uplink("eth0"), hardware=MAC, created="2026-01-01T00:00:00+00:00")
+SPEC = Spec("web1", network=NetworkMode.UPLINK, uplink=Uplink("eth0"), hardware=MAC, created="2026-01-01T00:00:00+00:00")
 
 
 def wrong(spec: Spec) -> str:
@@ -99,12 +99,12 @@ def test_what_does_not_go_along_is_refused() -> None:
     assert "does not reach" in wrong(replace(SPEC, publish=(parse_publication("80:80"),)))
     assert "does not reach" in wrong(replace(SPEC, health=HealthType().parse("tcp 80")))
     assert "say it like --uplink" in wrong(replace(SPEC, static_addresses=(IPv4Address("192.0.2.5"),)))
-    assert "goes with --network uplink" in wrong(replace(SPEC, network=Network.BRIDGE))
+    assert "goes with --network uplink" in wrong(replace(SPEC, network=NetworkMode.BRIDGE))
     combinations.check(replace(SPEC, isolated=True, uplink=FIXED))
 
 
 def test_affinity_takes_a_published_port() -> None:
-    spec = Spec("web1", network=Network.BRIDGE, affinity=Affinity.CLIENT)
+    spec = Spec("web1", network=NetworkMode.BRIDGE, affinity=Affinity.CLIENT)
     assert "publishes no port" in wrong(spec)
     combinations.check(replace(spec, publish=(parse_publication("80:80"),)))
     assert combinations.as_it_is(spec).affinity is Affinity.NONE

@@ -17,13 +17,13 @@ from lxcfleet.host.kernel import disks
 from lxcfleet.host.net import uplink
 from lxcfleet.host.packages import lists
 from lxcfleet.host.process import maps
-from lxcfleet.logs.console import Console, Limits, Run
-from lxcfleet.logs.entries import Form, Head
+from lxcfleet.logs.console import Console, ConsoleRun, LineLimits
+from lxcfleet.logs.entries import EntryHead, LogForm
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets
 from lxcfleet.patch.shadow import files
 from lxcfleet.patch.stale import scan
-from lxcfleet.patch.stale.served import Memory
+from lxcfleet.patch.stale.served import CachedEntries
 from lxcfleet.patch.verify import prover
 from lxcfleet.spec.container.uplinks import Uplink
 
@@ -86,7 +86,7 @@ def test_a_link_of_the_hosts_that_goes_is_looked_for_once_more(tmp_path: Path) -
     found = Found(layer_in(tmp_path, "base"), other.lstat())
     other.unlink()
     with _opened(mine) as handle:
-        assert not Memory.__new__(Memory)._same(handle, mine.lstat(), "/link", found)
+        assert not CachedEntries.__new__(CachedEntries)._same(handle, mine.lstat(), "/link", found)
 
 
 def test_a_monitor_that_goes_leaves_the_processes_of_its_container_to_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_a_console_that_goes_is_not_there_yet(tmp_path: Path, monkeypatch: pytes
             file.unlink()
         return found
 
-    head = Head(Form.JOURNAL, {}, "host")
-    console = Console(str(tmp_path), Run(head), Form.JOURNAL, Limits(0, 1), over=False, skip=True)
+    head = EntryHead(LogForm.JOURNAL, {}, "host")
+    console = Console(str(tmp_path), ConsoleRun(head), LogForm.JOURNAL, LineLimits(0, 1), over=False, skip=True)
     monkeypatch.setattr(os, "stat", stat)
     position = console._first()
     assert position is not None

@@ -18,7 +18,7 @@ from lxcfleet.host.kernel import quota, syscalls, tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.fields import table
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Owner, Source, Volume, VolumeMount, VolumesType, parse_mount, volumes_of
+from lxcfleet.spec.container.volumes import IdsOwner, MountKind, Volume, VolumeMount, VolumesType, parse_mount, volumes_of
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.terms import RANGE_SIZE, Init
 
@@ -28,14 +28,14 @@ TYPE = VolumesType()
 @pytest.mark.parametrize(
     ("text", "mount"),
     [
-        ("data:/srv/data", VolumeMount("/srv/data", Source.VOLUME, "data")),
-        ("data:/srv/data:ro", VolumeMount("/srv/data", Source.VOLUME, "data", read_only=True)),
-        ("/srv/ref:/opt/ref", VolumeMount("/opt/ref", Source.HOST, "/srv/ref", read_only=True)),
+        ("data:/srv/data", VolumeMount("/srv/data", MountKind.VOLUME, "data")),
+        ("data:/srv/data:ro", VolumeMount("/srv/data", MountKind.VOLUME, "data", read_only=True)),
+        ("/srv/ref:/opt/ref", VolumeMount("/opt/ref", MountKind.HOST, "/srv/ref", read_only=True)),
         (
             "/srv/own:/opt/own:rw:owner=container:suid:dev:noexec",
-            VolumeMount("/opt/own", Source.HOST, "/srv/own", owner=Owner.CONTAINER, suid=True, dev=True, noexec=True),
+            VolumeMount("/opt/own", MountKind.HOST, "/srv/own", owner=IdsOwner.CONTAINER, suid=True, dev=True, noexec=True),
         ),
-        ("tmpfs:/tmp:size=64M:mode=1777", VolumeMount("/tmp", Source.TMPFS, size=64 << 20, mode=0o1777)),
+        ("tmpfs:/tmp:size=64M:mode=1777", VolumeMount("/tmp", MountKind.TMPFS, size=64 << 20, mode=0o1777)),
     ],
 )
 def test_a_mount_is_read_as_it_is_written(text: str, mount: VolumeMount) -> None:

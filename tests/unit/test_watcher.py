@@ -23,13 +23,13 @@ from lxcfleet.patch.before import Before
 from lxcfleet.patch.booted import Booted
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.owners import Owners
-from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind
+from lxcfleet.patch.shadow.files import Shadow, ShadowFindings, ShadowKind
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
-from lxcfleet.spec.policies.windows import PatchSettings, Policy
+from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Health
 
@@ -119,8 +119,8 @@ def test_nothing_was_heard(world: World) -> None:
     assert world.applied == []
 
 
-@pytest.mark.parametrize("policy", [*Policy])
-def test_own_parts_are_renewed_once_whatever_the_policy_is(world: World, policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [*PatchPolicy])
+def test_own_parts_are_renewed_once_whatever_the_policy_is(world: World, policy: PatchPolicy) -> None:
     world.settings = replace(world.settings, policy=policy)
     world.watcher.notify()
     assert world.pass_time(1) == "quiet"
@@ -220,13 +220,13 @@ def test_a_failure_is_tried_again(world: World) -> None:
     assert world.applied == [["web"]]
 
 
-@pytest.mark.parametrize("policy", [Policy.NOTIFY, Policy.MANUAL])
-def test_policies_that_restart_nothing(world: World, policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [PatchPolicy.NOTIFY, PatchPolicy.MANUAL])
+def test_policies_that_restart_nothing(world: World, policy: PatchPolicy) -> None:
     world.settings = PatchSettings(policy, quiet=0)
     world.watcher.notify()
     assert world.pass_time(0) == "idle"
     assert world.applied == []
-    assert world.events == (["patched"] if policy is Policy.NOTIFY else [])
+    assert world.events == (["patched"] if policy is PatchPolicy.NOTIFY else [])
 
 
 @contextlib.contextmanager
@@ -271,7 +271,7 @@ def box(name: str, health: Health) -> Any:
 def test_a_container_that_fell_ill_with_a_patch_counts_as_well_before_even_after_a_restart_of_the_daemon(
     world: World,
 ) -> None:
-    world.settings = PatchSettings(Policy.NOTIFY, quiet=10)
+    world.settings = PatchSettings(PatchPolicy.NOTIFY, quiet=10)
     world.found = {"web": OLD, "ill": OLD, "other": StaleScan("other", 1, 1)}
     world.boxes += [box("web", Health.HEALTHY), box("ill", Health.UNHEALTHY), box("other", Health.HEALTHY)]
     web, ill, other = world.boxes
@@ -301,7 +301,7 @@ def test_nothing_stale(world: World) -> None:
 
 def test_a_dpkg_that_failed_while_a_window_was_waited_for(world: World) -> None:
     """dpkg was run by hand, so no hook is called."""
-    opened = PatchSettings(Policy.WINDOW, 10, ("00:00-24:00",), "UTC")
+    opened = PatchSettings(PatchPolicy.WINDOW, 10, ("00:00-24:00",), "UTC")
     world.settings = replace(opened, windows=(f"{datetime.now(UTC) + timedelta(days=3):%a} 00:00-24:00",))
     world.watcher.notify()
     world.pass_time(0)
@@ -377,8 +377,8 @@ def test_nothing_is_proven_if_packages_can_not_be_read(monkeypatch: pytest.Monke
     async def scan(_: object, _wanted: object) -> dict[str, StaleScan]:
         return {"web": StaleScan("web", 0, 0)}
 
-    async def shadows(_: object) -> dict[str, Delta]:
-        return {"web": Delta("web", (shadow,))}
+    async def shadows(_: object) -> dict[str, ShadowFindings]:
+        return {"web": ShadowFindings("web", (shadow,))}
 
     def unreadable(_: object) -> object:
         raise HostError("dpkg-query did not end within 60 s")

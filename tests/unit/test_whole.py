@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lxcfleet.base.merge import records
 from lxcfleet.patch.shadow.files import Shadow, ShadowKind
-from lxcfleet.patch.verify.evidence import Owned
+from lxcfleet.patch.verify.evidence import OwnedShadow
 from lxcfleet.patch.verify.whole import is_meant, whole
 
 INFO = "/var/lib/dpkg/info"
@@ -14,8 +14,8 @@ def shadow(path: str, kind: ShadowKind = ShadowKind.FILE, *, same: bool = False,
     return Shadow(path, kind, kind is ShadowKind.DIRECTORY, 1, 2, same, "delta" if own else "app", own)
 
 
-def owned(package: str, *shadows: Shadow) -> list[Owned]:
-    return [Owned(each, package, "1") for each in shadows]
+def owned(package: str, *shadows: Shadow) -> list[OwnedShadow]:
+    return [OwnedShadow(each, package, "1") for each in shadows]
 
 
 def test_all_files_of_the_package_go_and_no_others() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, NoticePhase, answer
 from lxcfleet.spec.files import settings
-from lxcfleet.spec.policies.windows import PatchSettings, Policy, Window
+from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings, Window
 
 VIENNA = "Europe/Vienna"
-NIGHT = PatchSettings(Policy.WINDOW, windows=("Sat,Sun 02:00-05:00",), time_zone=VIENNA)
+NIGHT = PatchSettings(PatchPolicy.WINDOW, windows=("Sat,Sun 02:00-05:00",), time_zone=VIENNA)
 
 
 def utc(text: str) -> datetime:
@@ -129,8 +129,8 @@ def test_the_daemon_waits_for_the_package_manager_then_for_quiet() -> None:
     assert answer(replace(CALM, quiet=10.0), USUAL).phase is NoticePhase.READY
 
 
-@pytest.mark.parametrize("policy", list(Policy))
-def test_nothing_is_done_while_packages_are_unfinished(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", list(PatchPolicy))
+def test_nothing_is_done_while_packages_are_unfinished(policy: PatchPolicy) -> None:
     settings = replace(USUAL, policy=policy, windows=("00:00-24:00",))
     found = answer(replace(CALM, half_done="libc6 is half-configured"), settings)
     assert found.phase is NoticePhase.BROKEN

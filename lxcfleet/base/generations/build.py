@@ -16,10 +16,10 @@ from pathlib import Path
 from lxcfleet.base.generations import changes as differences
 from lxcfleet.base.generations import manifest, store
 from lxcfleet.base.generations.changes import Changes, Needs
-from lxcfleet.base.generations.manifest import Folders, Manifest, Merged, Source
-from lxcfleet.base.generations.places import Place, check, make, present
+from lxcfleet.base.generations.manifest import FileIdentity, Folders, Manifest, MergedSheets
+from lxcfleet.base.generations.places import SheetPlace, check, make, present
 from lxcfleet.base.generations.record import Generation
-from lxcfleet.base.generations.scan import Live, Scan, attributes
+from lxcfleet.base.generations.scan import LiveDirectory, Scan, attributes
 from lxcfleet.base.generations.scope import scope
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.writing import Writer
@@ -38,13 +38,13 @@ _ADMIN = "var/lib/dpkg"
 class _Survey:
     """The host as it is, and what a new generation of it takes."""
 
-    changes: Mapping[Place, Changes]
+    changes: Mapping[SheetPlace, Changes]
     """The changes that each new sheet has; the sheet beside the records comes first."""
-    before: Merged
+    before: MergedSheets
     """The sheets that the new ones lie over, as one tree."""
     sheets: tuple[str, ...]
     """The names of its sheets."""
-    needs: Mapping[Place, Needs]
+    needs: Mapping[SheetPlace, Needs]
 
 
 def freeze(paths: Paths, why: str, *, root: Path = _ROOT, now: float, waiting: bool = False) -> Generation | None:
@@ -130,7 +130,7 @@ def _survey(paths: Paths, root: Path) -> _Survey | None:
     parts = {place.point for place in places} - {"/", ""}
     points = _mounts(root) - parts
     newest, sheets = _newest(paths)
-    before = Merged(each.folders for each in reversed(sheets))
+    before = MergedSheets(each.folders for each in reversed(sheets))
     what = scope(paths, mask_rules.load(paths.mask_rules), Tree(root), points)
     live = Scan(str(root), what, before.folders, points, parts).run()
     changes = differences.compare(live, before)
@@ -141,10 +141,10 @@ def _survey(paths: Paths, root: Path) -> _Survey | None:
     below: tuple[str, ...] = newest.sheets if newest is not None else ()
     if newest is not None and len(newest.levels) >= differences.MOST_SHEETS:
         below = newest.levels[-1]
-        before = Merged(each.folders for each in reversed(sheets[-len(below) :]))
+        before = MergedSheets(each.folders for each in reversed(sheets[-len(below) :]))
         changes = differences.compare(live, before)
         if differences.count(changes) > differences.MOST_CHANGED * differences.total(live):
-            below, before = (), Merged()
+            below, before = (), MergedSheets()
             changes = differences.compare(live, before)
     _settle(changes, live, before, root)
     apart = differences.apart(changes, live, places)
@@ -205,13 +205,13 @@ def _same(one: str, other: str) -> bool:
     return found[0] == found[1]
 
 
-def _settle(changes: Changes, live: Mapping[str, Live], before: Merged, root: Path) -> None:
+def _settle(changes: Changes, live: Mapping[str, LiveDirectory], before: MergedSheets, root: Path) -> None:
     """Decide which of the files that no package owns are copied."""
     names = differences.doubtful(changes, live)
     if not names:
         return
     top = os.fspath(root).rstrip("/")
-    foreign: dict[str, Source | None] = {}
+    foreign: dict[str, FileIdentity | None] = {}
     for path in differences.unowned(names, database.owned(root / _ADMIN / "info")):
         try:
             status = os.lstat(top + path)
@@ -219,11 +219,11 @@ def _settle(changes: Changes, live: Mapping[str, Live], before: Merged, root: Pa
             foreign[path] = None
             continue
         public = stat.S_ISREG(status.st_mode) and bool(status.st_mode & stat.S_IROTH)
-        foreign[path] = Source.of(status) if public else None
+        foreign[path] = FileIdentity.of(status) if public else None
     differences.settle(changes, foreign, before)
 
 
-def _check_room(needs: Mapping[Place, Needs]) -> None:
+def _check_room(needs: Mapping[SheetPlace, Needs]) -> None:
     for place, each in needs.items():
         top = place.directory.parent if place.word else place.directory
         now = os.statvfs(top)
@@ -264,7 +264,7 @@ def _make(paths: Paths, survey: _Survey, stem: str, root: Path) -> list[_Made]:
     return made
 
 
-def _make_one(place: Place, changes: Changes, stem: str, root: Path) -> _Made:
+def _make_one(place: SheetPlace, changes: Changes, stem: str, root: Path) -> _Made:
     name = place.sheet(stem)
     directory = place.directory / f"{store.NEW}{name}"
     tree.remove(directory)
@@ -286,7 +286,7 @@ def _make_one(place: Place, changes: Changes, stem: str, root: Path) -> _Made:
 
 def _keep(paths: Paths, survey: _Survey, made: Sequence[_Made], number: int, why: str, now: float, root: Path) -> Generation:
     """Give the sheets their names, and write the record. Until then none of them belongs to a generation."""
-    folders = Merged([survey.before.folders, *(each.folders for each in made)]).folders.values()
+    folders = MergedSheets([survey.before.folders, *(each.folders for each in made)]).folders.values()
     own = [folder for each in made for folder in each.folders.values()]
     generation = Generation(
         number=number,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lxcfleet.base.generations.manifest import Folder, Merged, Source, Status
-from lxcfleet.base.generations.places import Place, of
-from lxcfleet.base.generations.scan import Live
+from lxcfleet.base.generations.manifest import DirectoryStatus, FileIdentity, Folder, MergedSheets
+from lxcfleet.base.generations.places import SheetPlace, of
+from lxcfleet.base.generations.scan import LiveDirectory
 from lxcfleet.base.generations.scope import Manner, manner
 from lxcfleet.base.tree import join, parent
 from lxcfleet.host.kernel.entries import BLOCK
@@ -25,13 +25,13 @@ _WITH_ENTRY = 12
 
 
 @dataclass
-class Change:
+class ChangedDirectory:
     """A directory that a new sheet has, and what it has in it."""
 
-    status: Status
+    status: DirectoryStatus
     mtime: int
     link: list[str] = field(default_factory=list)
-    copy: dict[str, Source] = field(default_factory=dict)
+    copy: dict[str, FileIdentity] = field(default_factory=dict)
     hollow: set[str] = field(default_factory=set)
     """Those of ``copy`` whose content is left out."""
     gone: list[str] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Change:
         return len(self.link) + len(self.copy) + len(self.gone)
 
 
-Changes = dict[str, Change]
+Changes = dict[str, ChangedDirectory]
 """By path, each directory after the one that it is in, and before the next one in that."""
 
 
-def compare(live: Mapping[str, Live], before: Merged) -> Changes:
+def compare(live: Mapping[str, LiveDirectory], before: MergedSheets) -> Changes:
     """The directories in which ``live`` is not what ``before`` has."""
     found = {}
     for path, now in live.items():
@@ -62,9 +62,9 @@ def compare(live: Mapping[str, Live], before: Merged) -> Changes:
     return found
 
 
-def _compare(now: Live, before: Folder | None, below: set[str]) -> Change | None:
+def _compare(now: LiveDirectory, before: Folder | None, below: set[str]) -> ChangedDirectory | None:
     if before is None:
-        return Change(now.status, now.mtime, list(now.files), dict(now.sources), set(now.hollow), moved=True)
+        return ChangedDirectory(now.status, now.mtime, list(now.files), dict(now.sources), set(now.hollow), moved=True)
     simple = not now.sources and not before.copied
     if simple and now.files == before.linked and now.status == before.status and below == set(now.folders):
         return None  # as it is with nearly all directories
@@ -80,15 +80,15 @@ def _compare(now: Live, before: Folder | None, below: set[str]) -> Change | None
     moved = now.status != before.status
     if not link and not copy and not gone and not moved:
         return None
-    return Change(now.status, now.mtime, link, copy, now.hollow & copy.keys(), gone, moved=moved, known=known)
+    return ChangedDirectory(now.status, now.mtime, link, copy, now.hollow & copy.keys(), gone, moved=moved, known=known)
 
 
-def with_parents(changes: Changes, live: Mapping[str, Live]) -> Changes:
+def with_parents(changes: Changes, live: Mapping[str, LiveDirectory]) -> Changes:
     """The changes with the directories above them, in the order of ``live``."""
     whole = dict(changes)
     for path in changes:
         while (path := parent(path)) not in whole:
-            whole[path] = Change(live[path].status, live[path].mtime)
+            whole[path] = ChangedDirectory(live[path].status, live[path].mtime)
     return {path: whole[path] for path in live if path in whole}
 
 
@@ -97,12 +97,12 @@ def count(changes: Changes) -> int:
     return sum(change.entries for change in changes.values())
 
 
-def total(live: Mapping[str, Live]) -> int:
+def total(live: Mapping[str, LiveDirectory]) -> int:
     """The files and links of the host."""
     return sum(len(each.files) + len(each.sources) for each in live.values())
 
 
-def doubtful(changes: Changes, live: Mapping[str, Live]) -> dict[str, list[str]]:
+def doubtful(changes: Changes, live: Mapping[str, LiveDirectory]) -> dict[str, list[str]]:
     """The regular files that would be linked, or copied, by who owns them and how large they are: names by directory."""
     found = {}
     for path, change in changes.items():
@@ -128,7 +128,7 @@ def unowned(names: Mapping[str, Iterable[str]], owned: Collection[str]) -> list[
     return found
 
 
-def settle(changes: Changes, foreign: Mapping[str, Source | None], before: Merged) -> None:
+def settle(changes: Changes, foreign: Mapping[str, FileIdentity | None], before: MergedSheets) -> None:
     """Decide on each of these files, by path, whether it is linked or copied: the smallest ones are copied, up to the limits.
 
     A file whose source is None is linked: other users can't read it, so that no container sees it, or it has vanished. What
@@ -185,12 +185,12 @@ def together(needs: Iterable[Needs]) -> Needs:
     return Needs(*(sum(getattr(each, key) for each in every) for key in Needs.__dataclass_fields__))
 
 
-def apart(changes: Changes, live: Mapping[str, Live], places: Sequence[Place]) -> dict[Place, Changes]:
+def apart(changes: Changes, live: Mapping[str, LiveDirectory], places: Sequence[SheetPlace]) -> dict[SheetPlace, Changes]:
     """The changes by the place that has their file system, each with the directories above them; none without any.
 
     The one beside the records has a sheet in any case.
     """
-    found: dict[Place, Changes] = {places[0]: {"/": Change(live["/"].status, live["/"].mtime)}}
+    found: dict[SheetPlace, Changes] = {places[0]: {"/": ChangedDirectory(live["/"].status, live["/"].mtime)}}
     for path, change in changes.items():
         found.setdefault(of(path, places), {})[path] = change
     return {place: with_parents(each, live) for place, each in found.items()}

@@ -23,7 +23,7 @@ from lxcfleet.errors import Broken
 from lxcfleet.spec.reading import ondisk
 
 
-class Source(NamedTuple):
+class FileIdentity(NamedTuple):
     """The identity of a file that was copied: if none of these changed, its content did not either; inode(7)."""
 
     inode: int
@@ -33,12 +33,12 @@ class Source(NamedTuple):
     ctime: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Source:
+    def of(cls, status: os.stat_result) -> FileIdentity:
         """That of the file with this status."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-class Owned(NamedTuple):
+class LinkedFile(NamedTuple):
     """Mode and owners of a linked file: all its names have the same ones."""
 
     mode: int
@@ -58,7 +58,7 @@ class Stamp(NamedTuple):
     size: int
     mtime: int
     """In nanoseconds."""
-    owned: Owned | None = None
+    owned: LinkedFile | None = None
     """None: a list of the first format does not say."""
     attributes: Attributes | None = ()
     """Access lists, capabilities and the like; None: a list that was made by an earlier version does not say."""
@@ -66,11 +66,11 @@ class Stamp(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result, attributes: Attributes = ()) -> Stamp:
         """That of the file with this status."""
-        owned = Owned(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        owned = LinkedFile(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, owned, attributes)
 
 
-class Status(NamedTuple):
+class DirectoryStatus(NamedTuple):
     """Owner, mode and extended attributes of a directory."""
 
     mode: int
@@ -83,10 +83,10 @@ class Status(NamedTuple):
 class Folder:
     """One directory of a sheet, or of several sheets together. Directories in it are folders of their own."""
 
-    status: Status
+    status: DirectoryStatus
     linked: dict[str, int] = field(default_factory=dict)
     """Files and symbolic links, name to inode: the host's own."""
-    copied: dict[str, Source] = field(default_factory=dict)
+    copied: dict[str, FileIdentity] = field(default_factory=dict)
     """Files that are copies, each with what it is a copy of."""
     hollow: set[str] = field(default_factory=set)
     """Those of ``copied`` without their content, as no container sees it."""
@@ -123,7 +123,7 @@ class Manifest:
 
 
 _NOTHING = Stamp(0, 0, 0)
-_NOBODY = Owned(0, 0, 0)
+_NOBODY = LinkedFile(0, 0, 0)
 
 
 class _Columns:
@@ -144,7 +144,7 @@ class _Columns:
         self.kinds += bytes(_FOREIGN if name in folder.foreign else _LINKED for name in folder.linked)
         self.kinds += bytes(_HOLLOW if name in folder.hollow else _COPIED for name in folder.copied)
         self.kinds += bytes([_GONE]) * len(folder.gone)
-        stamps: list[Stamp | Source] = [*map(folder.stamps.__getitem__, folder.linked), *folder.copied.values()]
+        stamps: list[Stamp | FileIdentity] = [*map(folder.stamps.__getitem__, folder.linked), *folder.copied.values()]
         stamps += [_NOTHING] * len(folder.gone)
         self.inodes.extend([stamp.inode for stamp in stamps])
         self.sizes.extend([stamp.size for stamp in stamps])
@@ -229,12 +229,12 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
     start = 0
     for path, mode, uid, gid, count in zip(paths, modes, uids, gids, counts, strict=True):
         end = start + count
-        folder = folders[path] = Folder(Status(mode, uid, gid, _attributes(head["attributes"].get(path, ()))))
+        folder = folders[path] = Folder(DirectoryStatus(mode, uid, gid, _attributes(head["attributes"].get(path, ()))))
         if kinds.count(_LINKED, start, end) == count and not stamps:  # most directories have nothing else
             folder.linked = dict(zip(names[start:end], inodes[start:end], strict=True))
         else:
             for at in range(start, end):
-                whose = Owned(*(column[at] for column in owned)) if owned and stamps else None
+                whose = LinkedFile(*(column[at] for column in owned)) if owned and stamps else None
                 told = None if of_files is None else _attributes(of_files.get(path, {}).get(names[at], ()))
                 _put(folder, names[at], kinds[at], Stamp(inodes[at], sizes[at], mtimes[at], whose, told), ctimes[at])
         start = end
@@ -253,7 +253,7 @@ def _put(folder: Folder, name: str, kind: int, stamp: Stamp, ctime: int) -> None
         if kind == _FOREIGN:
             folder.foreign[name] = stamp.size
     elif kind in (_COPIED, _HOLLOW):
-        folder.copied[name] = Source(stamp.inode, stamp.size, stamp.mtime, ctime)
+        folder.copied[name] = FileIdentity(stamp.inode, stamp.size, stamp.mtime, ctime)
         if kind == _HOLLOW:
             folder.hollow.add(name)
     elif kind == _GONE:
@@ -262,7 +262,7 @@ def _put(folder: Folder, name: str, kind: int, stamp: Stamp, ctime: int) -> None
         raise ValueError(f"an entry is of the kind {kind}")
 
 
-class Merged:
+class MergedSheets:
     """Several sheets as one tree, as overlayfs merges them."""
 
     def __init__(self, sheets: Iterable[Mapping[str, Folder]] = ()) -> None:

@@ -29,7 +29,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
-class Place:
+class SheetPlace:
     """A directory with sheets."""
 
     word: str
@@ -57,7 +57,7 @@ def point_of(name: str) -> str:
     return _POINTS.get(name.partition(".")[2], "")
 
 
-def present(paths: Paths, root: Path) -> tuple[Place, ...]:
+def present(paths: Paths, root: Path) -> tuple[SheetPlace, ...]:
     """The places of the file systems that the base at ``root`` is on now; the one beside the records first."""
     top = os.fspath(root).rstrip("/")
     points = ["/", *mounts.parts(top)]
@@ -65,18 +65,18 @@ def present(paths: Paths, root: Path) -> tuple[Place, ...]:
     here = syscalls.mount_number(os.fspath(paths.sheets))
     home = next((point for point in points if syscalls.mount_number(f"{top}{point}") == here), "")
     others = (
-        Place(word_of(point), point, Path(f"{top}{point}", paths.sheets_elsewhere)) for point in points if point != home
+        SheetPlace(word_of(point), point, Path(f"{top}{point}", paths.sheets_elsewhere)) for point in points if point != home
     )
-    return Place("", home, paths.sheets), *others
+    return SheetPlace("", home, paths.sheets), *others
 
 
-def of(path: str, places: Iterable[Place]) -> Place:
+def of(path: str, places: Iterable[SheetPlace]) -> SheetPlace:
     """The place for what is at ``path`` in the base: that of its file system."""
     by_point = {place.point: place for place in places}
     return next(by_point[each] for each in (path, *reversed(parents(path))) if each in by_point)
 
 
-def check(place: Place) -> None:
+def check(place: SheetPlace) -> None:
     """Raises Unsupported if no sheet can be made there."""
     top = place.directory.parent
     status, system = os.stat(top), os.statvfs(top)
@@ -91,7 +91,7 @@ def check(place: Place) -> None:
         raise Unsupported("the base can't be frozen", why=why, hint=hint)
 
 
-def make(paths: Paths, chosen: Iterable[Place]) -> None:
+def make(paths: Paths, chosen: Iterable[SheetPlace]) -> None:
     """Make the directories of these places, once it is on disk that they exist. Raises HostError, OSError."""
     others = [place for place in chosen if place.word]
     before = known(paths)

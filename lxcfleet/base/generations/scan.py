@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lxcfleet.base.generations.manifest import Folder, Source, Status
+from lxcfleet.base.generations.manifest import DirectoryStatus, FileIdentity, Folder
 from lxcfleet.base.generations.scope import Manner, Scope, manner
 from lxcfleet.base.tree import join, parent, parents
 from lxcfleet.errors import HostError, Unsupported
@@ -25,10 +25,10 @@ _LEFT_OUT = ("trusted.overlay.", "security.ima", "security.evm")
 
 
 @dataclass
-class Live:
+class LiveDirectory:
     """A directory of the host as it is now."""
 
-    status: Status
+    status: DirectoryStatus
     mtime: int
     """In nanoseconds."""
     folders: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Live:
     """Files and links that are linked unless nobody owns them, name to inode."""
     links: set[str] = field(default_factory=set)
     """Those of ``files`` that are symbolic links."""
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, FileIdentity] = field(default_factory=dict)
     """Files that are copied, or were in the generation before."""
     hollow: set[str] = field(default_factory=set)
     """Those of ``sources`` whose content no container sees, so that a generation need not have it."""
@@ -55,10 +55,10 @@ class Scan:
         self._ways = scope.ways()
         self._inner = _by_directory(scope.exempt, above=True)
         self._left_out, self._mounted = _by_directory(scope.left_out), _by_directory(mounts)
-        self.found: dict[str, Live] = {}
+        self.found: dict[str, LiveDirectory] = {}
         """The directories, each after the one that it is in, and before the next one in that."""
 
-    def run(self) -> dict[str, Live]:
+    def run(self) -> dict[str, LiveDirectory]:
         """The directories by path. Raises FleetError, OSError."""
         top = os.open(self._root, OPEN & ~os.O_NOFOLLOW)
         levels = [(top, "/", self._look(top, "/"))]
@@ -100,7 +100,7 @@ class Scan:
     def _look(self, directory: int, path: str) -> list[str]:
         """Note what is in the directory; returns the names of directories to be looked into."""
         status = os.fstat(directory)
-        live = self.found[path] = Live(status_of(directory, status), status.st_mtime_ns)
+        live = self.found[path] = LiveDirectory(status_of(directory, status), status.st_mtime_ns)
         only = self._only(path, status)
         if only is None or only:
             self._note(directory, path, live, only)
@@ -115,7 +115,7 @@ class Scan:
         public = status.st_mode & _OTHERS == _OTHERS or path in self._scope.exempt
         return None if public else self._inner.get(path, ())
 
-    def _note(self, directory: int, path: str, live: Live, only: Collection[str] | None) -> None:
+    def _note(self, directory: int, path: str, live: LiveDirectory, only: Collection[str] | None) -> None:
         how = manner(path)
         copying = how in (Manner.COPIED, Manner.STATE)
         before = self._before.get(path)
@@ -138,12 +138,12 @@ class Scan:
                     else:
                         live.files[name] = entry.inode()
 
-    def _note_source(self, entry: os.DirEntry[str], path: str, live: Live, copying: bool) -> None:
+    def _note_source(self, entry: os.DirEntry[str], path: str, live: LiveDirectory, copying: bool) -> None:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return
-        live.sources[entry.name] = Source.of(status)
+        live.sources[entry.name] = FileIdentity.of(status)
         bare = path in self._scope.bare
         if bare or (copying and not status.st_mode & stat.S_IROTH and path not in self._scope.exempt):
             live.hollow.add(entry.name)
@@ -158,9 +158,9 @@ def _by_directory(paths: Collection[str], *, above: bool = False) -> dict[str, s
     return found
 
 
-def status_of(directory: int, status: os.stat_result) -> Status:
+def status_of(directory: int, status: os.stat_result) -> DirectoryStatus:
     """Owner, mode and attributes of the directory that is open."""
-    return Status(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, attributes(directory))
+    return DirectoryStatus(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, attributes(directory))
 
 
 def attributes(file: int | str) -> tuple[tuple[str, bytes], ...]:

@@ -11,7 +11,7 @@ from lxcfleet.base.mask import rules, state
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
-from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import MaskRule, RuleKind, Rules
 
 _PROGRAMS = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Packages bring nearly all that is here, and dpkg replaces their files by rename: dpkg(1), fsync and rename in unpack."""
@@ -101,7 +101,7 @@ def scope(paths: Paths, operator: Rules, tree: Tree, mounts: Collection[str] = (
     )
 
 
-def _places(tree: Tree, rule: Rule) -> Iterable[str]:
+def _places(tree: Tree, rule: MaskRule) -> Iterable[str]:
     """The paths that decide on what the mask puts where ``rule`` has a path emptied: itself, and where it leads if a link."""
     if rule.kind is RuleKind.EMPTY:
         for path in (tree.real(rule.path), tree.real(rule.path, last=True)):

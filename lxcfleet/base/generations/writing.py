@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lxcfleet.base.generations.changes import Change, Changes
-from lxcfleet.base.generations.manifest import Folder, Folders, Source, Stamp
+from lxcfleet.base.generations.changes import ChangedDirectory, Changes
+from lxcfleet.base.generations.manifest import FileIdentity, Folder, Folders, Stamp
 from lxcfleet.base.generations.scan import OPEN, VANISHED, attributes, elsewhere, working_directory_kept
 from lxcfleet.base.mask import neutral
 from lxcfleet.base.tree import join, parent
@@ -33,7 +33,7 @@ class _Level(NamedTuple):
     path: str
     source: int
     target: int
-    change: Change
+    change: ChangedDirectory
 
 
 class Writer:
@@ -76,7 +76,7 @@ class Writer:
                 os.close(level.target)
             self._whiteout.unlink(missing_ok=True)
 
-    def _enter(self, path: str, change: Change) -> None:
+    def _enter(self, path: str, change: ChangedDirectory) -> None:
         if path == "/":
             source = os.open(self._root, OPEN & ~os.O_NOFOLLOW)
             os.mkdir(self._tree, 0o700)
@@ -203,7 +203,7 @@ class Writer:
             finally:
                 os.close(target)
             folder = self.folders[level.path]
-            folder.copied[name] = Source.of(status)
+            folder.copied[name] = FileIdentity.of(status)
             if content is not None:
                 folder.hollow.add(name)
         finally:
@@ -222,7 +222,7 @@ def _fill(source: int, target: int) -> os.stat_result:
         os.ftruncate(target, 0)
         for piece in _pieces(source, status.st_size):
             _write(target, piece)
-        if Source.of(os.fstat(source)) == Source.of(status):
+        if FileIdentity.of(os.fstat(source)) == FileIdentity.of(status):
             break
     return status
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from lxcfleet.base.generations.roots import LIVE, Root, root_of, tree_of
 from lxcfleet.base.mask import compiler, rules, state
-from lxcfleet.base.mask.compiler import Look, Stamps
-from lxcfleet.base.mask.sweep import Changes
+from lxcfleet.base.mask.compiler import BaseFindings, Stamps
+from lxcfleet.base.mask.sweep import BaseChanges
 from lxcfleet.base.tree import parents, stamp
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
@@ -72,7 +72,7 @@ class Since:
 
     record: list[int] | None
     """The record's stamp: if there is another one by now, somebody has looked after other changes."""
-    changes: Changes
+    changes: BaseChanges
 
 
 def ensure(paths: Paths, *, root: Root | None = None, force: bool = False, since: Since | None = None) -> bool:
@@ -203,7 +203,7 @@ def _build(paths: Paths, root: Root, work: Path, since: Since | None) -> bool:
     return present is None
 
 
-def _known(paths: Paths, root: Root, since: Since) -> tuple[Look, Changes] | None:
+def _known(paths: Paths, root: Root, since: Since) -> tuple[BaseFindings, BaseChanges] | None:
     """The look that the present record is of, if all is known that changed since."""
     record = _read(paths.mask_record)
     if record is None or record["root"] != _word_of(root) or stamp(str(paths.mask_record)) != since.record:
@@ -211,7 +211,7 @@ def _known(paths: Paths, root: Root, since: Since) -> tuple[Look, Changes] | Non
     swept, private, settled = record.get("swept"), record.get("private"), record.get("settled")
     if not (isinstance(swept, dict) and isinstance(private, list) and isinstance(settled, str)):
         return None  # of a former version of lxcfleet
-    return Look(swept, private, settled), since.changes
+    return BaseFindings(swept, private, settled), since.changes
 
 
 def _digest(entries: Mapping[str, Entry]) -> str:

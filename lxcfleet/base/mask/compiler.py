@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import cast
 
 from lxcfleet.base.mask import neutral, rules, state, units
-from lxcfleet.base.mask.sweep import Changes, Private, settled, sweep, sweep_again
+from lxcfleet.base.mask.sweep import BaseChanges, Private, settled, sweep, sweep_again
 from lxcfleet.base.tree import Tree, join, parent, parents, stamp
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec.files.mask_rules import Rule, RuleKind, Rules
+from lxcfleet.spec.files.mask_rules import MaskRule, RuleKind, Rules
 
 _MERGED = Directory(Owner(0o755))
 _NO_PARTS: Mapping[str, str] = {}
@@ -25,7 +25,7 @@ Stamps = dict[str, list[int] | None]
 
 
 @dataclass(frozen=True)
-class Look:
+class BaseFindings:
     """The findings of a look at a whole base, beside the entries."""
 
     swept: Stamps
@@ -42,8 +42,8 @@ def plan(
     tree: Tree,
     mounts: frozenset[str] = frozenset(),
     parts: Mapping[str, str] = _NO_PARTS,
-    since: tuple[Look, Changes] | None = None,
-) -> tuple[dict[str, Entry], Look]:
+    since: tuple[BaseFindings, BaseChanges] | None = None,
+) -> tuple[dict[str, Entry], BaseFindings]:
     """The mask over ``tree``, path to entry in order, and what was seen for it.
 
     Containers see nothing of the ``mounts``, unless they are ``parts`` (see ``host.kernel.mounts``). Parts are treated like
@@ -71,8 +71,8 @@ def _look(
     exempt: Collection[str],
     mounts: Collection[str],
     passed: str,
-    since: tuple[Look, Changes] | None,
-) -> tuple[list[Private], Look]:
+    since: tuple[BaseFindings, BaseChanges] | None,
+) -> tuple[list[Private], BaseFindings]:
     """Sweep the base; only what changed, if that passes over the same as before."""
     visited: Stamps = {}
     present: Stamps = {}
@@ -84,10 +84,10 @@ def _look(
         former, changes = since
         found = sweep_again(tree, first, former.private, changes, exempt=exempt, mounts=mounts, visited=visited)
         visited = {path: found_now for path, found_now in present.items() if found_now is not None} | visited
-    return found, Look(visited, sorted(each.path for each in found), passed)
+    return found, BaseFindings(visited, sorted(each.path for each in found), passed)
 
 
-def _untold(since: tuple[Look, Changes], present: Stamps) -> set[str]:
+def _untold(since: tuple[BaseFindings, BaseChanges], present: Stamps) -> set[str]:
     """The watched directories that changed though the kernel did not tell that files came into them. More may have come there
     and elsewhere than a look at their entries would find."""
     former, changes = since
@@ -112,7 +112,7 @@ def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> 
     return dict(sorted(marked.items()))
 
 
-def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str, Entry]:
+def _without(placed: Mapping[str, Entry], operator: Iterable[MaskRule]) -> dict[str, Entry]:
     """The built-in files, without those for which the operator's rules show the host's file or hide the path."""
     own = {rule.path: rule.kind for rule in operator}
     return {
@@ -129,11 +129,11 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-def _rule(found: Private) -> Rule:
-    return Rule(found.path, RuleKind.EMPTY if found.directory else RuleKind.HIDE, found.why)
+def _rule(found: Private) -> MaskRule:
+    return MaskRule(found.path, RuleKind.EMPTY if found.directory else RuleKind.HIDE, found.why)
 
 
-def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
+def compile_rules(all_rules: Iterable[MaskRule], placed: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
     """The entries that make ``all_rules`` true over ``tree``, with the ``placed`` ones on top.
 
     Of several rules about the same path the last one holds; ``placed`` entries override rules.
@@ -155,10 +155,10 @@ def with_parents(entries: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
 
 
 class _Compiler:
-    def __init__(self, all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> None:
+    def __init__(self, all_rules: Iterable[MaskRule], placed: Mapping[str, Entry], tree: Tree) -> None:
         self._tree = tree
         self.entries: dict[str, Entry] = {}
-        self._rules: dict[str, Rule] = {}
+        self._rules: dict[str, MaskRule] = {}
         # Shallow paths come first: a link at an emptied path becomes a directory, so rules below it must not follow the link.
         # Sorting is stable, so rules of equal depth keep their order.
         emptied: set[str] = set()
@@ -198,7 +198,7 @@ class _Compiler:
             for name in sorted(names):
                 self.visit(join(path, name), hidden=hidden, covered=covered, why=why)
 
-    def _hide(self, path: str, rule: Rule | None, why: str, covered: bool) -> bool:
+    def _hide(self, path: str, rule: MaskRule | None, why: str, covered: bool) -> bool:
         """Hide ``path``; returns whether that hides everything below it, too."""
         tree = self._tree
         empty = rule is not None and rule.kind is RuleKind.EMPTY and tree.exists(path)

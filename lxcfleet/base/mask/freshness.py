@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lxcfleet.base.mask import build
 from lxcfleet.base.mask.build import Since
-from lxcfleet.base.mask.sweep import Changes
+from lxcfleet.base.mask.sweep import BaseChanges
 from lxcfleet.base.tree import stamp
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import mounts
@@ -143,8 +143,8 @@ def _clock() -> float:
     return time.time() - time.monotonic()
 
 
-def _changes(changed: set[tuple[str, bool, bool]]) -> Changes:
-    return Changes(
+def _changes(changed: set[tuple[str, bool, bool]]) -> BaseChanges:
+    return BaseChanges(
         inside=frozenset(path for path, inside, _ in changed if inside),
         below=frozenset(path for path, inside, directory in changed if inside and directory),
         itself=frozenset(path for path, inside, _ in changed if not inside),

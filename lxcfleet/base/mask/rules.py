@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from lxcfleet.base.tree import Tree, join, parent
 from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
-from lxcfleet.spec.files.mask_rules import Rule, RuleKind
+from lxcfleet.spec.files.mask_rules import MaskRule, RuleKind
 
 FORMAT = 4
 """To be raised when the same rules come to mean another mask."""
@@ -71,19 +71,19 @@ _SHOW_STATE = (
 )
 
 
-def built_in(paths: Paths) -> tuple[Rule, ...]:
+def built_in(paths: Paths) -> tuple[MaskRule, ...]:
     """The rules that always hold. Paths may end in a pattern (``*`` and ``?`` in the last component)."""
     own = [str(p) for p in (paths.lxc, paths.run, paths.etc)]
     return (
-        Rule("/", RuleKind.EMPTY, "not a directory of the FHS"),
-        *(Rule(f"/{name}", RuleKind.SHOW, "programs and settings") for name in _TOP.split()),
-        Rule("/var", RuleKind.EMPTY, "not a directory of the FHS"),
-        *(Rule(f"/var/{name}", RuleKind.SHOW, "usually a link") for name in ("lock", "run")),
-        *(Rule(path, RuleKind.EMPTY, "the host's own") for path in " ".join(_EMPTY).split()),
-        *(Rule(path, RuleKind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
-        *(Rule(f"/var/lib/{name}", RuleKind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
-        *(Rule(path, RuleKind.HIDE, "lxcfleet's and LXC's own") for path in own),
-        *(Rule(join(point, paths.sheets_elsewhere), RuleKind.HIDE, "frozen bases") for point in ("/", *CANDIDATES)),
+        MaskRule("/", RuleKind.EMPTY, "not a directory of the FHS"),
+        *(MaskRule(f"/{name}", RuleKind.SHOW, "programs and settings") for name in _TOP.split()),
+        MaskRule("/var", RuleKind.EMPTY, "not a directory of the FHS"),
+        *(MaskRule(f"/var/{name}", RuleKind.SHOW, "usually a link") for name in ("lock", "run")),
+        *(MaskRule(path, RuleKind.EMPTY, "the host's own") for path in " ".join(_EMPTY).split()),
+        *(MaskRule(path, RuleKind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
+        *(MaskRule(f"/var/lib/{name}", RuleKind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
+        *(MaskRule(path, RuleKind.HIDE, "lxcfleet's and LXC's own") for path in own),
+        *(MaskRule(join(point, paths.sheets_elsewhere), RuleKind.HIDE, "frozen bases") for point in ("/", *CANDIDATES)),
     )
 
 
@@ -93,7 +93,7 @@ def fingerprint(paths: Paths) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def expand(rules: Iterable[Rule], tree: Tree) -> list[Rule]:
+def expand(rules: Iterable[MaskRule], tree: Tree) -> list[MaskRule]:
     """The rules with patterns replaced by what matches them in the base."""
     result = []
     for rule in rules:
@@ -102,5 +102,5 @@ def expand(rules: Iterable[Rule], tree: Tree) -> list[Rule]:
             result.append(rule)
             continue
         for found in fnmatch.filter(tree.names(tree.real(directory, last=True)), name):
-            result.append(Rule(join(directory, found), rule.kind, rule.why))
+            result.append(MaskRule(join(directory, found), rule.kind, rule.why))
     return result

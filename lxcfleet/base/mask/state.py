@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.entries import Entry, Symlink
-from lxcfleet.spec.files.mask_rules import Rule, RuleKind
+from lxcfleet.spec.files.mask_rules import MaskRule, RuleKind
 
 TOPS = ("/var/lib", "/var/log", "/var/cache", "/var/spool")
 """Where programs keep state; file-hierarchy(7)."""
@@ -39,7 +39,7 @@ _FIRST_USER = 1000
 _PUBLIC = stat.S_IROTH | stat.S_IXOTH
 
 
-def keep(tree: Tree, rules: Iterable[Rule], mounts: Collection[str] = ()) -> tuple[list[Rule], dict[str, Entry]]:
+def keep(tree: Tree, rules: Iterable[MaskRule], mounts: Collection[str] = ()) -> tuple[list[MaskRule], dict[str, Entry]]:
     """Rules that keep the directories of programs, empty, where ``rules`` hide everything else; and packages' links in them.
 
     ``mounts`` are not looked into: what the host mounted there is not the base's.
@@ -69,7 +69,7 @@ def keep(tree: Tree, rules: Iterable[Rule], mounts: Collection[str] = ()) -> tup
     links: dict[str, Entry] = {
         path: Symlink(tree.link(path), "a package's link") for path in _links(tree, packages.listed, chosen)
     }
-    return [Rule(path, RuleKind.EMPTY, reasons[path]) for path in sorted(chosen)], links
+    return [MaskRule(path, RuleKind.EMPTY, reasons[path]) for path in sorted(chosen)], links
 
 
 def concerns(path: str, inside: bool) -> bool:

@@ -54,7 +54,7 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class Changes:
+class BaseChanges:
     """The changes in a base since a sweep of it. Entries that went are not told, as they can expose nothing."""
 
     inside: frozenset[str] = frozenset()
@@ -69,7 +69,7 @@ def sweep_again(
     tree: Tree,
     plan: Mapping[str, Entry],
     former: Iterable[str],
-    changes: Changes,
+    changes: BaseChanges,
     *,
     exempt: Iterable[str] = (),
     mounts: Collection[str] = (),

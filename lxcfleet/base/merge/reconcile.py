@@ -53,7 +53,7 @@ class Foreseen(NamedTuple):
     base: bytes
 
 
-class Reconciler:
+class RecordMerger:
     """Remembers the contents of the base, for all starts that one process prepares."""
 
     def __init__(self, paths: Paths, lower: Sequence[Layer]) -> None:

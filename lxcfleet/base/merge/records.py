@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedFile:
     """The outcome for one file; ``conflicts`` in words, one for each entry that both sides changed."""
 
     content: bytes
@@ -58,7 +58,7 @@ def _never(_old: bytes | None, _host: bytes, _own: bytes) -> bytes | None:
 # -- packages ------------------------------------------------------------------------------------------------
 
 
-def packages(old: bytes, host: bytes, own: bytes) -> Merged:
+def packages(old: bytes, host: bytes, own: bytes) -> MergedFile:
     """dpkg's status file, package by package (deb822; dpkg-query(1))."""
     old_entries, host_entries, own_entries = stanzas(old), stanzas(host), stanzas(own)
     result, conflicts = merge_entries(old_entries, host_entries, own_entries, _never)
@@ -66,7 +66,7 @@ def packages(old: bytes, host: bytes, own: bytes) -> Merged:
         f"package {name}: {_version(own_entries.get(name))} here, {_version(host_entries.get(name))} on the host"
         for name in conflicts
     ]
-    return Merged(b"".join(stanza + b"\n\n" for stanza in result.values()), tuple(words))
+    return MergedFile(b"".join(stanza + b"\n\n" for stanza in result.values()), tuple(words))
 
 
 def versions(status: bytes) -> dict[str, str]:
@@ -118,7 +118,7 @@ def _version(stanza: bytes | None) -> str:
 # -- accounts ------------------------------------------------------------------------------------------------
 
 
-def users(old: bytes, host: bytes, own: bytes) -> Merged:
+def users(old: bytes, host: bytes, own: bytes) -> MergedFile:
     """passwd(5). An account of the host is left out and reported if one of the container's own accounts has its uid.
 
     So is an account whose primary group is another one in the container; see ``merge``.
@@ -126,18 +126,18 @@ def users(old: bytes, host: bytes, own: bytes) -> Merged:
     return _accounts("user", old, host, own, _never)
 
 
-def groups(old: bytes, host: bytes, own: bytes) -> Merged:
+def groups(old: bytes, host: bytes, own: bytes) -> MergedFile:
     """group(5). Members that either side added or removed are added and removed."""
     return _accounts("group", old, host, own, _members)
 
 
-def hashes(old: bytes, host: bytes, own: bytes) -> Merged:
+def hashes(old: bytes, host: bytes, own: bytes) -> MergedFile:
     """shadow(5) and gshadow(5)."""
     result, conflicts = merge_entries(_lines(old), _lines(host), _lines(own), _never)
-    return Merged(_text(result), tuple(f"password of {name}: changed here and on the host" for name in conflicts))
+    return MergedFile(_text(result), tuple(f"password of {name}: changed here and on the host" for name in conflicts))
 
 
-def _accounts(kind: str, old: bytes, host: bytes, own: bytes, settle: Settle) -> Merged:
+def _accounts(kind: str, old: bytes, host: bytes, own: bytes, settle: Settle) -> MergedFile:
     own_lines = _lines(own)
     result, conflicts = merge_entries(_lines(old), _lines(host), own_lines, settle)
     words = [f"{kind} {name}: changed here and on the host" for name in conflicts]
@@ -146,7 +146,7 @@ def _accounts(kind: str, old: bytes, host: bytes, own: bytes, settle: Settle) ->
         other = ids.get(_number(result[name]))
         if other is not None:
             words.append(f"{kind} {name}: {_keep_own(result, name, own_lines, f'the id that {other} has here')}")
-    return Merged(_text(result), tuple(words))
+    return MergedFile(_text(result), tuple(words))
 
 
 def _keep_own(result: Entries, name: str, own: Entries, reason: str) -> str:
@@ -158,14 +158,14 @@ def _keep_own(result: Entries, name: str, own: Entries, reason: str) -> str:
     return f"new on the host with {reason}, and left out"
 
 
-def _in_their_groups(merged: Merged, own: bytes, strangers: Callable[[Entries, Entries], dict[str, str]]) -> Merged:
+def _in_their_groups(merged: MergedFile, own: bytes, strangers: Callable[[Entries, Entries], dict[str, str]]) -> MergedFile:
     """passwd(5) without those users of the host whose primary group would be another one in the container."""
     result, own_lines = _lines(merged.content), _lines(own)
     words = [
         f"user {name}: {_keep_own(result, name, own_lines, reason)}"
         for name, reason in strangers(result, own_lines).items()
     ]
-    return Merged(_text(result), (*merged.conflicts, *words)) if words else merged
+    return MergedFile(_text(result), (*merged.conflicts, *words)) if words else merged
 
 
 def _strangers(host_groups: bytes, groups: bytes, users: Entries, known: Entries) -> dict[str, str]:
@@ -237,7 +237,7 @@ MOST = {STATUS: 8 << 20, PASSWD: 1 << 20, GROUP: 1 << 20}
 each 1,000 packages. A container's root writes these files, and the starts of others must not wait for them."""
 
 
-MERGES: dict[str, Callable[[bytes, bytes, bytes], Merged]] = {
+MERGES: dict[str, Callable[[bytes, bytes, bytes], MergedFile]] = {
     STATUS: packages,
     PASSWD: users,
     GROUP: groups,

@@ -76,7 +76,7 @@ class Relation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Package:
+class InstalledPackage:
     """An installed package."""
 
     name: str
@@ -100,8 +100,8 @@ class World:
 
     entries: Entries
     """The records, by NAME:ARCHITECTURE."""
-    packages: dict[str, Package] = field(default_factory=dict)
-    _having: dict[str, list[tuple[Package, str | None]]] = field(default_factory=dict)
+    packages: dict[str, InstalledPackage] = field(default_factory=dict)
+    _having: dict[str, list[tuple[InstalledPackage, str | None]]] = field(default_factory=dict)
     """By name, what has it, and in which version; None: in none, as it is provided without one."""
     steps: int = 0
 
@@ -146,12 +146,12 @@ class World:
         """The versions in which packages of this name are installed."""
         return sorted({version for package, version in self._having.get(name, ()) if version and package.name == name})
 
-    def _there(self, package: Package, relation: Relation) -> bool:
+    def _there(self, package: InstalledPackage, relation: Relation) -> bool:
         return any(
             _meant(relation, version) and _serves(package, relation, other) for other, version in self._named(relation)
         )
 
-    def _named(self, relation: Relation) -> Iterator[tuple[Package, str | None]]:
+    def _named(self, relation: Relation) -> Iterator[tuple[InstalledPackage, str | None]]:
         self.steps += 1
         for each in self._having.get(relation.name, ()):
             self.steps += 1
@@ -166,7 +166,7 @@ def _meant(relation: Relation, version: str | None) -> bool:
     return version is not None and holds(version, relation.sign, relation.version)
 
 
-def _serves(package: Package, relation: Relation, other: Package) -> bool:
+def _serves(package: InstalledPackage, relation: Relation, other: InstalledPackage) -> bool:
     """Whether ``other`` is of an architecture that counts; deb-control(5), and dpkg's deppossi."""
     if relation.architecture in ("any", "native") or other.foreign:
         return True
@@ -175,7 +175,7 @@ def _serves(package: Package, relation: Relation, other: Package) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _package(stanza: bytes) -> Package | None:
+def _package(stanza: bytes) -> InstalledPackage | None:
     """The installed package that a record is of; None: it is of none. Containers share most records with their bases."""
     fields: dict[bytes, bytes] = {}
     name = b""
@@ -193,7 +193,7 @@ def _package(stanza: bytes) -> Package | None:
         return None
     needs = [group for key in ("pre-depends", "depends") for group in _groups(found.get(key, ""))]
     against = [each for key in ("breaks", "conflicts") for group in _groups(found.get(key, "")) for each in group]
-    return Package(
+    return InstalledPackage(
         found["package"], found.get("architecture", ""), found.get("version", ""),
         found.get("multi-arch", "").lower() == "foreign", tuple(needs), tuple(against),
         tuple(each for group in _groups(found.get("provides", "")) for each in group),

@@ -12,7 +12,7 @@ from pathlib import Path
 from lxcfleet.base.mask import units as allowed
 from lxcfleet.base.mask.compiler import with_parents
 from lxcfleet.base.services import planner
-from lxcfleet.base.services.planner import Plan
+from lxcfleet.base.services.planner import ServicePlan
 from lxcfleet.base.services.units import ADMIN
 from lxcfleet.base.stack import Layer, Services
 from lxcfleet.base.tree import Tree, stamp
@@ -26,7 +26,7 @@ _MOST = 16 << 20
 """The most bytes that such a layer may take; it takes some 100 KiB."""
 
 
-def plan(tree: Tree, services: Services) -> Plan:
+def plan(tree: Tree, services: Services) -> ServicePlan:
     """The plan for these services on the host below ``tree``."""
     return planner.plan(tree, services.units, allowed.allowed())
 

@@ -63,7 +63,7 @@ user     = root
 """
 
 
-class Need(NamedTuple):
+class ServiceNeed(NamedTuple):
     """The entries that a service needs besides its unit."""
 
     why: str
@@ -74,24 +74,24 @@ def _file(content: bytes, why: str) -> File:
     return File(content, _READABLE, why)
 
 
-def _ssh() -> Need:
+def _ssh() -> ServiceNeed:
     why = "the host's keys are hidden, and each container has to have its own"
     drop_ins = (f"{VENDOR}/{unit}.d/lxcfleet-host-keys.conf" for unit in ("ssh.service", "ssh.socket"))
-    return Need(why, {f"{VENDOR}/{KEYS}": _file(_KEYS, why), **{path: _file(_WITH_KEYS, why) for path in drop_ins}})
+    return ServiceNeed(why, {f"{VENDOR}/{KEYS}": _file(_KEYS, why), **{path: _file(_WITH_KEYS, why) for path in drop_ins}})
 
 
-def _crontab(path: str, content: bytes) -> Need:
+def _crontab(path: str, content: bytes) -> ServiceNeed:
     why = f"the host's {path} is hidden: its jobs are the host's"
-    return Need(why, {path: _file(content, why)})
+    return ServiceNeed(why, {path: _file(content, why)})
 
 
-def _mariadb() -> Need:
+def _mariadb() -> ServiceNeed:
     why = "the directory of its data is empty, and the host's settings of its clients hidden: the package makes both, once"
     drop_in = f"{ADMIN}/mariadb.service.d/lxcfleet-first-start.conf"
-    return Need(why, {drop_in: _file(_DATABASE, why), "/etc/mysql/debian.cnf": File(_CLIENT, Owner(0o600), why)})
+    return ServiceNeed(why, {drop_in: _file(_DATABASE, why), "/etc/mysql/debian.cnf": File(_CLIENT, Owner(0o600), why)})
 
 
-NEEDS: Mapping[str, Need] = {
+NEEDS: Mapping[str, ServiceNeed] = {
     "ssh.service": _ssh(),
     "ssh.socket": _ssh(),
     "cron.service": _crontab("/etc/crontab", _CRONTAB),

@@ -22,7 +22,7 @@ _MOST = 1 << 20
 
 
 @dataclass
-class Owned:
+class PackageFiles:
     """The other files of the packages of some units."""
 
     generators: dict[str, list[str]] = field(default_factory=dict)
@@ -34,9 +34,9 @@ class Owned:
     """Private configuration files that the host's administrator, or a script, has changed."""
 
 
-def owned(tree: Tree, files: Iterable[str]) -> Owned:
+def owned(tree: Tree, files: Iterable[str]) -> PackageFiles:
     """The other files of the packages that these belong to."""
-    found, packages = Owned(), set()
+    found, packages = PackageFiles(), set()
     names = {name for name in tree.names(GENERATORS) if not name.startswith("systemd-")}
     for package, content in _packages_of(tree, files):
         packages.add(package)

@@ -40,7 +40,7 @@ _NEAR, _CLOSE = 3, 0.6
 
 
 @dataclass
-class Plan:
+class ServicePlan:
     """The outcome for the units that were asked for."""
 
     asked: tuple[str, ...]
@@ -71,7 +71,7 @@ class Plan:
         raise InvalidInput(f"{len(told)} of the units can't be given to containers", why="\n".join(told), hint=hint)
 
 
-def plan(tree: Tree, names: Iterable[str], present: Collection[str]) -> Plan:
+def plan(tree: Tree, names: Iterable[str], present: Collection[str]) -> ServicePlan:
     """The plan that makes these units run. ``present``: the names of the units that each container has anyway."""
     return _Planner(tree, tuple(dict.fromkeys(names)), present).plan()
 
@@ -79,9 +79,9 @@ def plan(tree: Tree, names: Iterable[str], present: Collection[str]) -> Plan:
 class _Planner:
     def __init__(self, tree: Tree, names: tuple[str, ...], present: Collection[str]) -> None:
         self._tree, self._host, self._present = tree, Units(tree), present
-        self._plan = Plan(names)
+        self._plan = ServicePlan(names)
 
-    def plan(self) -> Plan:
+    def plan(self) -> ServicePlan:
         done = self._plan
         for name in done.asked:
             try:

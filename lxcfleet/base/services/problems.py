@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from lxcfleet.base.services.planner import Plan
-from lxcfleet.base.services.units import Setting, Unit, is_template
+from lxcfleet.base.services.planner import ServicePlan
+from lxcfleet.base.services.units import Unit, UnitLine, is_template
 from lxcfleet.base.tree import Tree
 
 _BINARIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
@@ -60,7 +60,7 @@ class Problem(NamedTuple):
     text: str
 
 
-def problems(tree: Tree, plan: Plan, hidden: Callable[[str], bool]) -> list[Problem]:
+def problems(tree: Tree, plan: ServicePlan, hidden: Callable[[str], bool]) -> list[Problem]:
     """The problems that may keep the units of ``plan`` from running. ``hidden``: whether a container lacks a path that
     the host has."""
     found, seen = [], _Seen(tree, plan.entries, hidden)
@@ -161,12 +161,12 @@ def _lines(tree: Tree, path: str) -> list[str]:
     return (tree.read(tree.real(path, last=True)) or b"").decode("utf-8", "surrogateescape").splitlines()
 
 
-def _by(line: Setting, unit: Unit) -> str:
+def _by(line: UnitLine, unit: Unit) -> str:
     """Which file says so, if that is not the unit's own."""
     return "" if line.file == unit.source else f" ({line.file})"
 
 
-def _program(line: Setting, seen: _Seen) -> Iterator[str]:
+def _program(line: UnitLine, seen: _Seen) -> Iterator[str]:
     prefix = line.value[: len(line.value) - len(line.value.lstrip(_PREFIXES))]
     try:
         words = shlex.split(line.value[len(prefix) :])
@@ -216,7 +216,7 @@ class _Listens(NamedTuple):
         return same and (self.address == other.address or not self.address or not other.address)
 
 
-def _ports(plan: Plan) -> Iterator[Problem]:
+def _ports(plan: ServicePlan) -> Iterator[Problem]:
     """Units that want the same port, as far as can be told."""
     wanted = [each for name in sorted(plan.enabled) for each in _listens(plan.units[name])]
     for number, one in enumerate(wanted):
@@ -244,7 +244,7 @@ def _do(names: Sequence[str]) -> str:
     return f"does {names[0]}" if len(names) == 1 else f"do {', '.join(names)}"
 
 
-def _conflicts(plan: Plan) -> Iterator[Problem]:
+def _conflicts(plan: ServicePlan) -> Iterator[Problem]:
     for one, other in combinations(sorted(plan.enabled), 2):
         for name, foe in ((one, other), (other, one)):
             if foe in plan.units[name].names("Unit", "Conflicts"):

@@ -26,7 +26,7 @@ _MOST_LINKS = 10
 """A unit's name may lead to another one, and that again to another, at most so many times."""
 
 
-class Setting(NamedTuple):
+class UnitLine(NamedTuple):
     """One line of a unit's file."""
 
     section: str
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
     """The path of the file that has the line."""
 
 
-def parse(content: bytes, file: str = "") -> Iterator[Setting]:
+def parse(content: bytes, file: str = "") -> Iterator[UnitLine]:
     """The lines of a unit's file; systemd.syntax(7). Lines that make no sense are passed over, as systemd does."""
     section, whole = "", ""
     for line in content.decode("utf-8", "surrogateescape").splitlines():
@@ -51,7 +51,7 @@ def parse(content: bytes, file: str = "") -> Iterator[Setting]:
             section = text[1:-1]
         elif "=" in text:
             key, _, value = text.partition("=")
-            yield Setting(section, key.strip(), value.strip(), file)
+            yield UnitLine(section, key.strip(), value.strip(), file)
 
 
 def stem_of(name: str) -> str:
@@ -112,7 +112,7 @@ class Unit:
     """The paths of the files that change its settings."""
     private: tuple[str, ...]
     """The paths of those which not every user of the host can read: no container gets them."""
-    settings: tuple[Setting, ...]
+    settings: tuple[UnitLine, ...]
     """All lines of its files, in the order in which systemd reads them."""
 
     @property
@@ -124,9 +124,9 @@ class Unit:
         """The values of a setting, one for each line. An empty line takes back those before it."""
         return [each.value for each in self.lines(section, key)]
 
-    def lines(self, section: str, *keys: str) -> list[Setting]:
+    def lines(self, section: str, *keys: str) -> list[UnitLine]:
         """The same, with the file that has each."""
-        found: list[Setting] = []
+        found: list[UnitLine] = []
         for each in self.settings:
             if each.section == section and each.key in keys:
                 if each.value:

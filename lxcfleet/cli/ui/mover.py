@@ -20,7 +20,7 @@ from lxcfleet.cli.ui.meter import Meter
 from lxcfleet.cli.ui.ssh import Way
 from lxcfleet.errors import Busy, Conflict, FleetError, InvalidInput, Unreachable, WrongState, from_body
 from lxcfleet.spec import moves
-from lxcfleet.spec.moves import Journal, Next, Step
+from lxcfleet.spec.moves import Journal, MoveStep, Next
 
 _NEXT_DAEMON, _AGAIN = 60.0, 0.5
 """For so many seconds the next daemon is waited for, and after so many it is asked again."""
@@ -186,7 +186,7 @@ class Mover:
                 self._until_sent(connection)
                 self._notes += _imported(other)
                 there = self._status()
-                if there is None or there.step is not Step.RECEIVED:
+                if there is None or there.step is not MoveStep.RECEIVED:
                     raise WrongState(f"{self._name} did not arrive", why="the other host does not know it")
             except BaseException as error:
                 opened.close()  # the daemon has it run here again

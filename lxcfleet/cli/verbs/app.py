@@ -27,8 +27,8 @@ from lxcfleet.cli.statuses import FOUND
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, NotFound
-from lxcfleet.spec.container.apps import Form, check_app, check_version, parse_app, parse_release
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.container.apps import AppForm, check_app, check_version, parse_app, parse_release
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.selection import Selection
 from lxcfleet.units import parse_size, some
 
@@ -72,7 +72,7 @@ def _release(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 def _layered(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make a release a layer."""
     form = click.option(
-        "--form", type=click.Choice([*Form]), default=Form.MOUNT,
+        "--form", type=click.Choice([*AppForm]), default=AppForm.MOUNT,
         help="How containers have it: as a mount at a place of its own, or as a layer, with files among the host's. Default:"
         " mount.",
     )  # fmt: skip
@@ -149,7 +149,7 @@ def add(
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="What the clone mounts; see `create`.")
 @click.option("-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable of the command.")
 @click.option(
-    "--network", type=click.Choice([each for each in Network if each is not Network.UPLINK]), default=None,
+    "--network", type=click.Choice([each for each in NetworkMode if each is not NetworkMode.UPLINK]), default=None,
     help="The network of the clone; see `create`.",
 )  # fmt: skip
 @click.option("--memory", callback=options.read_by(parse_size), metavar="SIZE", help="Memory that it may use at most.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lxcfleet.api.disk import MOST_DEPTH, MOST_PATHS, ChangeRecord, DiffRequest, DiskRecord, DiskRequest
+from lxcfleet.api.disk import MOST_DEPTH, MOST_PATHS, DiffRequest, DiskRecord, DiskRequest, PathChangeRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.statuses import FOUND, SOME_FAILED
@@ -134,7 +134,7 @@ def changes(ctx: click.Context, name: str, path: str, most: int, style: str, *, 
     return FOUND if record["changed"] else 0
 
 
-def _what(change: ChangeRecord) -> str:
+def _what(change: PathChangeRecord) -> str:
     """The attributes that differ, as they were and are."""
     parts = [
         f"{change['was']}" if change["was"] else "",

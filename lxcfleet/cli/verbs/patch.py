@@ -9,7 +9,7 @@ import click
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.findings import NoticeRecord, RejectionRecord
-from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
+from lxcfleet.api.rehearsals import CloneDelta, RehearsalRecord, RehearseRequest
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
@@ -225,7 +225,7 @@ def _base(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option("--test", "tests", metavar="CMD", multiple=True, help="Also run this shell command inside; can be repeated.")
 @click.option(
-    "--delta", type=click.Choice([each.value for each in Delta]), default=Delta.EMPTY.value,
+    "--delta", type=click.Choice([each.value for each in CloneDelta]), default=CloneDelta.EMPTY.value,
     help="What the clone's delta has: nothing, the default, or what the container's has now.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="With --delta copy: also copy more than 1 GiB.")
@@ -257,7 +257,7 @@ def rehearse(
     """
     client = connect(ctx)
     try:
-        record = client.rehearse(RehearseRequest(name, on, tests, not no_secrets, keep, Delta(delta), yes))
+        record = client.rehearse(RehearseRequest(name, on, tests, not no_secrets, keep, CloneDelta(delta), yes))
     except KeyboardInterrupt:
         output.say("lxcfleet: left; the rehearsal goes on in the daemon: `lxcfleet events -f` tells how it ends")
         return rolling.INTERRUPTED

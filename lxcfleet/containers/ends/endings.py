@@ -17,7 +17,7 @@ from lxcfleet.containers.exits import SHELL, Ending
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor_fifo, stopping
-from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
+from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, MonitorRecord
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 
@@ -99,7 +99,7 @@ class Endings:
         """The daemon ends."""
         self._fifo.remove()
 
-    def _hear(self, records: Iterable[Record]) -> None:
+    def _hear(self, records: Iterable[MonitorRecord]) -> None:
         ended = set()
         for record in records:
             if record.name not in self._registry:

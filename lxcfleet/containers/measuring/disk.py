@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from lxcfleet.api.disk import ChangeRecord, DiffRecord, DiffRequest, DiskPathRecord, DiskRecord, DiskRequest
+from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskPathRecord, DiskRecord, DiskRequest, PathChangeRecord
 from lxcfleet.base.stack import delta, stack_for
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
@@ -37,7 +37,7 @@ Target = tuple[str, str]
 """The name of a container or volume, and its directory."""
 
 
-class Disk:
+class DiskUse:
     """Looks at deltas and volumes when somebody asks."""
 
     def __init__(
@@ -49,9 +49,9 @@ class Disk:
         self._at_once, self._most, self._asking = at_once, asking, 0
         self._slots = asyncio.Semaphore(at_once)
 
-    def for_readers(self) -> Disk:
+    def for_readers(self) -> DiskUse:
         """The same for those who may only read."""
-        return Disk(
+        return DiskUse(
             self._paths, self._registry, self._launcher, self._mask, at_once=READERS_AT_ONCE, asking=READERS_ASKING
         )
 
@@ -123,7 +123,7 @@ class Disk:
             "path": ask.path,
             "changed": bool(found["counts"]),
             "counts": found["counts"],
-            "changes": [cast(ChangeRecord, each) for each in found["changes"]],
+            "changes": [cast(PathChangeRecord, each) for each in found["changes"]],
             "items": found["items"],
             "cut": found["cut"],
         }

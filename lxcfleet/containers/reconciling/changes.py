@@ -9,23 +9,23 @@ from math import inf
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.io import IoLimit
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.rows import Change, rows_of
+from lxcfleet.spec.reading.rows import Effect, rows_of
 from lxcfleet.spec.reading.swap import NO_LIMIT
 
 
-def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str, ...]:
+def different(one: Spec, other: Spec, change: Effect | None = None) -> tuple[str, ...]:
     """The keys in which two specs differ, in the table's order; with ``change`` only those that change that way."""
     return tuple(key for key in _keys(change) if getattr(one, key) != getattr(other, key))
 
 
 @cache
-def _keys(change: Change | None) -> tuple[str, ...]:
+def _keys(change: Effect | None) -> tuple[str, ...]:
     return tuple(key for key, row in stored().items() if change in (None, row.change))
 
 
 def put_live(in_force: Spec, wanted: Spec) -> Spec:
     """The spec in force after a run with ``in_force`` has taken over what can change live in ``wanted``."""
-    taken = {key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)}
+    taken = {key: getattr(wanted, key) for key in different(in_force, wanted, Effect.LIVE)}
     return replace(in_force, **taken) if taken else in_force
 
 
@@ -63,4 +63,4 @@ def _swap(spec: Spec) -> float:
 
 def await_restart(in_force: Spec | None, wanted: Spec | None) -> tuple[str, ...]:
     """The keys in which a run differs from the wanted spec until it is restarted."""
-    return () if in_force is None or wanted is None else different(in_force, wanted, Change.RESTART)
+    return () if in_force is None or wanted is None else different(in_force, wanted, Effect.RESTART)

@@ -15,7 +15,7 @@ from lxcfleet.launcher.operations import LIMIT
 Waiting = tuple[LimitItem, "asyncio.Future[None]"]
 
 
-class Limits:
+class LimitSetter:
     """Sets limits of running containers."""
 
     def __init__(self, launcher: Launcher) -> None:

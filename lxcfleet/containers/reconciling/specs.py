@@ -18,7 +18,7 @@ from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import CgroupLimit
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciling import changes
-from lxcfleet.containers.reconciling.limiting import Limits
+from lxcfleet.containers.reconciling.limiting import LimitSetter
 from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.process import descriptors
@@ -57,7 +57,7 @@ class Specs:
         self._launcher = launcher
         self._network = network
         self._bus = bus
-        self._limits = Limits(launcher)
+        self._limits = LimitSetter(launcher)
         self._staged: dict[Path, Spec] = {}
         """Specs whose texts are on disk already beside the files that will get them, by file."""
         self._same: set[Path] = set()

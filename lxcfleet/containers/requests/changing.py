@@ -30,7 +30,7 @@ from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import differences
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
-from lxcfleet.spec.reading.rows import Change
+from lxcfleet.spec.reading.rows import Effect
 from lxcfleet.spec.reading.terms import LIMITS
 from lxcfleet.spec.results import Result
 from lxcfleet.units import counted, some
@@ -361,7 +361,7 @@ def like(former: Spec, wanted: Spec, left: frozenset[str]) -> tuple[Spec, tuple[
     for key, row in askable().items():
         if key in left or getattr(former, key) == getattr(wanted, key):
             continue
-        if row.change is Change.NEVER:
+        if row.change is Effect.NEVER:
             never.append(key)
         else:
             values[key] = getattr(wanted, key)

@@ -12,7 +12,7 @@ from lxcfleet.containers.requests import request
 from lxcfleet.errors import InvalidInput, NoProgram
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
-from lxcfleet.spec.container.apps import AppUse, Form
+from lxcfleet.spec.container.apps import AppForm, AppUse
 from lxcfleet.spec.container.spec import Spec
 
 _MOST = 1 << 20
@@ -28,7 +28,7 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
         if spec.app is not None and (inside := spec.app.inside(path)) is not None:
             if _in_app(paths, spec.app, inside):
                 return True
-            if spec.app.form is Form.MOUNT:
+            if spec.app.form is AppForm.MOUNT:
                 return False
         try:
             found = os.stat(path)
@@ -48,7 +48,7 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
 def check_user(spec: Spec, etc: Path = Path("/etc"), delta: Path | None = None) -> None:
     """Raise InvalidInput unless a container has the user that its command is to run as. It has the host's accounts, unless an
     app layer brings others. ``delta``: of one that exists, and may have accounts of its own."""
-    if spec.user is None or (spec.app is not None and spec.app.form is Form.LAYER):
+    if spec.user is None or (spec.app is not None and spec.app.form is AppForm.LAYER):
         return
     user, _, group = spec.user.partition(":")
     for what, name, file in (("user", user, "passwd"), ("group", group, "group")):

@@ -36,7 +36,7 @@ from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import differences
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action, State
 
@@ -130,7 +130,7 @@ class Creation:
             jobs.append(self._presence(container, wanted, changed, start=ask.start))
         return self._operations.begin("create", jobs, AT_ONCE)
 
-    async def _updates(self, wanted: request.Wanted) -> dict[str, Planned]:
+    async def _updates(self, wanted: request.WantedContainers) -> dict[str, Planned]:
         """The changes that make existing containers like the requested ones. Raises FleetError if one of them can't be so."""
         present = [self._registry[name] for name in wanted.present]
         specs = {}
@@ -147,7 +147,7 @@ class Creation:
 
     def _dry(
         self,
-        wanted: request.Wanted,
+        wanted: request.WantedContainers,
         way: plan.Steps,
         planned: Mapping[str, Planned],
         notes: tuple[str, ...],
@@ -174,7 +174,7 @@ class Creation:
         lines += restarts + turn_lines(name for name, each in turns.items() if not (start and each.restart))
         return self._operations.dry("create", results, lines)
 
-    def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:
+    def _wanted(self, ask: CreateRequest, config: Config) -> request.WantedContainers:
         wanted = request.resolve(ask, config, {container.name for container in self._registry})
         self._refuse_taken(wanted.new)
         return wanted
@@ -198,10 +198,10 @@ class Creation:
             count = sum((each.init, each.privileged) == (kind.init, kind.privileged) for each in wanted.values())
             await self._room.check_new(count, kind)
         for names, spec in alike:
-            await self._check(request.Wanted(tuple(names), (), spec), room=False, coming=coming)
+            await self._check(request.WantedContainers(tuple(names), (), spec), room=False, coming=coming)
             check_user(spec)
         await self._room.check_static(wanted)
-        connected = sum(each.network is Network.BRIDGE for each in wanted.values())
+        connected = sum(each.network is NetworkMode.BRIDGE for each in wanted.values())
         if connected:
             await self._room.check_addresses(connected)
 
@@ -231,7 +231,7 @@ class Creation:
             await self._room.release_unused()
 
     async def _check(
-        self, wanted: request.Wanted, *, room: bool = True, coming: frozenset[str] = frozenset()
+        self, wanted: request.WantedContainers, *, room: bool = True, coming: frozenset[str] = frozenset()
     ) -> tuple[str, ...]:
         """Refuse what this host has no room for or can't run. ``room``: whether the room is checked, too.
 
@@ -250,7 +250,7 @@ class Creation:
         if room:
             for name in wanted.new[:1]:
                 self._secrets.find(name, wanted.like)
-        if room and wanted.like.network is Network.BRIDGE and wanted.new:
+        if room and wanted.like.network is NetworkMode.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
             await self._room.check_found(wanted.like, wanted.new)
@@ -274,7 +274,7 @@ class Creation:
         return Job(spec.name, job, forget, after=partial(self._actions.ordering.settled, container))
 
     def _presence(
-        self, container: Container, wanted: request.Wanted, changed: Result | None, *, start: bool
+        self, container: Container, wanted: request.WantedContainers, changed: Result | None, *, start: bool
     ) -> Job:
         """A container that only has to exist, and to run if ``start``. ``changed``: what becomes of a change of it."""
         done = changed or Result(container.name, "unchanged", False, differs=_differences(container, wanted))
@@ -288,7 +288,7 @@ class Creation:
         return Job(container.name, job, after=partial(self._actions.ordering.settled, container))
 
 
-def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:
+def _differences(container: Container, wanted: request.WantedContainers) -> dict[str, tuple[str, str]]:
     return {} if container.wanted is None else differences(container.wanted, wanted.like, wanted.left)
 
 

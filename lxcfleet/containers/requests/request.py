@@ -19,7 +19,7 @@ PREFIX = "c"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedContainers:
     """The outcome of a create request: names to make, existing names, and the spec that all of them share."""
 
     new: tuple[str, ...]
@@ -30,7 +30,7 @@ class Wanted:
     """Keys of it that neither the request nor its profile sets: they come from the present settings."""
 
 
-def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
+def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> WantedContainers:
     """The names and the spec that ``request`` asks for; raises InvalidInput, AlreadyExists."""
     names = _names(request, taken)
     present = tuple(name for name in names if name in taken)
@@ -47,7 +47,7 @@ def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> W
             f"{len(names)} containers can't all have {like.static_addresses[0]}",
             hint="create one by one those that are to have addresses of your choice, or none: lxcfleet gives each its own",
         )
-    return Wanted(new, present, like, left_to_settings(request.said, profile.said))
+    return WantedContainers(new, present, like, left_to_settings(request.said, profile.said))
 
 
 def _names(request: CreateRequest, taken: Collection[str]) -> tuple[str, ...]:

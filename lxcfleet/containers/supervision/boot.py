@@ -32,7 +32,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.runtime.pace import sleep_in_step
-from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.restart import RestartPolicy
 from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
@@ -46,7 +46,7 @@ HEALTHY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Record:
+class BootRecord:
     """The containers that run, and those that are to run again after the next boot, at the boot that ``boot`` names."""
 
     boot: str = ""
@@ -58,16 +58,16 @@ class Record:
         return json.dumps({"boot": self.boot, "running": self.running, "resting": self.resting}) + "\n"
 
 
-def parse(text: str) -> Record:
+def parse(text: str) -> BootRecord:
     """The record in ``text``. Raises ValueError."""
     try:
         data = ondisk.parse(text)
-        return Record(str(data["boot"]), tuple(map(str, data["running"])), tuple(map(str, data["resting"])))
+        return BootRecord(str(data["boot"]), tuple(map(str, data["running"])), tuple(map(str, data["resting"])))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{error} is missing or wrong") from error
 
 
-class Boot:
+class BootStarts:
     """Keeps the record, and starts the containers that it names."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Boot:
         self._bus = bus
         self._dependencies = dependencies
         self._boot = proc.boot_id()
-        self._kept: Record | None = Record()
+        self._kept: BootRecord | None = BootRecord()
         self._saving = threading.Lock()
 
     def begin(self) -> None:
@@ -101,15 +101,15 @@ class Boot:
             self._start([*record.running, *record.resting, *always])
         self._save(self._seen())
 
-    def _read(self) -> Record:
+    def _read(self) -> BootRecord:
         try:
             return parse(ondisk.text(self._paths.running_record))
         except FileNotFoundError:
-            return Record()
+            return BootRecord()
         except (OSError, ValueError) as error:
             file = self._paths.running_record
             log.error("%s can't be read: %s. If the host has booted, what ran before is not known: start it", file, error)
-            return Record()
+            return BootRecord()
 
     def _rest(self, names: Sequence[str]) -> None:
         for name in names:
@@ -182,13 +182,13 @@ class Boot:
             if record != self._kept:
                 await asyncio.to_thread(self._save, record)
 
-    def _seen(self) -> Record:
+    def _seen(self) -> BootRecord:
         known = [c for c in self._registry if c.foreground is None]
         running = tuple(c.name for c in known if c.running is not None or c.unseen or c.lack or c.course.wants_run)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
-        return Record(self._boot, running, resting)
+        return BootRecord(self._boot, running, resting)
 
-    def _save(self, record: Record) -> None:
+    def _save(self, record: BootRecord) -> None:
         """Write the record and wait for the disk, as a power failure may be next. A failed write is tried again."""
         with self._saving:
             try:
@@ -211,4 +211,4 @@ class Boot:
 def _always(container: Container) -> bool:
     """Whether it starts when the host boots, even if it was stopped."""
     own = container.wanted
-    return own is not None and own.restart.policy is Policy.ALWAYS and container.foreground is None
+    return own is not None and own.restart.policy is RestartPolicy.ALWAYS and container.foreground is None

@@ -21,10 +21,10 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.events import BackedOff, GaveUp, StoppedByItself
-from lxcfleet.containers.exits import Exit, Past
+from lxcfleet.containers.exits import Exit, KnownPast
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
-from lxcfleet.containers.restarts import FRESH, Course, End
+from lxcfleet.containers.restarts import FRESH, RestartCourse, RunEnd
 from lxcfleet.errors import Blocked, FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import stopping
@@ -32,7 +32,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.container.restart import NEVER, Policy, Restart
+from lxcfleet.spec.container.restart import NEVER, Restart, RestartPolicy
 from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.states import Action, Health
 
@@ -119,8 +119,8 @@ class Supervision:
         if had != FRESH:
             # liblxc may report a start as done and give it up then: it failed for the same row, unless nothing is noted any
             # more.
-            same_row = _policy(container).policy is not Policy.NO or self._is_noted(container)
-            container.course = Course(had.row, had.tries) if same_row and not had.gave_up else FRESH
+            same_row = _policy(container).policy is not RestartPolicy.NO or self._is_noted(container)
+            container.course = RestartCourse(had.row, had.tries) if same_row and not had.gave_up else FRESH
             if had.gave_up or had.cause:
                 self._save(container)
         try:
@@ -134,7 +134,7 @@ class Supervision:
         ``follow`` hears of the same end, and then both are written down at once."""
         if not self._registry.knows(container) or container.busy == Action.DESTROY:
             return
-        if container.busy is None and _policy(container).policy is Policy.NO:
+        if container.busy is None and _policy(container).policy is RestartPolicy.NO:
             container.course = FRESH  # it did run
         heard = self._endings.of(container)
         past = Exit(
@@ -152,10 +152,10 @@ class Supervision:
         """Whether a container that ends at this moment will be started again without a pause, if nobody wants otherwise.
         ``failed``: whether it ended with another exit status than 0."""
         policy, running = _policy(container), container.running
-        if policy.policy is Policy.NO or running is None or container.busy is not None or self._owned(container.name):
+        if policy.policy is RestartPolicy.NO or running is None or container.busy is not None or self._owned(container.name):
             return False
         now = proc.uptime()
-        due = restarts.after(policy, container.course, End(failed=failed, seconds=running.age), now).due
+        due = restarts.after(policy, container.course, RunEnd(failed=failed, seconds=running.age), now).due
         return due is not None and due <= now
 
     def follow(self, container: Container) -> None:
@@ -185,7 +185,7 @@ class Supervision:
             return
         if container.course.gave_up:  # somebody tried it since, or the daemon did as it began
             container.course = FRESH
-        self._decide(container, End(failed=True, cause=why))
+        self._decide(container, RunEnd(failed=True, cause=why))
         self._save(container)
         self._wait(container)
 
@@ -198,7 +198,7 @@ class Supervision:
             self._cancel(container.name)
             container.course = replace(container.course, due=None)
             return
-        self._decide(container, End(failed=True, seconds=running.age))
+        self._decide(container, RunEnd(failed=True, seconds=running.age))
         if container.course.due is not None:
             self._start_timer(container, partial(self._restart_unhealthy, container, running))
 
@@ -264,7 +264,7 @@ class Supervision:
         stays = container.exit is not None and container.exit.asked and container.course == FRESH
         try:
             try:
-                exits.save(own, Past(container.exit, container.course, self._boot))
+                exits.save(own, KnownPast(container.exit, container.course, self._boot))
             except OSError:
                 if not stays:
                     raise
@@ -292,7 +292,7 @@ class Supervision:
         self._save(container)
         self._wait(container)
 
-    def _decide(self, container: Container, end: End) -> None:
+    def _decide(self, container: Container, end: RunEnd) -> None:
         now, policy = proc.uptime(), self._policy_now(container)
         course = restarts.after(policy, container.course, end, now, random.random())
         container.course = course
@@ -357,14 +357,14 @@ class Supervision:
                 log.error("%s is not started again: %s", container.name, why)
             if container.running is not None or not self._registry.knows(container) or self._is_owed(container):
                 return  # for a start that is owed, ``start_failed`` hears of the failure
-            self._decide(container, End(failed=True, cause=why))
+            self._decide(container, RunEnd(failed=True, cause=why))
             self._save(container)
 
     def _may_start(self, container: Container) -> bool:
         stays = container.running is not None or container.resting or container.course.due is None
         if stays or not self._registry.knows(container):
             return False
-        if container.busy is None and self._policy_now(container).policy is Policy.NO:  # it was changed meanwhile
+        if container.busy is None and self._policy_now(container).policy is RestartPolicy.NO:  # it was changed meanwhile
             container.course = FRESH
             self._save(container)
             return False
@@ -383,7 +383,7 @@ class Supervision:
             except FleetError as error:
                 log.error("%s is not restarted: %s", container.name, str(error).replace("\n", "; "))
                 if not self._is_owed(container):  # else ``start_failed`` hears of it
-                    self._decide(container, End(failed=True))
+                    self._decide(container, RunEnd(failed=True))
 
     def _reason(self, container: Container) -> str:
         past = container.exit

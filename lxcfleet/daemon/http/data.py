@@ -14,7 +14,7 @@ from lxcfleet.api.requests import (
     RefreshSecretsRequest,
     RemoveVolumesRequest,
 )
-from lxcfleet.containers.measuring.disk import Disk
+from lxcfleet.containers.measuring.disk import DiskUse
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.uses.secrets import SecretCalls
 from lxcfleet.daemon.uses.volumes import Volumes
@@ -69,7 +69,7 @@ class OfSecrets:
 class OfDisk:
     """Handlers of calls about what containers have on the disk."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: DiskUse) -> None:
         self._disk = disk
         self._for_readers = disk.for_readers()
 

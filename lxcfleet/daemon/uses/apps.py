@@ -25,7 +25,7 @@ from lxcfleet.patch.rollout.claims import refuse_claimed
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
-from lxcfleet.spec.container.apps import Form, Release, outdated, parse_release
+from lxcfleet.spec.container.apps import AppForm, Release, outdated, parse_release
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
@@ -131,7 +131,7 @@ class Apps:
     async def add(self, ask: AddAppRequest) -> Operation:
         """Begin to seal a release. Raises FleetError."""
         release = Release(
-            ask.name, ask.version, source=ask.source, created=now(), form=Form(ask.form), covers=tuple(ask.covers)
+            ask.name, ask.version, source=ask.source, created=now(), form=AppForm(ask.form), covers=tuple(ask.covers)
         )
         self.refuse_present(release)
         if ask.dry_run:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS
 from lxcfleet.daemon.uses import arrivals
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.moves import MOST_HOST, Journal, Step, check_id
+from lxcfleet.spec.moves import MOST_HOST, Journal, MoveStep, check_id
 from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.reading.reader import Fields
 
@@ -37,7 +37,7 @@ class ImportAsk:
     dry_run: bool
     moved: Journal | None = None
     """The journal of the move by which it comes."""
-    volumes: arrivals.Wanted | None = None
+    volumes: arrivals.WantedVolumes | None = None
 
 
 def parse_export(data: object) -> ExportAsk:
@@ -68,7 +68,7 @@ def _moved(fields: Fields) -> Journal | None:
         return None
     moved = fields.nested("moved")
     found = Journal(
-        moved.text("id"), False, Step.RECEIVED, moved.text("origin")[:MOST_HOST], now(), ran=moved.flag("ran")
+        moved.text("id"), False, MoveStep.RECEIVED, moved.text("origin")[:MOST_HOST], now(), ran=moved.flag("ran")
     )  # fmt: skip
     moved.close()
     check_id(found.id)

@@ -31,10 +31,10 @@ from lxcfleet.containers.reconciling.lifecycle import Lifecycle
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.requests import services
 from lxcfleet.daemon.uses.archive_requests import ExportAsk, ImportAsk
-from lxcfleet.daemon.uses.arrivals import Arrivals
+from lxcfleet.daemon.uses.arrivals import VolumeArrivals
 from lxcfleet.daemon.uses.service import Fleet
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
@@ -56,9 +56,9 @@ from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Source, volumes_of
+from lxcfleet.spec.container.volumes import MountKind, volumes_of
 from lxcfleet.spec.reading import strict_yaml
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.states import Action
 from lxcfleet.units import some
 
@@ -78,7 +78,7 @@ class Archives:
     """Writes containers to archives, and makes containers of archives."""
 
     def __init__(
-        self, paths: Paths, fleet: Fleet, lifecycle: Lifecycle, specs: Specs, launcher: Launcher, coming: Arrivals
+        self, paths: Paths, fleet: Fleet, lifecycle: Lifecycle, specs: Specs, launcher: Launcher, coming: VolumeArrivals
     ) -> None:
         self._paths = paths
         self._fleet = fleet
@@ -195,7 +195,7 @@ class Archives:
         _say(connection, outcome)
 
     async def _check(
-        self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
+        self, head: ArchiveHead, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
         coming = [] if ask.volumes is None else self._arrivals.unpacked_to_check(head, spec)
         notes = _notes(head)
@@ -215,7 +215,7 @@ class Archives:
         }  # fmt: skip
 
     async def _make(
-        self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
+        self, head: ArchiveHead, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
     ) -> ArchiveMessage:
         await self.until_settled(spec.name)
         self.refuse_taken(spec.name)
@@ -274,7 +274,7 @@ class Archives:
         await self._arrivals.remove(item["volumes"])
 
     async def _unpack(
-        self, head: Head, container: Container, ask: ImportAsk, coming: Sequence[ArrivalItem], conversation: _Talk,
+        self, head: ArchiveHead, container: Container, ask: ImportAsk, coming: Sequence[ArrivalItem], conversation: _Talk,
         connection: socket.socket,
     ) -> Packed:  # fmt: skip
         made = container.wanted
@@ -345,7 +345,7 @@ class Archives:
         if spec.depends_on:  # what it waits for may be imported after it
             refuse_circle(fleet.dependencies.graph({spec.name: spec}))
         await services.check(spec)
-        if spec.network is Network.BRIDGE:
+        if spec.network is NetworkMode.BRIDGE:
             await fleet.room.check_addresses(1)
         await fleet.room.check_found(spec, [spec.name])
         return (*await self._specs.check_mounts(spec, coming), *await self._specs.check_keys(spec))
@@ -366,7 +366,7 @@ class Archives:
 
 
 def _import_item(
-    name: str, head: Head, ask: ImportAsk, first_id: int | None, coming: Sequence[ArrivalItem]
+    name: str, head: ArchiveHead, ask: ImportAsk, first_id: int | None, coming: Sequence[ArrivalItem]
 ) -> ImportItem:
     made = {each["archived"] for each in coming}
     return {
@@ -383,7 +383,7 @@ def _present_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _head(conversation: _Talk) -> Head:
+async def _head(conversation: _Talk) -> ArchiveHead:
     """The head of the archive that a child reads. Raises FleetError."""
     reply = await conversation.hear()
     if reply is None:
@@ -416,7 +416,7 @@ def _say(connection: socket.socket, message: ArchiveMessage) -> None:
         connection.send(json.dumps(message).encode())
 
 
-def spec_of(head: Head, other: str = "") -> Spec:
+def spec_of(head: ArchiveHead, other: str = "") -> Spec:
     """The spec of the new container, without what belongs to one host. ``other``: its name, if not the archive's.
 
     Raises InvalidInput."""
@@ -438,10 +438,10 @@ def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
 
     ``coming``: volumes that are made with it, of its own archive.
     """
-    host = [f"the directory {each.what}" for each in spec.volumes if each.source is Source.HOST]
+    host = [f"the directory {each.what}" for each in spec.volumes if each.source is MountKind.HOST]
     asked = [
         *(["root's own rights (privileged)"] if spec.privileged else []),
-        *(["the host's network"] if spec.network is Network.HOST else []),
+        *(["the host's network"] if spec.network is NetworkMode.HOST else []),
         *([f"the network of {spec.uplink.words}"] if spec.on_uplink else []),
         *host,
         *(f"the volume {name}" for name in volumes_of(spec.volumes) if name not in coming),
@@ -459,7 +459,7 @@ def _refuse_untrusted(spec: Spec, coming: frozenset[str]) -> None:
         )
 
 
-def _notes(head: Head) -> list[str]:
+def _notes(head: ArchiveHead) -> list[str]:
     """The notes for the operator about the origin of the archive."""
     notes = []
     own = system.release()

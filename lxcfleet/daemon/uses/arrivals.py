@@ -14,14 +14,14 @@ from lxcfleet.daemon.uses.events import VolumeCreated
 from lxcfleet.daemon.uses.volumes import Volumes
 from lxcfleet.data import arrivals, volumes
 from lxcfleet.data.archives.entries import refused
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.errors import FleetError, HostError, InvalidInput
 from lxcfleet.launcher.items.archives import ArrivalItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Source, Volume, check_mounts, check_volume, volumes_of
+from lxcfleet.spec.container.volumes import MountKind, Volume, check_mounts, check_volume, volumes_of
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.units import as_size, some
 
@@ -31,7 +31,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedVolumes:
     """Which volumes are made of an archive; see api.archives.ImportVolumes."""
 
     names: Mapping[str, str]
@@ -48,24 +48,24 @@ class Coming:
     """As it will be here; without ids still."""
 
 
-def parse(fields: Fields) -> Wanted | None:
+def parse(fields: Fields) -> WantedVolumes | None:
     """The part of a request that concerns volumes; None: their files stay in the archive. Complaints go to ``fields``."""
     if not fields.has("volumes"):
         return None
     within = fields.nested("volumes")
     names = within.pairs("names", lambda old, new: (check_volume(old), check_volume(new)))
-    found = Wanted(names, within.flag("keep"))
+    found = WantedVolumes(names, within.flag("keep"))
     within.close()
     return found
 
 
-class Arrivals:
+class VolumeArrivals:
     """Makes the volumes that come with containers."""
 
     def __init__(self, paths: Paths, registry: Registry, room: Room, every: Volumes, bus: Bus) -> None:
         self._paths, self._registry, self._room, self._volumes, self._bus = paths, registry, room, every, bus
 
-    def choose(self, head: Head, spec: Spec, wanted: Wanted | None) -> tuple[Spec, list[Coming], list[str]]:
+    def choose(self, head: ArchiveHead, spec: Spec, wanted: WantedVolumes | None) -> tuple[Spec, list[Coming], list[str]]:
         """The spec with the names that its volumes have here, those that are made, and what the operator should know.
 
         Raises FleetError.
@@ -79,7 +79,7 @@ class Arrivals:
             raise InvalidInput(f"the archive has no files of the volume {unknown[0]}", why=f"it has {_list(there)}")
         _refuse_strange(head, spec)
         spec = replace(spec, volumes=tuple(
-            replace(each, what=wanted.names.get(each.what, each.what)) if each.source is Source.VOLUME else each
+            replace(each, what=wanted.names.get(each.what, each.what)) if each.source is MountKind.VOLUME else each
             for each in spec.volumes
         ))  # fmt: skip
         check_mounts(spec.volumes)
@@ -98,7 +98,7 @@ class Arrivals:
             raise InvalidInput("two volumes of the archive can't have the same name here")
         return spec, coming, told
 
-    def unpacked_to_check(self, head: Head, spec: Spec) -> list[Coming]:
+    def unpacked_to_check(self, head: ArchiveHead, spec: Spec) -> list[Coming]:
         """The volumes of an archive that is only checked; none of them is limited. Raises InvalidInput."""
         _refuse_strange(head, spec)
         return [Coming(each, replace(each, size=0)) for each in head.volumes]
@@ -161,7 +161,7 @@ class Arrivals:
                 log.error("%s", error)
 
 
-def _refuse_strange(head: Head, spec: Spec) -> None:
+def _refuse_strange(head: ArchiveHead, spec: Spec) -> None:
     """Refuse an archive with volumes that its container does not have: of its own there are not many."""
     if strange := sorted({each.name for each in head.volumes} - {*volumes_of(spec.volumes)}):
         raise refused(f"it has files of the volume {strange[0]}, which its container does not have")

@@ -24,7 +24,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, Operation, now
-from lxcfleet.spec.container.apps import ROOT, Form, Release, usual_target
+from lxcfleet.spec.container.apps import ROOT, AppForm, Release, usual_target
 from lxcfleet.spec.container.restart import Restart
 from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.names import first
@@ -51,11 +51,11 @@ class Baking:
     async def begin(self, ask: BakeAppRequest) -> Operation:
         """Begin to build a release. Raises FleetError."""
         self._fleet.draining.refuse("no app is baked: the clone that builds it could not start")
-        form = Form(ask.form)
+        form = AppForm(ask.form)
         release = Release(ask.name, ask.version, created=now(), source="baked", form=form, covers=tuple(ask.covers))
         self._apps.refuse_present(release)
-        place = ask.path or (ROOT if form is Form.LAYER else usual_target(ask.name))
-        if form is Form.MOUNT and os.path.isdir(place) and os.listdir(place):
+        place = ask.path or (ROOT if form is AppForm.LAYER else usual_target(ask.name))
+        if form is AppForm.MOUNT and os.path.isdir(place) and os.listdir(place):
             raise InvalidInput(
                 f"{place} can't be baked", why="the host has files there, of which a clone would leave only its changes",
                 hint="name another place: --path",

@@ -22,7 +22,7 @@ from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action, State
 
 
-class Draining:
+class Drains:
     """Begins and ends drains."""
 
     def __init__(

@@ -9,7 +9,7 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.errors import FleetError
 from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec import moves
-from lxcfleet.spec.moves import Journal, Step
+from lxcfleet.spec.moves import Journal, MoveStep
 from lxcfleet.units import some
 
 TOLD_FOR = timedelta(days=1)
@@ -36,9 +36,9 @@ def of_moves(journals: Mapping[str, Journal]) -> list[Finding]:
     found = []
     for name, journal in sorted(journals.items()):
         message, hint = f"{name}: {moves.why_not(journal)}", f"lxcfleet move {name} --continue, or --abort"
-        if journal.away and journal.step is Step.HANDED:
+        if journal.away and journal.step is MoveStep.HANDED:
             found.append(Finding("moves", "fail", f"{message}, and that has not said that it runs there", hint=hint))
-        elif journal.away and journal.step is Step.HEALTHY:
+        elif journal.away and journal.step is MoveStep.HEALTHY:
             message = f"{message}, and is not removed here yet"
             found.append(Finding("moves", "warning", message, hint=f"lxcfleet move {name} --continue"))
         elif not journal.away and not moves.has_authority(journal):

@@ -44,7 +44,7 @@ _SIGTERM = 15
 
 
 @dataclass(frozen=True)
-class Ask:
+class RunRequest:
     """A request of `lxcfleet run`; see ForegroundRequest."""
 
     name: str
@@ -52,7 +52,7 @@ class Ask:
     note: Foreground
 
 
-def parse(data: object) -> Ask:
+def parse(data: object) -> RunRequest:
     """The request in a message. Raises InvalidInput."""
     fields = Fields(data, "request")
     name = check_name(fields.text("run"))
@@ -66,7 +66,7 @@ def parse(data: object) -> Ask:
     if said is not None:
         body = said if isinstance(said, dict) else {}
         create = CreateRequest.from_json({**body, "name": name, "count": None, "ensure": True, "start": False})
-    return Ask(name, create, note)
+    return RunRequest(name, create, note)
 
 
 class Foregrounds:
@@ -81,7 +81,7 @@ class Foregrounds:
 
     # -- a run -----------------------------------------------------------------------------------------------
 
-    async def begin(self, ask: Ask, connection: socket.socket, descriptors: Sequence[int]) -> None:
+    async def begin(self, ask: RunRequest, connection: socket.socket, descriptors: Sequence[int]) -> None:
         """Begin a run. Raises FleetError; what goes wrong once its keeper is there, the keeper tells the client."""
         await self._wait_for_other(ask.name)
         ask, over = replace(ask, note=replace(ask.note, client=_identity(connection))), asyncio.Event()
@@ -113,7 +113,7 @@ class Foregrounds:
             except TimeoutError:
                 raise _ends(name) from None
 
-    async def _present(self, ask: Ask) -> bool:
+    async def _present(self, ask: RunRequest) -> bool:
         """Make the container, unless it exists and is as asked for. Returns whether it was made. Raises FleetError."""
         registry = self._fleet.registry
         await registry.observe()

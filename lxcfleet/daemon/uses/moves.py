@@ -41,7 +41,7 @@ from lxcfleet.containers.events import ActionDone
 from lxcfleet.daemon.uses.archive_requests import ExportAsk
 from lxcfleet.daemon.uses.archives import Archives, spec_of
 from lxcfleet.daemon.uses.service import Fleet
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.errors import (
     AlreadyExists,
     Busy,
@@ -59,7 +59,7 @@ from lxcfleet.spec import moves
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.volumes import volumes_of
-from lxcfleet.spec.moves import Journal, Step, check_host, check_id
+from lxcfleet.spec.moves import Journal, MoveStep, check_host, check_id
 from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.selection import Selection
@@ -71,9 +71,9 @@ log = logging.getLogger(__name__)
 _MOST_SAID = 4096
 _SPARE = 20
 """One part of so many of the file system's free space is left free."""
-_SAID = {"hand": Step.HANDED, "healthy": Step.HEALTHY, "keep": Step.KEPT}
+_SAID = {"hand": MoveStep.HANDED, "healthy": MoveStep.HEALTHY, "keep": MoveStep.KEPT}
 """The words of the client, each with the step that is noted then."""
-_BEFORE = {"hand": Step.SENDING, "healthy": Step.HANDED, "keep": Step.HEALTHY, "end": Step.HEALTHY}
+_BEFORE = {"hand": MoveStep.SENDING, "healthy": MoveStep.HANDED, "keep": MoveStep.HEALTHY, "end": MoveStep.HEALTHY}
 """The step that has to be noted by then."""
 
 
@@ -119,7 +119,7 @@ class Moves:
         """After the start of a daemon: what was not handed over when the one before it ended belongs here, as it did."""
         for container in self._fleet.registry:
             journal = moving.load(self._paths, container.name)
-            if journal is not None and journal.away and journal.step is Step.SENDING:
+            if journal is not None and journal.away and journal.step is MoveStep.SENDING:
                 try:
                     self._note_back(container, journal)
                 except FleetError as error:
@@ -221,7 +221,7 @@ class Moves:
                 await self._converse(container, journal, connection, descriptors[-1])
             finally:
                 left = moving.load(self._paths, container.name) if self._fleet.registry.knows(container) else None
-                if left is not None and left.away and left.step is Step.SENDING:
+                if left is not None and left.away and left.step is MoveStep.SENDING:
                     await self._take_back(container, left)
 
     async def _send(
@@ -229,7 +229,7 @@ class Moves:
     ) -> Journal:
         """Stop it, and write it to the archive. Raises FleetError; then it is as it was."""
         journal = Journal(
-            ask["id"], True, Step.SENDING, ask["host"], now(), self._is_to_run(container), ask["port"], ask["config"]
+            ask["id"], True, MoveStep.SENDING, ask["host"], now(), self._is_to_run(container), ask["port"], ask["config"]
         )  # fmt: skip
         moving.note(self._paths, container.name, journal)
         self._tell(container.name, f"is moved to {journal.host}")
@@ -269,7 +269,7 @@ class Moves:
     async def _do(self, container: Container, journal: Journal, said: str) -> tuple[MoveMessage, Journal | None]:
         """Do one thing; gives the answer, and the journal by then. Raises FleetError."""
         name = container.name
-        if said == "back" and journal.step in (Step.SENDING, Step.HANDED, Step.HEALTHY):
+        if said == "back" and journal.step in (MoveStep.SENDING, MoveStep.HANDED, MoveStep.HEALTHY):
             return {"step": "back", "notes": await self._take_back(container, journal)}, None
         if said not in _BEFORE or journal.step not in (_BEFORE[said], _SAID.get(said)):
             raise WrongState(f"{name}: {said!r} can't be done", why=f"its move is {journal.step}")
@@ -315,7 +315,7 @@ class Moves:
         await self._archives.until_settled(ask.name)  # the move before it may have been broken off just now
         answer = ArrivalRecord(protocol=moves.PROTOCOL, version=__version__, left="", notes=[])
         journal = moving.load(self._paths, ask.name)
-        if journal is not None and not journal.away and (journal.host, journal.step) == (ask.origin, Step.RECEIVED):
+        if journal is not None and not journal.away and (journal.host, journal.step) == (ask.origin, MoveStep.RECEIVED):
             answer["left"] = journal.id
             return answer
         try:
@@ -326,7 +326,7 @@ class Moves:
                 f"the other host has a container named {ask.name}", why=why,
                 hint=f"there: lxcfleet destroy {ask.name}, if nobody needs it",
             ) from error  # fmt: skip
-        spec = await asyncio.to_thread(spec_of, Head(ask.name, ask.version, "", "", ask.spec))
+        spec = await asyncio.to_thread(spec_of, ArchiveHead(ask.name, ask.version, "", "", ask.spec))
         with self._fleet.room.building():
             try:
                 spec, told = await self._archives.fitted(spec)
@@ -372,10 +372,10 @@ class Moves:
             return self._record(ask.name) if self._fleet.registry.knows(container) else None
 
     async def _grant(self, container: Container, journal: Journal) -> None:
-        if journal.step is Step.REVOKED:
+        if journal.step is MoveStep.REVOKED:
             raise WrongState(f"{container.name} was taken back by {journal.host}")
-        if journal.step is Step.RECEIVED:
-            moving.note(self._paths, container.name, replace(journal, step=Step.GRANTED))
+        if journal.step is MoveStep.RECEIVED:
+            moving.note(self._paths, container.name, replace(journal, step=MoveStep.GRANTED))
             self._tell(container.name, f"came from {journal.host}")
         self._fleet.prerequisites.tell()
         if not journal.ran or container.running is not None:
@@ -387,32 +387,32 @@ class Moves:
 
     def _confirm(self, container: Container, journal: Journal) -> None:
         """Note that it is healthy; the other side may remove its own then. Raises WrongState."""
-        if journal.step is Step.HEALTHY:
+        if journal.step is MoveStep.HEALTHY:
             return
-        if journal.step is not Step.GRANTED:
+        if journal.step is not MoveStep.GRANTED:
             raise WrongState(f"{container.name} is not confirmed: {moves.why_not(journal)}")
         health = self._fleet.prober.of(container)
         if journal.ran and health is not Health.HEALTHY:
             why = f"it is {container.state} and {health or 'unknown'}"
             raise WrongState(f"{container.name} is not healthy there", why=why)
-        moving.note(self._paths, container.name, replace(journal, step=Step.HEALTHY))
+        moving.note(self._paths, container.name, replace(journal, step=MoveStep.HEALTHY))
 
     async def _revoke(self, container: Container, journal: Journal) -> None:
         """Give it up. A copy that never ran goes; one that ran stays, stopped."""
-        if journal.step is Step.HEALTHY:
+        if journal.step is MoveStep.HEALTHY:
             raise Conflict(
                 f"{container.name} runs on the other host, and is healthy there", why="so its move is not taken back",
                 hint=f"end it: lxcfleet move {container.name} --continue",
             )  # fmt: skip
-        if journal.step is Step.RECEIVED:
+        if journal.step is MoveStep.RECEIVED:
             await self._fleet.actions.act(container, Action.DESTROY, 0.0, with_snapshots=True)
             return
         await self._fleet.actions.act(container, Action.STOP, None)
         # Only once it is stopped: what was revoked may run on the other side from now on.
-        moving.note(self._paths, container.name, replace(journal, step=Step.REVOKED))
+        moving.note(self._paths, container.name, replace(journal, step=MoveStep.REVOKED))
         if container.running is not None:
             await self._fleet.actions.act(container, Action.STOP, None)
-        if journal.step is not Step.REVOKED:
+        if journal.step is not MoveStep.REVOKED:
             self._tell(container.name, f"{journal.host} has taken it back; what is here stays, stopped")
 
 

@@ -32,7 +32,7 @@ AGAIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Past:
+class SnapshotsTaken:
     """A container's scheduled snapshots, as far as they are known."""
 
     names: tuple[str, ...] = ()
@@ -41,13 +41,13 @@ class Past:
     """When the last one was made, in seconds since the epoch."""
 
 
-def past(found: Iterable[Snapshot], now: float) -> Past:
+def past(found: Iterable[Snapshot], now: float) -> SnapshotsTaken:
     """The snapshots in ``found`` that a schedule made.
 
     One of a later time than ``now`` was made while the clock was wrong: it says nothing of what is due, and goes first.
     """
     own = sorted((_seconds(each.created) <= now, each.created, each.name) for each in found if each.made_by == SCHEDULE)
-    return Past(tuple(name for _, _, name in own), _seconds(own[-1][1]) if own and own[-1][0] else None)
+    return SnapshotsTaken(tuple(name for _, _, name in own), _seconds(own[-1][1]) if own and own[-1][0] else None)
 
 
 def is_due(schedule: Schedule, began: float, last: float | None, now: float) -> bool:
@@ -64,7 +64,7 @@ def is_unchanged(*, runs: bool, ended: float | None, last: float | None) -> bool
     return not runs and last is not None and (ended is None or ended <= last)
 
 
-def expired(there: Past, keep: int) -> tuple[str, ...]:
+def expired(there: SnapshotsTaken, keep: int) -> tuple[str, ...]:
     """Those that are to be removed, so that ``keep`` are left."""
     return there.names[:-keep]
 
@@ -112,7 +112,7 @@ class Schedules:
             return False
         return is_due(spec.snapshots, _seconds(spec.created), last, time.time())
 
-    def _past(self, container: Container) -> Past:
+    def _past(self, container: Container) -> SnapshotsTaken:
         found = snapshots.all_of(self._paths, container.name)
         born = "" if container.wanted is None else container.wanted.created
         return past((each for _, each in found if isinstance(each, Snapshot) and each.born == born), time.time())

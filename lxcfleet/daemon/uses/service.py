@@ -24,7 +24,7 @@ from lxcfleet.containers.ends.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.measuring.delta_sizes import Looks
-from lxcfleet.containers.measuring.disk import Disk
+from lxcfleet.containers.measuring.disk import DiskUse
 from lxcfleet.containers.measuring.usage import Usages
 from lxcfleet.containers.order.dependencies import Dependencies
 from lxcfleet.containers.order.ordering import Ordering
@@ -41,9 +41,9 @@ from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.containers.requests.fitting import unfit
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets.keeper import Secrets
-from lxcfleet.containers.supervision.boot import Boot
+from lxcfleet.containers.supervision.boot import BootStarts
 from lxcfleet.daemon.uses import findings
-from lxcfleet.daemon.uses.draining import Draining
+from lxcfleet.daemon.uses.draining import Drains
 from lxcfleet.daemon.uses.schedule import Schedules
 from lxcfleet.daemon.uses.snapshots import Snapshots
 from lxcfleet.daemon.uses.volumes import Volumes
@@ -60,7 +60,7 @@ from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.fields import stored
-from lxcfleet.spec.container.restart import Policy
+from lxcfleet.spec.container.restart import RestartPolicy
 from lxcfleet.spec.files.settings import Config, NetworkSettings
 from lxcfleet.spec.reading.terms import Init
 from lxcfleet.spec.selection import Selection
@@ -120,11 +120,11 @@ class Fleet:
             paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files, drain
         )
         self._of_copies_and_drains(drain)
-        self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
+        self.boot = BootStarts(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites
         fits = partial(unfit, launcher)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies, fits)
-        self.disk = Disk(paths, registry, launcher, mask)
+        self.disk = DiskUse(paths, registry, launcher, mask)
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus, self.looks)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
@@ -133,7 +133,7 @@ class Fleet:
 
     def _of_copies_and_drains(self, drain: Drain) -> None:
         """Make the parts that copy containers' files, and that stop all containers for work on the host."""
-        self.draining = Draining(drain, self.registry, self.reconciler, self.actions, self.operations, self.bus)
+        self.draining = Drains(drain, self.registry, self.reconciler, self.actions, self.operations, self.bus)
         self.snapshots = Snapshots(
             self.snapshot_files, self.copy_cost, self.registry, self.actions, self.stillness, self.operations, self.bus
         )
@@ -222,7 +222,7 @@ class Fleet:
             "disk_limit_bytes": (spec.disk or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
             "exit_lines": list(container.exit.lines) if container.exit else [],
-            "failures": 0 if running and spec and spec.restart.policy is Policy.NO else container.course.row,
+            "failures": 0 if running and spec and spec.restart.policy is RestartPolicy.NO else container.course.row,
             "conflicts": reconcile.conflicts(self.paths, name),
             "confinement": self._specs.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,

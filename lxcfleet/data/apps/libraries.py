@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lxcfleet.data.apps import elf
-from lxcfleet.data.apps.manifest import Entry
+from lxcfleet.data.apps.manifest import ReleaseEntry
 from lxcfleet.host.packages import database
 
 DIRECTORIES = (Path("/usr/lib"), Path("/usr/lib64"))
@@ -33,7 +33,7 @@ def on_host() -> dict[str, str]:
     return found
 
 
-def packages_of(top: int, entries: Iterable[Entry]) -> dict[str, str]:
+def packages_of(top: int, entries: Iterable[ReleaseEntry]) -> dict[str, str]:
     """The host's packages, with their versions, whose libraries the ELF files of a release ask for and it does not bring.
 
     ``top``: has the release's directory open. Raises HostError.

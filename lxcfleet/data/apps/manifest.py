@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Entry(NamedTuple):
+class ReleaseEntry(NamedTuple):
     """One file of a release."""
 
     path: str
@@ -37,15 +37,15 @@ class Entry(NamedTuple):
     """The SHA-256 of a file, where a link leads."""
 
 
-def render(entries: Iterable[Entry]) -> str:
+def render(entries: Iterable[ReleaseEntry]) -> str:
     """The text of a list of files, ordered by path."""
     return "".join(f"{json.dumps(list(entry))}\n" for entry in sorted(entries))
 
 
-def parse(text: str) -> list[Entry]:
+def parse(text: str) -> list[ReleaseEntry]:
     """Read what ``render`` wrote. Raises ValueError."""
     try:
-        return [Entry(*ondisk.parse(line)) for line in text.splitlines()]
+        return [ReleaseEntry(*ondisk.parse(line)) for line in text.splitlines()]
     except TypeError as error:
         raise ValueError(str(error)) from error
 
@@ -55,7 +55,7 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
-def entries(top: int) -> Iterator[Entry]:
+def entries(top: int) -> Iterator[ReleaseEntry]:
     """All files below the directory that ``top`` has open, with what is in them. Raises OSError, Broken."""
     for above, name, path, status in _walk(top):
         kind, content = "?", ""
@@ -66,7 +66,7 @@ def entries(top: int) -> Iterator[Entry]:
         elif stat.S_ISREG(status.st_mode):
             kind, content = "f", _hash(above, name)
         mode = 0 if kind == "l" else stat.S_IMODE(status.st_mode)
-        yield Entry(path, kind, mode, status.st_size if kind == "f" else 0, content)
+        yield ReleaseEntry(path, kind, mode, status.st_size if kind == "f" else 0, content)
 
 
 def stamp(top: int, digest: str) -> str:
@@ -84,7 +84,7 @@ def stamp(top: int, digest: str) -> str:
     return found.hexdigest()
 
 
-def differences(sealed: Iterable[Entry], found: Iterable[Entry]) -> list[str]:
+def differences(sealed: Iterable[ReleaseEntry], found: Iterable[ReleaseEntry]) -> list[str]:
     """In words, how files differ from the sealed ones."""
     before, now = {each.path: each for each in sealed}, {each.path: each for each in found}
     told = []

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from lxcfleet.data.apps.manifest import Entry
+from lxcfleet.data.apps.manifest import ReleaseEntry
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel import packing, tree
 from lxcfleet.host.packages import database
@@ -32,7 +32,9 @@ _WHITEOUT = ".wh."
 _NAMED = 5
 
 
-def check(entries: Iterable[Entry], covers: Sequence[str], replaced: Collection[str] = (), root: Path = Path("/")) -> None:
+def check(
+    entries: Iterable[ReleaseEntry], covers: Sequence[str], replaced: Collection[str] = (), root: Path = Path("/")
+) -> None:
     """Raise InvalidInput for a release that can't be a layer, or that hides files of the host which ``covers`` does not name.
 
     ``replaced``: the files that the mask has in place of the host's; ``root``: the host's root.
@@ -58,7 +60,7 @@ def check(entries: Iterable[Entry], covers: Sequence[str], replaced: Collection[
         _refuse(hidden)
 
 
-def _check_place(entry: Entry, path: str, replaced: Collection[str]) -> None:
+def _check_place(entry: ReleaseEntry, path: str, replaced: Collection[str]) -> None:
     first, _, name = entry.path.partition("/")[0], "", os.path.basename(entry.path)
     if first not in PLACES or (entry.path == first and entry.kind != "d"):
         raise InvalidInput(
@@ -89,7 +91,7 @@ def _refuse(hidden: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def pack(own: ReleasePaths, entries: Iterable[Entry], root: Path = Path("/")) -> str:
+def pack(own: ReleasePaths, entries: Iterable[ReleaseEntry], root: Path = Path("/")) -> str:
     """Make the image of a release that is being sealed; gives why it is ext4, or nothing if it is erofs. Raises HostError,
     Unsupported, OSError.
 

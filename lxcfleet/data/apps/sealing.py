@@ -27,7 +27,7 @@ from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.kernel.entries import is_whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec.container.apps import MAX_FILES, ROOT, Form, Release
+from lxcfleet.spec.container.apps import MAX_FILES, ROOT, AppForm, Release
 from lxcfleet.spec.container.volumes import within
 
 MOST_BYTES = 16 << 30
@@ -369,13 +369,13 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
             raise exists(release)
         new.directory.mkdir(mode=0o700)
         new.tree.mkdir(mode=0o700)
-        made = _fill(paths, new.tree, source, strip, _built(release, inside), 2 if release.form is Form.LAYER else 1)
+        made = _fill(paths, new.tree, source, strip, _built(release, inside), 2 if release.form is AppForm.LAYER else 1)
         top = os.open(new.tree, _DIRECTORY)
         try:
             entries = [*manifest.entries(top)]
             text = manifest.render(entries)
             sealed = replace(release, digest=manifest.digest_of(text), files=made[0], size=made[1])
-            if release.form is Form.LAYER:
+            if release.form is AppForm.LAYER:
                 merged.check(entries, release.covers, build.replaced(paths))
                 why = merged.pack(new, entries)
                 sealed = replace(sealed, image=store.digest_of_image(new.image), no_erofs=why)
@@ -405,7 +405,7 @@ def _built(release: Release, inside: str) -> dict[str, str]:
     """The paths below a delta that become the release, each with its path there; none: it is no delta."""
     if not inside:
         return {}
-    if release.form is Form.MOUNT:
+    if release.form is AppForm.MOUNT:
         return {inside: ""}
     return {each: each.strip("/") for each in ([*merged.BUILT] if inside == ROOT else [inside])}
 

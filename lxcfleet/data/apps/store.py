@@ -21,7 +21,7 @@ from lxcfleet.data.volumes import clone
 from lxcfleet.errors import Broken, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.paths import Paths, ReleasePaths
-from lxcfleet.spec.container.apps import Form, Release, check_app, check_version, parse_release
+from lxcfleet.spec.container.apps import AppForm, Release, check_app, check_version, parse_release
 from lxcfleet.spec.reading import ondisk, strict_yaml
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import read_said, rows_of
@@ -162,7 +162,7 @@ def _compare(own: ReleasePaths, release: Release, top: int) -> None:
     if manifest.digest_of(text) != release.digest:
         raise _altered(release, [f"{own.manifest} or {own.record} was changed"])
     found = manifest.differences(manifest.parse(text), manifest.entries(top))
-    if release.form is Form.LAYER and _digest(own.image) != release.image:
+    if release.form is AppForm.LAYER and _digest(own.image) != release.image:
         found.append(f"{own.image} {'has other contents' if own.image.is_file() else 'is gone'}")
     if found:
         raise _altered(release, found)
@@ -170,7 +170,7 @@ def _compare(own: ReleasePaths, release: Release, top: int) -> None:
 
 def stamp_of_image(own: ReleasePaths, release: Release) -> str:
     """The addition to the stamp of a release that has an image."""
-    if release.form is not Form.LAYER:
+    if release.form is not AppForm.LAYER:
         return ""
     with contextlib.suppress(OSError):
         status = os.lstat(own.image)

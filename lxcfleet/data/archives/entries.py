@@ -60,7 +60,7 @@ class EntryKind(Enum):
     FIFO = b"6"
 
 
-class Source(Protocol):
+class ArchiveSource(Protocol):
     """The source that an archive is read from."""
 
     def read(self, count: int, /) -> bytes:
@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """The most that an archive may have."""
 
     entries: int = 10_000_000
@@ -77,7 +77,7 @@ class Limits:
 
 
 @dataclass
-class Entry:
+class ArchiveEntry:
     """One entry."""
 
     path: tuple[bytes, ...]
@@ -124,7 +124,7 @@ def cut_off() -> InvalidInput:
 class Reader:
     """The entries of one archive, in their order."""
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: ArchiveSource, limits: ArchiveLimits) -> None:
         self._source = source
         self._limits = limits
         self._entries = 0
@@ -144,11 +144,11 @@ class Reader:
         """How many entries were read."""
         return self._entries
 
-    def limit(self, limits: Limits) -> None:
+    def limit(self, limits: ArchiveLimits) -> None:
         """Allow so much from here on."""
         self._limits = limits
 
-    def next(self) -> Entry | None:
+    def next(self) -> ArchiveEntry | None:
         """The next entry; None: there are no more, and the archive is whole. Raises InvalidInput, NoCapacity."""
         self._skip_rest()
         records: dict[bytes, bytes] = {}
@@ -176,7 +176,7 @@ class Reader:
             )
         return self._entry(header, kind, size, records)
 
-    def pieces(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
+    def pieces(self, entry: ArchiveEntry) -> Iterator[tuple[int, bytes]]:
         """The data of the file that ``next`` gave: offsets, and what is there."""
         for offset, length in entry.pieces:
             done = 0
@@ -185,7 +185,7 @@ class Reader:
                 yield offset + done, piece
                 done += len(piece)
 
-    def whole(self, entry: Entry, most: int) -> bytes:
+    def whole(self, entry: ArchiveEntry, most: int) -> bytes:
         """The content of a small file without holes."""
         if entry.kind is not EntryKind.FILE or entry.size > most or entry.pieces != [(0, entry.size)][: bool(entry.size)]:
             raise refused(f"{entry.shown} is no plain file of at most {as_size(most)}")
@@ -193,13 +193,13 @@ class Reader:
 
     # -- headers ---------------------------------------------------------------------------------------------
 
-    def _entry(self, header: bytes, kind: bytes, stored: int, records: Mapping[bytes, bytes]) -> Entry:
+    def _entry(self, header: bytes, kind: bytes, stored: int, records: Mapping[bytes, bytes]) -> ArchiveEntry:
         try:
             found = EntryKind(kind)
         except ValueError:
             what = "a device" if kind == b"4" else f"an entry of type {shown(kind)!r}"
             raise refused(f"{_name(header)!r} is {what}") from None
-        entry = Entry((), found)
+        entry = ArchiveEntry((), found)
         stored = _number(records.get(b"size"), stored)
         name = records.get(b"GNU.sparse.name", records.get(b"path", _name_of(header)))
         entry.path = _path(name, directory=found is EntryKind.DIRECTORY)
@@ -217,13 +217,13 @@ class Reader:
             self._begin_data(entry, stored, records)
         return entry
 
-    def _attributes(self, entry: Entry, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    def _attributes(self, entry: ArchiveEntry, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         if entry.path[0] != VOLUMES.encode():
             return _attributes(entry, records, self.first_id, checked=True)
         name = entry.path[1] if len(entry.path) > 1 else b""
         return _attributes(entry, records, self.taken.get(name), checked=name in self.taken)
 
-    def _begin_data(self, entry: Entry, stored: int, records: Mapping[bytes, bytes]) -> None:
+    def _begin_data(self, entry: ArchiveEntry, stored: int, records: Mapping[bytes, bytes]) -> None:
         self._left, self._padding = stored, -stored % BLOCK
         entry.size = stored
         entry.pieces = [(0, stored)] if stored else []
@@ -242,7 +242,7 @@ class Reader:
                 hint="nothing of it was kept; make room, or allow more: --limit SIZE",
             )
 
-    def _map(self, entry: Entry) -> list[tuple[int, int]]:
+    def _map(self, entry: ArchiveEntry) -> list[tuple[int, int]]:
         """The parts of a sparse file that are no holes: decimal numbers, one a line, before its data."""
         text, numbers, wanted, blocks = b"", list[int](), 1, 0
         while len(numbers) < wanted:
@@ -360,7 +360,7 @@ def _path(name: bytes, *, directory: bool) -> tuple[bytes, ...]:
     return tuple(parts)
 
 
-def _check_numbers(entry: Entry, header: bytes) -> None:
+def _check_numbers(entry: ArchiveEntry, header: bytes) -> None:
     if entry.uid >= RANGE_SIZE or entry.gid >= RANGE_SIZE:
         raise refused(f"{entry.shown} belongs to {entry.uid}:{entry.gid}, and a container has the ids up to {RANGE_SIZE - 1}")
     if entry.kind is EntryKind.WHITEOUT and (_octal(header[329:337], 1 << 32) or _octal(header[337:345], 1 << 32)):
@@ -369,7 +369,7 @@ def _check_numbers(entry: Entry, header: bytes) -> None:
         raise refused(f"{entry.shown} has a time that makes no sense")
 
 
-def _check_target(entry: Entry) -> None:
+def _check_target(entry: ArchiveEntry) -> None:
     if entry.kind is EntryKind.SYMLINK:
         if not entry.target or b"\0" in entry.target or len(entry.target) > _MOST_LINK:
             raise refused(f"{entry.shown} is a link to nothing")
@@ -402,7 +402,7 @@ _XATTR = b"SCHILY.xattr."
 
 
 def _attributes(
-    entry: Entry, records: Mapping[bytes, bytes], first_id: int | None, *, checked: bool
+    entry: ArchiveEntry, records: Mapping[bytes, bytes], first_id: int | None, *, checked: bool
 ) -> dict[bytes, bytes]:
     """The extended attributes of an entry, access lists among them, as setxattr(2) takes them. ``first_id``: see
     ``with_own_ids``; ``checked``: whether ids that no container has are refused, as in all that is taken."""
@@ -421,7 +421,7 @@ def _attributes(
     return {} if entry.kind in (EntryKind.LINK, EntryKind.WHITEOUT) else found
 
 
-def _check_attribute(entry: Entry, name: bytes, value: bytes, *, checked: bool) -> None:
+def _check_attribute(entry: ArchiveEntry, name: bytes, value: bytes, *, checked: bool) -> None:
     """Refuse what the kernel's overlay would follow out of the container's layer, and what is not the container's to give."""
     if name in ACLS:
         if name == ACLS[1] and entry.kind is not EntryKind.DIRECTORY:
@@ -459,7 +459,7 @@ def with_own_ids(value: bytes, first_id: int | None) -> bytes:
     return b"".join(found)
 
 
-def _check_acl(entry: Entry, value: bytes, *, checked: bool) -> None:
+def _check_acl(entry: ArchiveEntry, value: bytes, *, checked: bool) -> None:
     """Refuse an access list of a form that the kernel does not have, or with ids that no container has."""
     lines = value[_ACL_HEAD.size :]
     fits = len(value) >= _ACL_HEAD.size and len(lines) % _ACL_LINE.size == 0 and len(value) <= _MOST_VALUE

@@ -43,7 +43,7 @@ _SAID = 40
 
 
 @dataclass(frozen=True)
-class Head:
+class ArchiveHead:
     """The head of an archive."""
 
     name: str
@@ -66,7 +66,7 @@ class Head:
     """The volumes whose files are in the archive, as they were on their host; in format 1 the names alone are known."""
 
 
-def render(head: Head) -> str:
+def render(head: ArchiveHead) -> str:
     """The text of ``export.yaml``. Raises NoCapacity if it is longer than one that is read."""
     values: dict[str, object] = {
         "format": FORMAT if head.volumes else _WITHOUT_VOLUMES,
@@ -92,7 +92,7 @@ def render(head: Head) -> str:
     return text
 
 
-def parse(text: bytes) -> Head:
+def parse(text: bytes) -> ArchiveHead:
     """The head in ``text``. Raises Unsupported for another format, InvalidInput with all that is wrong otherwise."""
     try:
         data = strict_yaml.load(text)
@@ -128,7 +128,7 @@ def parse(text: bytes) -> Head:
         fields.complain("spec", "is to be a mapping")
         spec = {}
     fields.finish("this archive can't be used")
-    return Head(name, version, created, still, spec, system, packages, snapshot, volumes)
+    return ArchiveHead(name, version, created, still, spec, system, packages, snapshot, volumes)
 
 
 def _volumes(fields: Fields) -> tuple[Volume, ...]:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from lxcfleet.data.archives.entries import ACLS, Entry, EntryKind, Reader, refused, shown, with_own_ids
+from lxcfleet.data.archives.entries import ACLS, ArchiveEntry, EntryKind, Reader, refused, shown, with_own_ids
 from lxcfleet.errors import InvalidInput
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,11 +62,11 @@ class Unpacking:
         self._tops = tops
         self._told = told
         self._directories = {top: Directories(handle) for top, handle in tops.items()}
-        self._last: list[tuple[tuple[bytes, ...], Entry]] = []
+        self._last: list[tuple[tuple[bytes, ...], ArchiveEntry]] = []
         self._there: set[tuple[bytes, ...]] = set()
         self.bytes = 0
 
-    def take(self, reader: Reader, entry: Entry) -> None:
+    def take(self, reader: Reader, entry: ArchiveEntry) -> None:
         """Make one entry. Raises InvalidInput, OSError."""
         top, handle = find(self._tops, entry.path)
         path = entry.path[len(top) :]
@@ -82,7 +82,7 @@ class Unpacking:
         except (FileExistsError, NotADirectoryError, FileNotFoundError, IsADirectoryError) as error:
             raise refused(f"{entry.shown} can't be made: {error.strerror}") from error
 
-    def _make(self, reader: Reader, entry: Entry, top: tuple[bytes, ...], path: tuple[bytes, ...]) -> None:
+    def _make(self, reader: Reader, entry: ArchiveEntry, top: tuple[bytes, ...], path: tuple[bytes, ...]) -> None:
         above, name = self._directories[top].open(path[:-1]), path[-1]
         match entry.kind:
             case EntryKind.DIRECTORY:
@@ -103,7 +103,7 @@ class Unpacking:
         if entry.kind is not EntryKind.DIRECTORY:
             _set_time(above, name, entry)
 
-    def _fill(self, reader: Reader, entry: Entry, handle: int) -> None:
+    def _fill(self, reader: Reader, entry: ArchiveEntry, handle: int) -> None:
         with open(handle, "wb", buffering=0) as file:
             for offset, data in reader.pieces(entry):
                 done = 0
@@ -114,7 +114,7 @@ class Unpacking:
             if entry.size and (not entry.pieces or sum(entry.pieces[-1]) != entry.size):
                 os.ftruncate(file.fileno(), entry.size)
 
-    def _link(self, entry: Entry, top: tuple[bytes, ...], path: tuple[bytes, ...]) -> None:
+    def _link(self, entry: ArchiveEntry, top: tuple[bytes, ...], path: tuple[bytes, ...]) -> None:
         target = tuple(entry.target.split(b"/"))
         if target[: len(top)] != top or len(target) == len(top):
             raise refused(f"{entry.shown} is another name of something outside")
@@ -149,7 +149,7 @@ class Unpacking:
             each.close()
 
 
-def _dress(above: int, name: bytes, entry: Entry) -> None:
+def _dress(above: int, name: bytes, entry: ArchiveEntry) -> None:
     """Owner, mode and attributes. A change of owner takes set-id bits and capabilities away, so it comes first."""
     os.chown(name, entry.uid, entry.gid, dir_fd=above, follow_symlinks=False)
     if entry.kind is not EntryKind.SYMLINK:
@@ -160,7 +160,7 @@ def _dress(above: int, name: bytes, entry: Entry) -> None:
         _set_attributes(above, name, given, entry)
 
 
-def _set_attributes(above: int, name: bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
+def _set_attributes(above: int, name: bytes, attributes: Mapping[bytes, bytes], entry: ArchiveEntry) -> None:
     handle = _open(above, name)
     try:
         for key, value in attributes.items():
@@ -176,7 +176,7 @@ def _open(above: int, name: bytes) -> int:
     return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
 
 
-def _set_time(above: int, name: bytes, entry: Entry) -> None:
+def _set_time(above: int, name: bytes, entry: ArchiveEntry) -> None:
     os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=above, follow_symlinks=False)
 
 
@@ -203,7 +203,7 @@ class Comparing:
         self.differences: list[str] = []
         self.count = 0
 
-    def take(self, reader: Reader, entry: Entry) -> None:
+    def take(self, reader: Reader, entry: ArchiveEntry) -> None:
         """Hold one entry against what is there. Raises InvalidInput, OSError."""
         top, handle = find(self._tops, entry.path)
         path = entry.path[len(top) :]
@@ -218,7 +218,7 @@ class Comparing:
             self._note(f"{entry.shown}: {error}")
 
     def _differing(
-        self, reader: Reader, entry: Entry, above: int, name: bytes, found: os.stat_result, first_id: int | None
+        self, reader: Reader, entry: ArchiveEntry, above: int, name: bytes, found: os.stat_result, first_id: int | None
     ) -> Iterable[str]:
         if entry.kind is EntryKind.LINK:
             if self._names.get(tuple(entry.target.split(b"/"))) != found.st_ino:
@@ -291,7 +291,7 @@ def _attributes_of(above: int, name: bytes, first_id: int | None) -> dict[bytes,
         os.close(handle)
 
 
-def _is_content(reader: Reader, entry: Entry, handle: int) -> bool:
+def _is_content(reader: Reader, entry: ArchiveEntry, handle: int) -> bool:
     """Whether a file has the entry's data, and zeros everywhere else."""
     at, same = 0, True
     for offset, data in reader.pieces(entry):

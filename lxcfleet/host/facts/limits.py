@@ -45,7 +45,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Limits:
+class HostLimits:
     """The host's present resources. Sizes in bytes."""
 
     memory_total: int
@@ -61,7 +61,7 @@ class Limits:
     """By the name that capacity gives the check. A table that this kernel does not have is missing."""
 
 
-def read(paths: Paths, *, budget: float = 0.006) -> Limits:
+def read(paths: Paths, *, budget: float = 0.006) -> HostLimits:
     """Look at the host. At most ``budget`` seconds go into counting inotify instances.
 
     Raises HostError if the containers' directory or /proc can't be read.
@@ -71,7 +71,7 @@ def read(paths: Paths, *, budget: float = 0.006) -> Limits:
         disk = os.statvfs(paths.lxc)
     except OSError as error:
         raise HostError.from_os_error("can't find out what this host has left", error) from error
-    return Limits(
+    return HostLimits(
         memory_total=found.total,
         memory_available=found.available + found.swap_free,
         disk_free=disk.f_bavail * disk.f_frsize,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psutil
 
 
-class Memory(NamedTuple):
+class HostMemory(NamedTuple):
     """The present amounts in bytes."""
 
     total: int
@@ -17,7 +17,7 @@ class Memory(NamedTuple):
     swap_free: int
 
 
-def read() -> Memory:
+def read() -> HostMemory:
     """Read /proc; raises OSError if that fails."""
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return Memory(memory.total, memory.available, swap.total, swap.free)
+    return HostMemory(memory.total, memory.available, swap.total, swap.free)

@@ -20,9 +20,9 @@ from typing import Any
 
 from lxcfleet.errors import FleetError
 from lxcfleet.host.lxc import liblxc, monitor
-from lxcfleet.host.lxc.streams import Copies, Follower, Source, Terminal
+from lxcfleet.host.lxc.streams import Copies, InitStreams, LogTail, Terminal
 from lxcfleet.host.process import proc
-from lxcfleet.host.process.ends import End
+from lxcfleet.host.process.ends import ProcessEnd
 
 TIDY_SECONDS = 10.0
 """The longest time, in seconds, that a monitor may take to tidy up before the client is told of the end all the same."""
@@ -60,7 +60,7 @@ class _Keeper:
         self._client: socket.socket | None = client
         self._standard = list(standard)
         self._lxc_path = lxc_path
-        self._source: Source | None = Follower(request["log"], standard[1]) if request["system"] else None
+        self._source: InitStreams | None = LogTail(request["log"], standard[1]) if request["system"] else None
         """The copier of the streams. The log of a console is read from its present end on."""
         self._deadline: float | None = None
         """When process 1 is killed."""
@@ -342,14 +342,14 @@ class _Told(FleetError):
         return self._body
 
 
-def _listening(pid: int) -> End | None:
+def _listening(pid: int) -> ProcessEnd | None:
     try:
-        return End(pid)
+        return ProcessEnd(pid)
     except OSError:
         return None  # the client asks the daemon then
 
 
-def _heard(end: End | None) -> int | None:
+def _heard(end: ProcessEnd | None) -> int | None:
     if end is None:
         return None
     deadline = time.monotonic() + HEAR_SECONDS

@@ -35,7 +35,7 @@ _ROOT = Path("/run/lxc")
 
 
 @dataclass(frozen=True)
-class Record:
+class MonitorRecord:
     """One record."""
 
     kind: int
@@ -51,11 +51,11 @@ def path_of(lxc_path: Path) -> Path:
     return _ROOT / lxc_path.relative_to("/") / "monitor-fifo"
 
 
-def parse(data: bytes) -> list[Record]:
+def parse(data: bytes) -> list[MonitorRecord]:
     """The records in ``data``; a piece of a record at its end is left out."""
     whole = len(data) - len(data) % RECORD.size
     return [
-        Record(kind, name.partition(b"\0")[0].decode(errors="surrogateescape"), value)
+        MonitorRecord(kind, name.partition(b"\0")[0].decode(errors="surrogateescape"), value)
         for kind, name, value in RECORD.iter_unpack(data[:whole])
     ]
 
@@ -63,7 +63,7 @@ def parse(data: bytes) -> list[Record]:
 class MonitorFifo:
     """The reading end of the FIFO. It calls ``hear`` with the records that it reads at once, in the event loop."""
 
-    def __init__(self, lxc_path: Path, hear: Callable[[list[Record]], None]) -> None:
+    def __init__(self, lxc_path: Path, hear: Callable[[list[MonitorRecord]], None]) -> None:
         self._lxc_path = lxc_path
         self._path = path_of(lxc_path)
         self._hear = hear

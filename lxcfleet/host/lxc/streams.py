@@ -27,7 +27,7 @@ _RETURNS = 8
 _PTS_MAJORS = range(136, 144)
 
 
-class Source(ABC):
+class InitStreams(ABC):
     """The streams that process 1 reads and writes."""
 
     pause: float | None = None
@@ -81,7 +81,7 @@ class _Output:
         self.send()
 
 
-class Copies(Source):
+class Copies(InitStreams):
     """Pipes: bytes as they are, stdout and stderr apart. All output goes to the log, too."""
 
     def __init__(self, directory: str, stdin: int | None, out: int, err: int, log: str, log_bytes: int) -> None:
@@ -170,7 +170,7 @@ class Copies(Source):
             self._ending = self.pause = None
 
 
-class Terminal(Source):
+class Terminal(InitStreams):
     """The container's console. The client copies to and from it by itself; its log is liblxc's."""
 
     def __init__(self, master: int, pid: int) -> None:
@@ -217,7 +217,7 @@ class Terminal(Source):
                 os.close(terminal)
 
 
-class Follower(Source):
+class LogTail(InitStreams):
     """The log of a console, from its present end on. Its lines end as a file's do."""
 
     pause = _LOOK_SECONDS

@@ -32,7 +32,7 @@ _ENTRY = struct.Struct("=6sBBIBxH")
 _TRIES = 3
 
 
-class Port(NamedTuple):
+class BridgePort(NamedTuple):
     """A port of some bridge."""
 
     name: str
@@ -60,9 +60,9 @@ class Ports:
     the kernel says in other words than before is read."""
 
     def __init__(self) -> None:
-        self._said: dict[bytes, Port] = {}
+        self._said: dict[bytes, BridgePort] = {}
 
-    def look(self) -> dict[str, Port]:
+    def look(self) -> dict[str, BridgePort]:
         """Each by its name. Raises OSError."""
         for _ in range(_TRIES):
             messages, whole = _ask()
@@ -104,12 +104,12 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += (size + 3) & ~3
 
 
-def read(message: bytes) -> Port:
+def read(message: bytes) -> BridgePort:
     """One port, as the kernel tells it."""
     _, _, _, flags, _ = _LINK.unpack_from(message)
     told = dict(attributes(message[_LINK.size :]))
     settings = {kind: int.from_bytes(value, "little") for kind, value in attributes(told.get(_PORT_SETTINGS, b""))}
-    return Port(
+    return BridgePort(
         told.get(_NAME, b"").rstrip(b"\0").decode("utf-8", "replace"), _number(told.get(_MASTER, b"")), flags,
         _number(told.get(_MTU, b"")), settings.get(_NUMBER, 0), settings,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.net import interfaces, rtnetlink, sysctl
-from lxcfleet.host.net.bridge_look import Port
+from lxcfleet.host.net.bridge_look import BridgePort
 from lxcfleet.host.net.rtnetlink import Request, attribute
 
 _NET = Path("/sys/class/net")
@@ -82,7 +82,7 @@ class Switches(NamedTuple):
         """All that are ours to set."""
         return {**_PLAIN, _BPDU_GUARD: False, **self.settings()} if self.mtu else self.settings()
 
-    def wrong(self, port: Port) -> list[str]:
+    def wrong(self, port: BridgePort) -> list[str]:
         """The settings of ``port`` that are otherwise, in the words of bridge(8)."""
         found = [NAMES[kind] for kind, wanted in self.whole().items() if port.settings.get(kind, wanted) != wanted]
         if self.mtu and port.runs and port.settings.get(_STATE, _FORWARDING) != _FORWARDING:

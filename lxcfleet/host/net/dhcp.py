@@ -45,7 +45,7 @@ def known(paths: Paths) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Client:
+class DhcpClient:
     """The DHCP client of a container."""
 
     name: str

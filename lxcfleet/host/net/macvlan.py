@@ -27,7 +27,7 @@ _LOCK = Path("/run/lxcfleet-vlans.lock")
 """One for all fleets of the host. In a directory that only root can write to, and a file that only root can open."""
 
 
-class Place(NamedTuple):
+class UplinkPlace(NamedTuple):
     """A network of the host's that containers are to be on; see launcher.items.network.UplinkItem."""
 
     parent: str
@@ -62,7 +62,7 @@ def _alone(what: str) -> Iterator[Any]:
         yield netlink
 
 
-def ensure(place: Place) -> None:
+def ensure(place: UplinkPlace) -> None:
     """Have the interface that containers are to be on, and make sure that they can be. Raises HostError, Unsupported."""
     device, words = place.device, place.words
     if place.vlan:
@@ -80,7 +80,7 @@ def ensure(place: Place) -> None:
         ) from error  # fmt: skip
 
 
-def _ensure_vlan(netlink: Any, place: Place) -> None:
+def _ensure_vlan(netlink: Any, place: UplinkPlace) -> None:
     device, user = place.device, place.user
     if index_of(netlink, device) is None:
         parent = index_of(netlink, place.parent)
@@ -100,7 +100,7 @@ def _ensure_vlan(netlink: Any, place: Place) -> None:
     netlink.link("set", index=index, state="up")
 
 
-def await_free(place: Place) -> None:
+def await_free(place: UplinkPlace) -> None:
     """Come back once no interface there has the container's MAC address: that of its last run goes a moment after its
     processes, and until then the kernel refuses another one. Raises HostError."""
     deadline = time.monotonic() + FREE_SECONDS

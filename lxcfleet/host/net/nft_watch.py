@@ -39,7 +39,7 @@ _PAUSE_SECONDS = 1.0
 """After which the kernel is asked again that could not say whether the tables are there."""
 
 
-class Message(NamedTuple):
+class TableMessage(NamedTuple):
     """A message of the kernel about a table or what is in it, or that a transaction is over."""
 
     table: str = ""
@@ -141,7 +141,7 @@ class TableWatch:
         elif done is not None and (known is None or (reached - known[0]) % _NUMBERS != done - known[1]):
             self._unknown()
 
-    def _note(self, message: Message) -> None:
+    def _note(self, message: TableMessage) -> None:
         if message.over:
             # Once messages are lost, the mark may be among them: then the look says what it was.
             touched = self._touched and not self._ours and not self._lost
@@ -195,7 +195,7 @@ def _enlarge(watching: socket.socket) -> None:
         watching.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
-def messages(data: bytes) -> Iterator[Message]:
+def messages(data: bytes) -> Iterator[TableMessage]:
     """Those about tables and what is in them, and about generations, which end a transaction."""
     at = 0
     while at + 20 <= len(data):
@@ -204,9 +204,9 @@ def messages(data: bytes) -> Iterator[Message]:
             return
         attributes = data[at + 20 : at + size]
         if kind == _NEW_GENERATION:
-            yield Message(over=True, generation=int.from_bytes(_attribute(attributes, _NUMBER)[:4], "big"))
+            yield TableMessage(over=True, generation=int.from_bytes(_attribute(attributes, _NUMBER)[:4], "big"))
         elif kind & 0xFF00 == _NFTABLES:
-            yield Message(_attribute(attributes, _TABLE_NAME).rstrip(b"\0").decode("ascii", "replace"))
+            yield TableMessage(_attribute(attributes, _TABLE_NAME).rstrip(b"\0").decode("ascii", "replace"))
         at += (size + 3) & ~3
 
 

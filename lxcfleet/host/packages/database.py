@@ -21,7 +21,7 @@ _ENGLISH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
-class Owner(NamedTuple):
+class OwningPackage(NamedTuple):
     """A package, and its version on the host."""
 
     package: str
@@ -48,7 +48,7 @@ def owned(info: Path = lists.INFO) -> set[str]:
     return found | {f"/usr{path}" for path in found if path.startswith(_MERGED)}
 
 
-def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owner]:
+def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, OwningPackage]:
     """The package of each of ``paths``; without those that belong to none. Takes 0.2 s. Raises HostError.
 
     A diverted file (dpkg-divert) belongs to the diverting package at its old name, and to the other package at its new name.
@@ -63,7 +63,7 @@ def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owne
             if name in known:
                 found.setdefault(known[name], package)
     versions = _versions(sorted(set(found.values())), admin)
-    return {path: Owner(package, versions.get(package, "")) for path, package in found.items()}
+    return {path: OwningPackage(package, versions.get(package, "")) for path, package in found.items()}
 
 
 def owners_below(directory: str) -> dict[str, int]:

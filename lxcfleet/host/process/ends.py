@@ -38,7 +38,7 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _ALL = 0xFFFFFFFF
 
 
-class End:
+class ProcessEnd:
     """Waits for the end of one process. Raises OSError where the kernel or the caller's rights do not allow that."""
 
     def __init__(self, pid: int) -> None:

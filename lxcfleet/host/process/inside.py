@@ -22,7 +22,7 @@ _SECONDS = 20
 
 
 @dataclass(frozen=True)
-class Mark:
+class FileMark:
     """The marks by which a file is recognized."""
 
     path: str
@@ -34,7 +34,7 @@ class Mark:
     """Nanoseconds; mtime."""
 
     @classmethod
-    def of(cls, path: str, status: os.stat_result) -> Mark:
+    def of(cls, path: str, status: os.stat_result) -> FileMark:
         """The mark of the file with this lstat result."""
         return cls(path, stat.S_IFMT(status.st_mode), status.st_ino, status.st_size, status.st_mtime_ns)
 
@@ -46,7 +46,7 @@ def digest(path: str) -> str:
         return hashlib.sha256(file.read(_HASHED)).hexdigest()
 
 
-def readable(pid: int, name: str, marks: Sequence[Mark]) -> list[tuple[str, str | None]]:
+def readable(pid: int, name: str, marks: Sequence[FileMark]) -> list[tuple[str, str | None]]:
     """The host's files that root of a container can read at their path. Each comes with a digest if the container's file only
     has the same size, and so may be a copy.
 
@@ -73,7 +73,7 @@ def readable(pid: int, name: str, marks: Sequence[Mark]) -> list[tuple[str, str 
     return [(path, mark) for path, mark in found]
 
 
-def _answer(process: int, marks: Sequence[Mark], writing: int, *, other_users: bool) -> None:
+def _answer(process: int, marks: Sequence[FileMark], writing: int, *, other_users: bool) -> None:
     signal.alarm(_SECONDS)
     syscalls.enter_container(process, users=other_users)
     os.chdir("/")
@@ -81,7 +81,7 @@ def _answer(process: int, marks: Sequence[Mark], writing: int, *, other_users: b
         json.dump(_look(marks), pipe)
 
 
-def _look(marks: Sequence[Mark]) -> list[tuple[str, str | None]]:
+def _look(marks: Sequence[FileMark]) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for mark in marks:
         try:
@@ -89,7 +89,7 @@ def _look(marks: Sequence[Mark]) -> list[tuple[str, str | None]]:
         except (OSError, ValueError):
             continue
         # The overlay gives a file of a lower layer the inode number that it has there.
-        same = Mark.of(mark.path, status) == mark
+        same = FileMark.of(mark.path, status) == mark
         if stat.S_IFMT(status.st_mode) != mark.kind or not (same or status.st_size == mark.size):
             continue
         if mark.kind != stat.S_IFREG:

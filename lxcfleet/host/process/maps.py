@@ -204,7 +204,7 @@ def top_device(pid: int) -> int:
     return above.st_dev
 
 
-class Mount(NamedTuple):
+class ProcessMount(NamedTuple):
     """One line of a process's mount table."""
 
     device: str
@@ -216,13 +216,13 @@ class Mount(NamedTuple):
     source: str
 
 
-def mounts(pid: int) -> list[Mount]:
+def mounts(pid: int) -> list[ProcessMount]:
     """The mounts that the process sees; proc_pid_mountinfo(5)."""
     table = []
     for line in _read(pid, "mountinfo").splitlines():
         fields, _, rest = line.partition(b" - ")
         words, (kind, source, _) = fields.split(b" ", 5), rest.split(b" ", 2)
-        table.append(Mount(_hexadecimal(words[2]), _text(words[3]), _text(words[4]), _text(kind), _text(source)))
+        table.append(ProcessMount(_hexadecimal(words[2]), _text(words[3]), _text(words[4]), _text(kind), _text(source)))
     return table
 
 

@@ -9,14 +9,14 @@ from lxcfleet.host.process import maps
 from lxcfleet.host.process.alike import Alike
 
 
-class Outdated(NamedTuple):
+class OutdatedFile(NamedTuple):
     """A file that was replaced or removed."""
 
     path: str
     removed: bool
 
 
-def files(pid: int) -> list[Outdated]:
+def files(pid: int) -> list[OutdatedFile]:
     """The files that the process maps executable and that were replaced by files of other content, or removed.
 
     Empty if the process has ended. This does not work on an overlay.
@@ -27,7 +27,7 @@ def files(pid: int) -> list[Outdated]:
         found = {path: False for mapping in mapped if (path := mapping.file.path) in old and _differs(pid, mapping)}
     except ProcessLookupError:
         return []
-    return [Outdated(path, not os.path.exists(path)) for path in sorted(found)]
+    return [OutdatedFile(path, not os.path.exists(path)) for path in sorted(found)]
 
 
 def any_replaced(pid: int) -> bool:

@@ -19,7 +19,7 @@ from lxcfleet.spec.reading import ondisk
 
 
 @dataclass(frozen=True)
-class Session:
+class RunningSession:
     """A session that runs."""
 
     container: str
@@ -46,7 +46,7 @@ def noted(directory: Path, container: str) -> Iterator[None]:
             file.unlink()
 
 
-def running(directory: Path) -> list[Session]:
+def running(directory: Path) -> list[RunningSession]:
     """The sessions that run, by pid. Files of those that were killed are removed."""
     found = []
     for name in _names(directory):
@@ -69,11 +69,11 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _read(file: Path) -> Session | None:
+def _read(file: Path) -> RunningSession | None:
     """None: the process is gone, or its number is another's by now. Raises OSError if that can't be told."""
     try:
         container, began, loaded = ondisk.record(file, ondisk.SMALL)
-        session = Session(str(container), int(file.name), float(began), float(began if loaded is None else loaded))
+        session = RunningSession(str(container), int(file.name), float(began), float(began if loaded is None else loaded))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return session if proc.began(session.pid) == session.began else None

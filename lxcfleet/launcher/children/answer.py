@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.launcher.operations import Operation
+from lxcfleet.launcher.operations import LauncherOperation
 
 R = TypeVar("R")
 
@@ -35,7 +35,7 @@ def answer(
     socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
 
 
-def say(reply: Reply, _: Operation[Any, R], body: R) -> None:
+def say(reply: Reply, _: LauncherOperation[Any, R], body: R) -> None:
     """Send an answer of that operation."""
     reply.send(json.dumps(body).encode())
 

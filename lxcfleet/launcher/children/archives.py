@@ -20,8 +20,8 @@ from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import Stack
 from lxcfleet.data import arrivals, volumes
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.entries import ATTRIBUTES, Entry, Limits, Reader, refused
-from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, Head
+from lxcfleet.data.archives.entries import ATTRIBUTES, ArchiveEntry, ArchiveLimits, Reader, refused
+from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, ArchiveHead
 from lxcfleet.data.archives.unpacking import Comparing, Unpacking
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput, NoCapacity
 from lxcfleet.host.facts import system
@@ -84,7 +84,7 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
     own, name = paths.container(item["name"]), item["name"]
     bottom = Stack.from_json(item["stack"]).bottom.tree()
     snapshot, content = _snapshot(paths, own, name)
-    head = Head(
+    head = ArchiveHead(
         name, item["version"], item["created"], item["still"], item["spec"], _system(bottom.read(_OS_RELEASE) or b""),
         hashlib.sha256(bottom.read(_STATUS) or b"").hexdigest(), snapshot,
         tuple(volumes.check(paths, volume) for volume in item["volumes"]),
@@ -179,7 +179,7 @@ def unpack(reply: Reply, archive: int, paths: Paths) -> None:
     item: ImportItem | None = None
     try:
         with archiver.unpacked(archive, reply.fileno()) as stream:
-            reader = Reader(stream, Limits())
+            reader = Reader(stream, ArchiveLimits())
             _say(reply, head=_head(reader))
             item = _hear(reply)
             if item is None:
@@ -285,12 +285,12 @@ class _Room:
         self._left = {device: each - each // _SPARE for device, each in free.items()}
         self._entries = sum(e.f_favail - e.f_favail // _SPARE if e.f_files else 10_000_000 for e in found.values())
 
-    def limits(self, most: int | None) -> Limits:
+    def limits(self, most: int | None) -> ArchiveLimits:
         """The room on all of them together, or ``most`` if that is less."""
         free = sum(self._left.values())
-        return Limits(self._entries, free if most is None else min(free, most))
+        return ArchiveLimits(self._entries, free if most is None else min(free, most))
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: ArchiveEntry) -> None:
         """An entry is to be made. Raises NoCapacity."""
         device = self._devices.get(entry.path[:2], self._devices[_DELTA])
         self._left[device] -= sum(length for _, length in entry.pieces)
@@ -365,7 +365,7 @@ def _take_all(
     return snapshot
 
 
-def _passed_over(item: ImportItem, entry: Entry) -> bool:
+def _passed_over(item: ImportItem, entry: ArchiveEntry) -> bool:
     """Whether it is of a volume that the head names, and that is not made."""
     names = {name.encode() for name in item["passed_over"]}
     return entry.path[0] == VOLUMES.encode() and len(entry.path) > 1 and entry.path[1] in names
@@ -380,7 +380,7 @@ def _compare(
     os.lseek(archive, 0, os.SEEK_SET)
     with archiver.unpacked(archive, reply.fileno()) as stream, _confined(item, new, paths) as tops:
         ranges: dict[tuple[bytes, ...], int | None] = {_top(each): _volume(each).first_id for each in item["volumes"]}
-        reader, comparing = Reader(stream, Limits()), Comparing(tops, first_ids={_DELTA: item["first_id"], **ranges})
+        reader, comparing = Reader(stream, ArchiveLimits()), Comparing(tops, first_ids={_DELTA: item["first_id"], **ranges})
         reader.taken = {each["archived"].encode(): each["had"] for each in item["volumes"]}
         try:
             _head(reader)

@@ -17,7 +17,7 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import sessions
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.items.containers import Checked, CheckItem
+from lxcfleet.launcher.items.containers import CheckAnswer, CheckItem
 from lxcfleet.launcher.operations import ATTACH, CHECK, OF_ATTACHER
 from lxcfleet.paths import Paths
 
@@ -50,7 +50,7 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
     except FleetError as error:
         answer(reply, name, error)
     else:
-        say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
+        say(reply, CHECK, CheckAnswer(name=name, error=None, status=status, output=output))
 
 
 _WORK: dict[str, Callable[[Any, Sequence[int], Paths], None]] = {ATTACH: _attach, CHECK: _check}

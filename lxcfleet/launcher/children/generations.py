@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from lxcfleet.base.generations import build, store, verify
 from lxcfleet.base.merge import relations
-from lxcfleet.base.merge.reconcile import Reconciler
+from lxcfleet.base.merge.reconcile import RecordMerger
 from lxcfleet.base.stack import stack_of
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls
@@ -56,7 +56,7 @@ def fit(item: FitItem, reply: Reply, paths: Paths) -> None:
     body, found = None, list[Fit]()
     try:
         called = f"generation {item['generation']}" if item["generation"] else "the host's root"
-        reader = Reconciler(paths, stack_of(paths, "", generation=item["generation"]).standing)
+        reader = RecordMerger(paths, stack_of(paths, "", generation=item["generation"]).standing)
         for name in item["names"]:
             signal.alarm(CHILD_SECONDS)
             found.append(Fit(name=name, broken=_broken(reader, name, called)))
@@ -65,7 +65,7 @@ def fit(item: FitItem, reply: Reply, paths: Paths) -> None:
     answer_large(reply, body, json.dumps(found).encode())
 
 
-def _broken(reader: Reconciler, name: str, called: str) -> list[str]:
+def _broken(reader: RecordMerger, name: str, called: str) -> list[str]:
     """A failure to look at one container is told, and does not keep the others from being looked at."""
     try:
         seen = reader.foresee(name)

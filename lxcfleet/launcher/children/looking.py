@@ -17,7 +17,7 @@ from lxcfleet.launcher.items.cves import CveItem
 from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.launcher.operations import CHILD_SECONDS
 from lxcfleet.patch.stale import scan
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.stale.versions import Versions
 from lxcfleet.paths import Paths
 
@@ -38,7 +38,7 @@ def stale(ask: StaleItem, reply: Reply, paths: Paths) -> None:
     """Look at the files that containers run. All answers are in one memory file, as one may be larger than a datagram."""
     body, text = None, b"[]"
     try:
-        wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
+        wanted = None if ask["wanted"] is None else ComparedFiles.from_json(ask["wanted"])
         targets = map(scan.Target.from_json, ask["targets"])
         look = scan.scan(targets, wanted, losses.read(paths.lost_files), Versions(paths))
         found = _each_in_time(look)
@@ -115,11 +115,11 @@ def mask(item: MaskItem, reply: Reply, paths: Paths) -> None:
 
 def _since(item: SinceItem | None) -> Since | None:
     from lxcfleet.base.mask.build import Since  # imported late, too
-    from lxcfleet.base.mask.sweep import Changes
+    from lxcfleet.base.mask.sweep import BaseChanges
 
     if item is None:
         return None
-    changes = Changes(frozenset(item["inside"]), frozenset(item["below"]), frozenset(item["itself"]))
+    changes = BaseChanges(frozenset(item["inside"]), frozenset(item["below"]), frozenset(item["itself"]))
     return Since(item["record"], changes)
 
 

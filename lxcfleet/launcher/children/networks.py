@@ -15,6 +15,7 @@ from lxcfleet.launcher.items.network import (
     DhcpItem,
     DisconnectItem,
     Foreign,
+    HostRoutes,
     JoinItem,
     LeasedItem,
     LookedUp,
@@ -22,7 +23,6 @@ from lxcfleet.launcher.items.network import (
     NetworkItem,
     PublishItem,
     RejoinItem,
-    Routes,
     RoutesItem,
     RulesItem,
     UplinkItem,
@@ -40,7 +40,7 @@ def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
 
     try:
         used = [str(network) for network in netlink.networks_in_use(argument["except"])]
-        say(reply, ROUTES, Routes(networks=used, ipv6=sysctl.ipv6_available(), error=None))
+        say(reply, ROUTES, HostRoutes(networks=used, ipv6=sysctl.ipv6_available(), error=None))
     except FleetError as error:
         fail(reply, error)
 
@@ -99,7 +99,7 @@ def dhcp(items: list[DhcpItem], reply: Reply, paths: Paths) -> None:
     failure = None
     for item in items:
         try:
-            client = dhcp.Client(item["name"], paths)
+            client = dhcp.DhcpClient(item["name"], paths)
             client.start(item["pid"], item["began"], item["daemon"], privileged=item["privileged"])
         except (OSError, FleetError) as error:
             failure = failure or error
@@ -111,7 +111,7 @@ def uplink(argument: UplinkItem, reply: Reply, _: Paths) -> None:
     from lxcfleet.host.net import macvlan
 
     try:
-        place = macvlan.Place(**argument)
+        place = macvlan.UplinkPlace(**argument)
         if place.hardware:
             macvlan.await_free(place)
         else:

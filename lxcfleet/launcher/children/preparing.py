@@ -28,7 +28,7 @@ from lxcfleet.launcher.operations import CHILD_SECONDS
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
-    from lxcfleet.base.merge.reconcile import Reconciler
+    from lxcfleet.base.merge.reconcile import RecordMerger
 
 
 
@@ -112,11 +112,11 @@ def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem, shelf: Shelf) -
 
 
 @functools.cache
-def _reconciler(paths: Paths, lower: tuple[Layer, ...]) -> Reconciler:
+def _reconciler(paths: Paths, lower: tuple[Layer, ...]) -> RecordMerger:
     """One Reconciler for all batches of this child, as long as containers have the same lower layers."""
-    from lxcfleet.base.merge.reconcile import Reconciler  # other children do not need it
+    from lxcfleet.base.merge.reconcile import RecordMerger  # other children do not need it
 
-    return Reconciler(paths, lower)
+    return RecordMerger(paths, lower)
 
 
 def _make(paths: Paths, name: str, item: PrepareItem) -> None:

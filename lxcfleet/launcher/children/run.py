@@ -34,7 +34,7 @@ from lxcfleet.launcher.children import (
     volumes,
 )
 from lxcfleet.launcher.children.answer import Reply
-from lxcfleet.launcher.operations import Operation
+from lxcfleet.launcher.operations import LauncherOperation
 from lxcfleet.paths import Paths
 
 A = TypeVar("A")
@@ -69,7 +69,7 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
 _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {}
 
 
-def _bind(operation: Operation[A, Any], work: Callable[[A, Reply, Paths], None]) -> None:
+def _bind(operation: LauncherOperation[A, Any], work: Callable[[A, Reply, Paths], None]) -> None:
     """Have ``work`` do that operation; it gets the argument and the socket for answers."""
     _OPERATIONS[operation] = work
 

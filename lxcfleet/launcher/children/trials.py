@@ -12,7 +12,7 @@ from lxcfleet.host.kernel import home
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import cgroup, enclosure, supervised
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.items.containers import Checked, TrialItem
+from lxcfleet.launcher.items.containers import CheckAnswer, TrialItem
 from lxcfleet.launcher.operations import TRY
 from lxcfleet.paths import Paths
 
@@ -34,7 +34,7 @@ def run(item: TrialItem, reply: Reply, paths: Paths) -> None:
     except OSError as error:
         answer(reply, name, HostError.from_os_error(f"a test of {name} can't be run", error))
     else:
-        say(reply, TRY, Checked(name=name, error=None, status=status, output=output))
+        say(reply, TRY, CheckAnswer(name=name, error=None, status=status, output=output))
 
 
 def _inside(item: TrialItem, paths: Paths) -> tuple[int | None, str]:

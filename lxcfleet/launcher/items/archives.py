@@ -18,7 +18,7 @@ class ExportItem(TypedDict):
     version: str
     created: str
     still: str
-    """See data.archives.head.Head."""
+    """See data.archives.head.ArchiveHead."""
     volumes: list[str]
     """The volumes whose files go along."""
     level: int
@@ -53,7 +53,7 @@ class ImportItem(TypedDict):
     data: int | None
     """The most bytes that its files may have; None: as the file system has room for."""
     snapshot: str
-    """See data.archives.head.Head."""
+    """See data.archives.head.ArchiveHead."""
     volumes: list[ArrivalItem]
     """The volumes that are made with it."""
     passed_over: list[str]

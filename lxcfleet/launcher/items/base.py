@@ -6,7 +6,7 @@ from typing import TypedDict
 
 
 class SinceItem(TypedDict):
-    """The changes in the host's root; see base.mask.build.Since and base.mask.sweep.Changes."""
+    """The changes in the host's root; see base.mask.build.Since and base.mask.sweep.BaseChanges."""
 
     record: list[int] | None
     inside: list[str]

@@ -126,7 +126,7 @@ class TrialItem(TypedDict):
     """Whether it is run in the container, and not on the host."""
 
 
-class Checked(TypedDict):
+class CheckAnswer(TypedDict):
     """The outcome of such a command."""
 
     name: str

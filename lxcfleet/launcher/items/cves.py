@@ -20,7 +20,7 @@ class CveItem(TypedDict):
 
 
 class FoundCve(TypedDict):
-    """A CVE in the packages of one source; see patch.cve.findings.Result."""
+    """A CVE in the packages of one source; see patch.cve.findings.CveResult."""
 
     cve: str
     source: str

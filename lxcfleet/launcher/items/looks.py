@@ -24,7 +24,7 @@ class StaleItem(TypedDict):
     """Containers to look at, and the files to look for."""
 
     wanted: Any
-    """The files to look for among those that containers are served; see patch.stale.served.Wanted.to_json. None: none."""
+    """The served files that are compared; see patch.stale.served.ComparedFiles.to_json. None: none."""
     targets: list[ScanItem]
 
 
@@ -54,7 +54,7 @@ class ExposedFile(TypedDict):
     rule: str
 
 
-class Exposed(TypedDict):
+class ExposedItem(TypedDict):
     """The files that one container can read and should not."""
 
     name: str

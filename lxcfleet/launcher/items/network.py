@@ -11,7 +11,7 @@ RoutesItem = TypedDict("RoutesItem", {"except": str})
 """The interface whose networks are left out."""
 
 
-class Routes(TypedDict):
+class HostRoutes(TypedDict):
     """The networks that the host uses, and whether it has IPv6."""
 
     networks: list[str]

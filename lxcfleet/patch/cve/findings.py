@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lxcfleet.host.packages import order, reboot
 from lxcfleet.patch.cve.changelog import Changelog, Mention, MentionKind
 from lxcfleet.patch.cve.inventory import Package, Set, by_source
-from lxcfleet.patch.cve.shelf import Shelf
+from lxcfleet.patch.cve.shelf import ChangelogShelf
 from lxcfleet.patch.cve.tracker import Hole
 
 _SECONDS = 20.0
@@ -33,7 +33,7 @@ class _TooMuchError(Exception):
     """One set has more than is looked at."""
 
 
-class Disk(StrEnum):
+class FixState(StrEnum):
     """The state of a fix in a set of packages."""
 
     FIXED = "fixed"
@@ -45,13 +45,13 @@ class Disk(StrEnum):
     """A changelog names the CVE in words that do not say that it is closed."""
 
 
-class Result(NamedTuple):
+class CveResult(NamedTuple):
     """A CVE in the packages of one source in some sets."""
 
     cve: str
     source: str
     packages: tuple[Package, ...]
-    disk: Disk
+    disk: FixState
     own: bool
     """Whether some of the packages are not those of the base."""
     began: bool
@@ -76,14 +76,14 @@ class Unread(NamedTuple):
 
 
 @dataclass
-class Group:
+class PackageSet:
     """A distinct set of packages that containers have."""
 
     disk: Set
     """The packages that a fresh start has."""
     began: Set | None
     """The packages with which they began; None: not known."""
-    shelf: Shelf
+    shelf: ChangelogShelf
     """The changelogs of ``disk``."""
     same: bool = True
     """Whether ``disk`` is the host's."""
@@ -120,13 +120,13 @@ Candidates = dict[str, dict[str, _Candidate]]
 class Findings:
     """The findings about all groups together."""
 
-    def __init__(self, host: Set, shelf: Shelf, data: Data | None = None, only: Sequence[str] = ()) -> None:
+    def __init__(self, host: Set, shelf: ChangelogShelf, data: Data | None = None, only: Sequence[str] = ()) -> None:
         """``host``: the host's packages, and ``shelf`` their changelogs. ``only``: no other CVEs count, and these wherever a
         changelog names them."""
         self._host, self._shelf, self._only = by_source(_newest(host.values())), shelf, frozenset(only)
         self._holes = _holes_by_cve(data)
         self._moment = data.moment if data else 0.0
-        self.results: list[Result] = []
+        self.results: list[CveResult] = []
         self._known: dict[tuple[object, ...], list[int]] = {}
         self._alike: dict[tuple[object, ...], int] = {}
         self._count = self._new = 0
@@ -138,7 +138,7 @@ class Findings:
         self.named: set[str] = set()
         """Those of ``only`` that a changelog or the data names."""
 
-    def find(self, groups: Sequence[Group]) -> None:
+    def find(self, groups: Sequence[PackageSet]) -> None:
         """Fill in the results of the groups."""
         own: list[Candidates] = []
         deadline = time.monotonic() + _SECONDS
@@ -168,7 +168,7 @@ class Findings:
     # -- which CVEs --------------------------------------------------------------------------------------------
 
     def _closed_on_host(
-        self, group: Group, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]
+        self, group: PackageSet, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]
     ) -> None:
         """Add the CVEs closed by the host's versions that are newer than the group's, or than those with which it began."""
         for source, packages in self._host.items():
@@ -186,7 +186,7 @@ class Findings:
                     self._add(self._shared, source, cve, mention, log if isinstance(log, Changelog) else None)
             group.unread += self._looked[source, old]
 
-    def _closed_in(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
+    def _closed_in(self, group: PackageSet, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
         """Add the CVEs closed by the group's versions that are newer than the host's."""
         for source, packages in _ahead(group, disk, self._host):
             if source in self._host:
@@ -206,7 +206,7 @@ class Findings:
                 self._add(self._shared, source, cve, log.told(cve), log)
         self.named |= {cve for holes in self._holes.values() for cve in holes} & self._only
 
-    def _search_own(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
+    def _search_own(self, group: PackageSet, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
         for source, packages in _ahead(group, disk, self._host):
             log = group.shelf.of(source, packages)
             if isinstance(log, str):
@@ -245,7 +245,7 @@ class Findings:
 
     # -- what they have ----------------------------------------------------------------------------------------
 
-    def _evaluate(self, group: Group, own: Candidates) -> None:
+    def _evaluate(self, group: PackageSet, own: Candidates) -> None:
         disk, began = by_source(_newest(group.disk.values())), _by_source(group.began)
         self._new = 0
         if sum(map(len, own.values())) > _MOST_OWN:
@@ -278,11 +278,11 @@ class Findings:
             mention = with_fix.mention
             doubt = not with_fix.holes and mention is not None and mention.kind is not MentionKind.CLOSED
             if doubt:
-                disk = Disk.DOUBT
+                disk = FixState.DOUBT
             elif without:
-                disk = Disk.FIXABLE if self._fix_is_known(source, with_fix) else Disk.OPEN
+                disk = FixState.FIXABLE if self._fix_is_known(source, with_fix) else FixState.OPEN
             else:
-                disk = Disk.FIXED
+                disk = FixState.FIXED
             sure = bool(before) and {each.name for each in packages} <= {each.name for each in before or ()}
             began = sure and not doubt and not any(self._lacks(each, with_fix) for each in before or ())
             without = () if doubt else without
@@ -294,7 +294,7 @@ class Findings:
                     raise _TooMuchError
                 closed = mention is not None and mention.kind is MentionKind.CLOSED
                 self.results.append(
-                    Result(
+                    CveResult(
                         candidate.cve, source, tuple(packages), disk, own, began, without,
                         mention.version if mention is not None and closed else "", mention.line if mention else "",
                         mention.kind if mention else None, with_fix.holes,
@@ -370,7 +370,7 @@ def _by_source(packages: Set | None) -> dict[str, list[Package]]:
 
 
 def _ahead(
-    group: Group, disk: Mapping[str, Sequence[Package]], host: Mapping[str, Sequence[Package]]
+    group: PackageSet, disk: Mapping[str, Sequence[Package]], host: Mapping[str, Sequence[Package]]
 ) -> Iterable[tuple[str, Sequence[Package]]]:
     """The sources of which a group has newer packages than the host, or which the host does not have."""
     if not group.same:

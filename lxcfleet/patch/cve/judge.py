@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lxcfleet.launcher.items.cves import CveSet, FoundCve
 from lxcfleet.patch.cve.changelog import MentionKind
-from lxcfleet.patch.cve.findings import Disk
+from lxcfleet.patch.cve.findings import FixState
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.spec.states import CveState
@@ -30,7 +30,7 @@ def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str
     ``host``: a defect of the host itself; ``owners``: the package of each old file, by path; ``own``: whether the container
     has packages of its own. Proven is only what `verify` would prove of these packages.
     """
-    if found["disk"] in (Disk.OPEN, Disk.FIXABLE):
+    if found["disk"] in (FixState.OPEN, FixState.FIXABLE):
         return without_fix(found)
     names = frozenset(found["names"])
     # A container that began with the fix can't run older files of it. Which base it stands on is known from its packages.
@@ -43,7 +43,7 @@ def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str
         return CveVerdict(CveState.UNKNOWN, ("its changelog does not say that it is closed",))
     if old or pending:
         return CveVerdict(CveState.OLD_CODE_RUNS, proof.reasons)
-    if found["disk"] == Disk.DOUBT:
+    if found["disk"] == FixState.DOUBT:
         return CveVerdict(CveState.UNKNOWN, ("its changelog does not say that it is closed altogether",))
     if own and found["own"]:
         unowned = [file.path for file in files if not (file.package or owners.get(file.path))]
@@ -54,7 +54,7 @@ def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str
 
 def without_fix(found: FoundCve) -> CveVerdict:
     """The state where the packages lack the fix, whatever runs."""
-    state = CveState.OPEN if found["disk"] == Disk.OPEN else CveState.FIX_AVAILABLE
+    state = CveState.OPEN if found["disk"] == FixState.OPEN else CveState.FIX_AVAILABLE
     told = (f"its changelog says that {found['fixed']} closed it, and the data does not",)
     disputed = told if state is CveState.OPEN and found["fixed"] else ()
     return CveVerdict(state, (f"it has {some(found['without'], _NAMED)}", *disputed))

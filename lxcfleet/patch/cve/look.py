@@ -17,9 +17,9 @@ from lxcfleet.base.stack import Stack, base, delta
 from lxcfleet.errors import FleetError
 from lxcfleet.launcher.items.cves import CveData, CveItem, CveSet, CveSets, FoundCve
 from lxcfleet.patch.cve import inventory, tracker
-from lxcfleet.patch.cve.findings import Data, Findings, Group, Result
+from lxcfleet.patch.cve.findings import CveResult, Data, Findings, PackageSet
 from lxcfleet.patch.cve.inventory import Set
-from lxcfleet.patch.cve.shelf import OfBase, OfContainer, Shelf
+from lxcfleet.patch.cve.shelf import ChangelogShelf, OfBase, OfContainer
 from lxcfleet.paths import Paths
 
 _MOST_STATUS = 16 << 20
@@ -39,10 +39,10 @@ class Look:
     def __init__(self, paths: Paths, ask: CveItem) -> None:
         self._paths, self._ask = paths, ask
         self._layers = Layers()
-        self._bases: dict[int, tuple[Set, Shelf]] = {}
+        self._bases: dict[int, tuple[Set, ChangelogShelf]] = {}
         self._starts: dict[str, Set | None] = {}
-        self._groups: dict[_Key, Group] = {}
-        self._own: list[Group] = []
+        self._groups: dict[_Key, PackageSet] = {}
+        self._own: list[PackageSet] = []
         self._opened = contextlib.ExitStack()
 
     def answer(self) -> CveSets:
@@ -59,7 +59,9 @@ class Look:
             for number in self._ask["generations"]:
                 with contextlib.suppress(OSError, FleetError):
                     packages, changelogs = self._base(number)
-                    generations[str(number)] = self._group((number, "", ""), Group(packages, None, changelogs, same=False))
+                    generations[str(number)] = self._group(
+                        (number, "", ""), PackageSet(packages, None, changelogs, same=False)
+                    )
             groups = list(self._groups.values())
             data, told = self._data([host, *(group.disk for group in groups), *(group.began or {} for group in groups)])
             findings = Findings(host, shelf, data, self._ask["cves"])
@@ -81,14 +83,14 @@ class Look:
 
     # -- sets ------------------------------------------------------------------------------------------------
 
-    def _base(self, generation: int) -> tuple[Set, Shelf]:
+    def _base(self, generation: int) -> tuple[Set, ChangelogShelf]:
         if generation not in self._bases:
             bottom = Bottom(base(self._paths, generation))
             files = OfBase(bottom)
             status = files.read(STATUS, _MOST_STATUS)
             if status is None:
                 raise FileNotFoundError(2, "there is no such file", STATUS)
-            self._bases[generation] = _read(status), Shelf(files, self._ask["cves"])
+            self._bases[generation] = _read(status), ChangelogShelf(files, self._ask["cves"])
         return self._bases[generation]
 
     def _group_of(self, name: str, generation: int) -> int:
@@ -100,15 +102,16 @@ class Look:
         began, (packages, shelf) = self._starts[start], self._base(generation)
         own = self._own_status(name, generation)
         if own is None:
-            return self._group((generation, "", start), Group(packages, began, shelf, same=generation == 0))
+            return self._group((generation, "", start), PackageSet(packages, began, shelf, same=generation == 0))
         digest = hashlib.sha256(own).hexdigest()
         # Each container reads its own changelogs: those of another one with the same packages may say something else.
         present = self._opened.enter_context(self._layers.present(_stack(self._paths, name, generation)))
-        group = Group(_read(own), began, Shelf(OfContainer(present), self._ask["cves"]), same=False, base=packages)
+        changelogs = ChangelogShelf(OfContainer(present), self._ask["cves"])
+        group = PackageSet(_read(own), began, changelogs, same=False, base=packages)
         self._own.append(group)
         return self._group((generation, f"{digest} {name}", start), group)
 
-    def _group(self, key: _Key, group: Group) -> int:
+    def _group(self, key: _Key, group: PackageSet) -> int:
         self._groups.setdefault(key, group)
         return list(self._groups).index(key)
 
@@ -117,7 +120,7 @@ class Look:
         with self._layers.present(_stack(self._paths, name, generation)) as present:
             return _own_status(present)
 
-    def _set(self, group: Group) -> CveSet:
+    def _set(self, group: PackageSet) -> CveSet:
         return CveSet(
             found=group.results,
             unread=[{"source": each.source, "packages": list(each.packages), "why": each.why} for each in group.unread],
@@ -194,7 +197,7 @@ def _own_status(present: Present) -> bytes | None:
     return text
 
 
-def _found(result: Result) -> FoundCve:
+def _found(result: CveResult) -> FoundCve:
     hole = result.holes[0] if result.holes else None
     return FoundCve(
         cve=result.cve,

@@ -16,20 +16,20 @@ from lxcfleet.host.packages import database, losses
 from lxcfleet.launcher.items.cves import CveData, CveSets, FoundCve
 from lxcfleet.patch.cve import judge
 from lxcfleet.patch.cve.changelog import PART, MentionKind
-from lxcfleet.patch.cve.findings import Disk
+from lxcfleet.patch.cve.findings import FixState
 from lxcfleet.patch.cve.judge import CveVerdict
 from lxcfleet.patch.cve.sets import Sets
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify.evidence import Proof
-from lxcfleet.patch.verify.prover import Prover, Sight
+from lxcfleet.patch.verify.prover import KnownState, Prover
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import CveState
 
 _DAY = 86400.0
-_SURE = (Disk.FIXED, Disk.DOUBT)
+_SURE = (FixState.FIXED, FixState.DOUBT)
 """The states of a fix in a set of packages where it takes a look at processes to tell the rest."""
 
 
@@ -74,7 +74,7 @@ class Cves:
         names = sorted(found.intersection(installed) | set(ask.packages))
         lost = await self._lost()
 
-        def prove(container: Container, sight: Sight) -> Proof:
+        def prove(container: Container, sight: KnownState) -> Proof:
             return _proof(container, sight, answer, ask.cves, {**lost, **sight.packages})
 
         proof = await self._prover.verify(ask.selection, names, deep=ask.deep, prove=prove)
@@ -84,7 +84,7 @@ class Cves:
             proof["proven"] = all(record["proven"] for record in proof["containers"])
         return proof
 
-    async def _see(self, containers: Sequence[Container], answer: CveSets) -> Sight | None:
+    async def _see(self, containers: Sequence[Container], answer: CveSets) -> KnownState | None:
         """The evidence of the processes; None: they have nothing to do with it, as no fix is there."""
         sure = {number for number, each in enumerate(answer["found"]) if each["disk"] in _SURE}
         sets = {number for number, each in enumerate(answer["sets"]) if not sure.isdisjoint(each["found"])}
@@ -93,7 +93,7 @@ class Cves:
             return None
         installed = await asyncio.to_thread(database.installed)
         pending = {name for number in sure for name in answer["found"][number]["names"]}
-        wanted = Wanted(self._finder.data)
+        wanted = ComparedFiles(self._finder.data)
         return await self._prover.see(chosen, installed, wanted, sorted(pending.intersection(installed)))
 
     async def _lost(self) -> dict[str, str]:
@@ -126,7 +126,7 @@ class _Key:
 class _Judged:
     """All CVEs with the states that they have in containers."""
 
-    def __init__(self, answer: CveSets, sight: Sight | None, owners: Mapping[str, str]) -> None:
+    def __init__(self, answer: CveSets, sight: KnownState | None, owners: Mapping[str, str]) -> None:
         self._answer, self._sight, self._owners = answer, sight, owners
         self._members: list[list[str]] = [[] for _ in answer["sets"]]
         for name, number in answer["containers"].items():
@@ -248,7 +248,7 @@ def _data(data: CveData | None) -> CveDataRecord | None:
     }
 
 
-def _proof(container: Container, sight: Sight, answer: CveSets, cves: Sequence[str], owners: Mapping[str, str]) -> Proof:
+def _proof(container: Container, sight: KnownState, answer: CveSets, cves: Sequence[str], owners: Mapping[str, str]) -> Proof:
     """The judgement on one container for some CVEs."""
     name, seen = container.name, sight.evidence[container.name]
     if name in answer["problems"]:

@@ -13,7 +13,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.cves import CveItem, CveSets
 from lxcfleet.launcher.operations import CVES
-from lxcfleet.patch.cve.findings import Disk
+from lxcfleet.patch.cve.findings import FixState
 from lxcfleet.spec.policies.cves import CveSettings
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _closed(answer: CveSets) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for index in answer["sets"][0]["found"] if answer["sets"] else ():
         each = answer["found"][index]
-        if each["disk"] == Disk.FIXABLE:
+        if each["disk"] == FixState.FIXABLE:
             for package in {text.partition(" ")[0] for text in each["without"]}:
                 found.setdefault(package, []).append(each["cve"])
     return {package: sorted(cves) for package, cves in sorted(found.items())}

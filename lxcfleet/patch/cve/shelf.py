@@ -86,7 +86,7 @@ class OfContainer:
         self._left -= count
 
 
-class Shelf:
+class ChangelogShelf:
     """The changelogs of one set of packages, each read once."""
 
     def __init__(self, files: Files, only: Sequence[str] = ()) -> None:

@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Proof:
+class CanaryFinding:
     """The finding of a look at a canary, which has to have the new code that the restart was for."""
 
     old: str = ""
@@ -66,13 +66,13 @@ def done(rollout: Rollout, seen: Fleet) -> tuple[str, ...]:
     )
 
 
-def proof_of(record: EvidenceRecord) -> Proof:
+def proof_of(record: EvidenceRecord) -> CanaryFinding:
     """The verdict of ``verify`` on a canary. Shadows in its delta and the like were there before, and stay with a restart."""
     reasons = "; ".join(record["reasons"])
     if not record["old"]:
-        return Proof(note=reasons)
+        return CanaryFinding(note=reasons)
     paths = [file["path"] for file in record["old"]]
-    return Proof(old=f"it has old files: {some(paths, _NAMED)}")
+    return CanaryFinding(old=f"it has old files: {some(paths, _NAMED)}")
 
 
 def settle_well(rollout: Rollout, through: Member, now: LiveState) -> Member:
@@ -96,7 +96,7 @@ def settle_ill(member: Member, now: LiveState) -> Member:
     return replace(member, phase=MemberPhase.FAILED, note=why)
 
 
-def settle_proof(member: Member, proof: Proof) -> Member | None:
+def settle_proof(member: Member, proof: CanaryFinding) -> Member | None:
     """The member after the look at it; None: it is not at that point any more."""
     if member.phase is not MemberPhase.GATED or not member.baked:
         return None

@@ -24,7 +24,7 @@ from lxcfleet.spec.container.fields import askable, stored
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.reading import ondisk
 from lxcfleet.spec.reading.reader import Fields
-from lxcfleet.spec.reading.rows import Change, read_said
+from lxcfleet.spec.reading.rows import Effect, read_said
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _KEYS = ("fleet", "group")
 
 
 @dataclass(frozen=True)
-class Specs:
+class MemberValues:
     """The values of one member, by key, in the form of its file."""
 
     former: Mapping[str, Any]
@@ -47,7 +47,7 @@ class ChangeSet:
     """The changes of one rollout."""
 
     rollout: str
-    members: Mapping[str, Specs] = field(default_factory=dict)
+    members: Mapping[str, MemberValues] = field(default_factory=dict)
     undoes: str = ""
     """The rollout that this one undoes; empty: none."""
 
@@ -59,15 +59,15 @@ class ChangeSet:
 
     def reversed(self, rollout: str) -> ChangeSet:
         """The changes that undo these. What undoes an undo is a change like the first one."""
-        members = {name: Specs(each.wanted, each.former) for name, each in self.members.items()}
+        members = {name: MemberValues(each.wanted, each.former) for name, each in self.members.items()}
         return ChangeSet(rollout, members, undoes="" if self.undoes else self.rollout)
 
 
-def changing_values(former: Spec, wanted: Spec) -> Specs:
+def changing_values(former: Spec, wanted: Spec) -> MemberValues:
     """The fields in which two specs differ, in the form of files."""
-    rows = {key: row for key, row in stored().items() if key in _KEYS or row.change is not Change.NEVER}
+    rows = {key: row for key, row in stored().items() if key in _KEYS or row.change is not Effect.NEVER}
     keys = [key for key in rows if getattr(former, key) != getattr(wanted, key)]
-    return Specs(*({key: rows[key].render(getattr(spec, key)) for key in keys} for spec in (former, wanted)))
+    return MemberValues(*({key: rows[key].render(getattr(spec, key)) for key in keys} for spec in (former, wanted)))
 
 
 def applied(spec: Spec, values: Mapping[str, Any]) -> Spec:
@@ -105,7 +105,7 @@ def _read(text: str) -> Mapping[str, Any]:
 def load(file: Path) -> ChangeSet:
     """The change set in a file. Raises OSError, ValueError, KeyError, TypeError, AttributeError."""
     data = ondisk.record(file, ondisk.LARGE)
-    members = {name: Specs(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
+    members = {name: MemberValues(dict(former), dict(wanted)) for name, (former, wanted) in data["members"].items()}
     return ChangeSet(data["rollout"], members, data["undoes"])
 
 
@@ -250,7 +250,7 @@ class ChangeSets:
         return not self._holds(rollout, container, container.spec, lambda specs: specs.wanted)
 
     def _holds(
-        self, rollout: str, container: Container, spec: Spec | None, which: Callable[[Specs], Mapping[str, Any]]
+        self, rollout: str, container: Container, spec: Spec | None, which: Callable[[MemberValues], Mapping[str, Any]]
     ) -> bool:
         try:
             specs = self.of(rollout).members.get(container.name)

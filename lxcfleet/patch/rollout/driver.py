@@ -26,10 +26,10 @@ from lxcfleet.containers.order.ordering import BLOCKED
 from lxcfleet.errors import Busy, FleetError, WrongState
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import baking, causes, halting, live, packages, planner
-from lxcfleet.patch.rollout.baking import Proof
+from lxcfleet.patch.rollout.baking import CanaryFinding
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
-from lxcfleet.patch.rollout.planner import LOOK_SECONDS, FindStale, Finish, Prove, Restart, Stop, Try, Wait
+from lxcfleet.patch.rollout.planner import LOOK_SECONDS, FindStale, Finish, Prove, RestartWave, Stop, Try, Wait
 from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
@@ -120,9 +120,9 @@ class Driver:
                 await self._scan(rollout)
             case Prove(names):
                 await self._prove(names)
-            case Restart() if rollout.patch and not self._host_is_well():
+            case RestartWave() if rollout.patch and not self._host_is_well():
                 await self._wait_for_host()
-            case Restart(names):
+            case RestartWave(names):
                 await self._restart(rollout, names)
             case Stop(container, why):
                 await self._halt(container, why)
@@ -204,7 +204,7 @@ class Driver:
         specs = {name: registry[name].spec for name in names if name in registry and name not in same}
         on_host = [name for name, spec in specs.items() if spec is None or not spec.generation]
         found = await self._verify(Selection(tuple(on_host))) if on_host else ()
-        proofs = {**{name: Proof() for name in names}, **{each["name"]: baking.proof_of(each) for each in found}}
+        proofs = {**{name: CanaryFinding() for name in names}, **{each["name"]: baking.proof_of(each) for each in found}}
         if self._ledger.active is not None:
             self._ledger.keep(planner.note_proofs(self._ledger.active, proofs))
 

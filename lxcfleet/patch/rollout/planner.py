@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lxcfleet.patch.rollout import baking, live, trial
-from lxcfleet.patch.rollout.baking import Proof
+from lxcfleet.patch.rollout.baking import CanaryFinding
 from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
-from lxcfleet.patch.rollout.waves import Blocked, next_wave
+from lxcfleet.patch.rollout.waves import WaveBlocked, next_wave
 
 ATTEMPTS = 3
 """How often a restart is tried that fails before it begins."""
@@ -57,7 +57,7 @@ class Prove:
 
 
 @dataclass(frozen=True)
-class Restart:
+class RestartWave:
     """Begin the next wave: ``begin_wave``, and restart these."""
 
     names: tuple[str, ...]
@@ -76,7 +76,7 @@ class Finish:
     """The rollout is done."""
 
 
-Decision = Wait | FindStale | Prove | Try | Restart | Stop | Finish
+Decision = Wait | FindStale | Prove | Try | RestartWave | Stop | Finish
 
 
 def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
@@ -101,7 +101,7 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
         chosen = next_wave(rollout, seen)
         if isinstance(chosen, tuple):
             untried = tuple(name for name in chosen if _is_untried(rollout, rollout.members[name], seen[name]))
-            return Try(untried) if untried else Restart(chosen)
+            return Try(untried) if untried else RestartWave(chosen)
         if blocked_for > rollout.policy.healthy_deadline:
             return Stop(chosen.container, chosen.why)
         return Wait(LOOK_SECONDS, f"{chosen.container}: {chosen.why}")
@@ -336,7 +336,7 @@ def note_starts(rollout: Rollout, names: Sequence[str]) -> Rollout:
     return rollout.update(*(replace(member, identity=STARTED) for member in started))
 
 
-def note_proofs(rollout: Rollout, found: Mapping[str, Proof]) -> Rollout:
+def note_proofs(rollout: Rollout, found: Mapping[str, CanaryFinding]) -> Rollout:
     """Note what a look at canaries found, by name: they are done, or they failed."""
     members = [baking.settle_proof(rollout.members[name], proof) for name, proof in found.items() if name in rollout.members]
     return rollout.update(*(member for member in members if member is not None))
@@ -476,7 +476,7 @@ def preview(rollout: Rollout, seen: Fleet) -> list[tuple[str, ...]]:
     rollout = settle(rollout, seen)
     while rollout.by_phase(MemberPhase.WAITING):
         chosen = next_wave(rollout, seen)
-        if isinstance(chosen, Blocked):
+        if isinstance(chosen, WaveBlocked):
             return waves
         waves.append(chosen)
         rollout = begin_wave(rollout, chosen)

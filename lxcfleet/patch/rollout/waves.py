@@ -10,14 +10,14 @@ from lxcfleet.patch.rollout.state import Fleet, LiveState, Member, MemberPhase, 
 
 
 @dataclass(frozen=True)
-class Blocked:
+class WaveBlocked:
     """Nothing may be restarted at the moment."""
 
     container: str
     why: str
 
 
-def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
+def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | WaveBlocked:
     """The next wave of the waiting members; ``decide`` calls this only if no wave is under way.
 
     All members of a wave have the same priority, and none of them waits for one that is still to be restarted: whatever its
@@ -33,7 +33,7 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     ready = [m for m in level if seen[m.name].busy is None and (m.live or not seen[m.name].lack)]
     if not ready:
         now = seen[level[0].name]
-        return Blocked(level[0].name, f"it is busy: {now.busy}" if now.busy else f"it could not start again: {now.lack}")
+        return WaveBlocked(level[0].name, f"it is busy: {now.busy}" if now.busy else f"it could not start again: {now.lack}")
     if chosen := _canaries(rollout, seen, ready):
         return chosen
     limits = _Limits(rollout, seen)
@@ -80,7 +80,7 @@ class _Limits:
             for group in self._groups(now):
                 self._size[group] = self._size.get(group, 0) + (now.healthy or name in self._counted)
                 self._alive[group] = self._alive.get(group, 0) + now.healthy
-        self.blocked = Blocked("", "")
+        self.blocked = WaveBlocked("", "")
 
     def _groups(self, now: LiveState) -> list[tuple[str, str]]:
         keys = self._rollout.policy.groups
@@ -131,5 +131,5 @@ class _Limits:
 
     def _refuse(self, name: str, why: str) -> bool:
         if not self.blocked.container:
-            self.blocked = Blocked(name, why)
+            self.blocked = WaveBlocked(name, why)
         return False

@@ -84,7 +84,7 @@ class Shadow:
 
 
 @dataclass(frozen=True)
-class Delta:
+class ShadowFindings:
     """The findings in one container's layers."""
 
     name: str
@@ -99,12 +99,12 @@ class Delta:
         return {"name": self.name, "shadows": shadows, "packages": self.packages, "problem": self.problem}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Delta:
+    def from_json(cls, data: Mapping[str, Any]) -> ShadowFindings:
         """The findings that ``to_json`` wrote."""
         return cls(data["name"], tuple(map(Shadow.from_json, data["shadows"])), data["packages"], data["problem"])
 
 
-def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
+def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[ShadowFindings]:
     """The shadows in each container, given by its name and its layers.
 
     A layer that only hides (the mask) does so on purpose, so it has no shadows.
@@ -116,9 +116,9 @@ def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
                 with shelf.present(stack) as present:
                     own, more = _fitting(_shadows(present, 0))
                     packages, problem = _packages(present)
-                    yield Delta(name, (*own, *shared.shadows(present)), packages, more or problem)
+                    yield ShadowFindings(name, (*own, *shared.shadows(present)), packages, more or problem)
             except OSError as error:
-                yield Delta(name, problem=f"{error.filename}: {error.strerror}")
+                yield ShadowFindings(name, problem=f"{error.filename}: {error.strerror}")
     finally:
         shelf.close()
 

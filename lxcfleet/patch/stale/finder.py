@@ -20,10 +20,10 @@ from lxcfleet.host.packages.sightings import Sighting, Sightings
 from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.items.looks import StaleItem, UnshadowItem
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW
-from lxcfleet.patch.shadow.files import Delta
+from lxcfleet.patch.shadow.files import ShadowFindings
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
-from lxcfleet.patch.stale.served import DOCUMENTATION, Wanted
+from lxcfleet.patch.stale.served import DOCUMENTATION, ComparedFiles
 from lxcfleet.patch.stale.settled import Settled
 from lxcfleet.paths import Paths
 
@@ -59,7 +59,7 @@ class Finder:
         await asyncio.to_thread(self._losses.update, time.time())
         self._seen = await asyncio.to_thread(self._sightings.update)
 
-    async def scan(self, containers: Iterable[Container], wanted: Wanted | None = None) -> dict[str, StaleScan]:
+    async def scan(self, containers: Iterable[Container], wanted: ComparedFiles | None = None) -> dict[str, StaleScan]:
         """The findings in each container by name; none for one that does not run. Raises FleetError.
 
         ``wanted``: the served files that are compared; None: as the settings say.
@@ -73,7 +73,7 @@ class Finder:
         if targets:
             await self._mask.have()
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(targets) // _SHARE))
-            files = wanted or (Wanted() if self.data else None)
+            files = wanted or (ComparedFiles() if self.data else None)
             what = None if files is None else files.to_json()
             await self.note_lists()
             began = {container.name: container.running.began for container in chosen if container.running is not None}
@@ -96,7 +96,7 @@ class Finder:
             return [StaleScan(targets[0]["name"], 0, 0, problem=_KILLED)]
         return [StaleScan.from_json(each) for each in answer]
 
-    async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
+    async def shadows(self, containers: Iterable[Container]) -> dict[str, ShadowFindings]:
         """The shadows in each container's layers by name, whether it runs or not. Raises FleetError."""
         items = [(each.name, stack_for(self._paths, each.name, each.spec, live=True).to_json()) for each in containers]
         if not items:
@@ -104,14 +104,14 @@ class Finder:
         await self._mask.have()
         return {delta.name: delta for delta in await self._ask_shadows(items)}
 
-    async def _ask_shadows(self, items: list[tuple[str, Any]]) -> list[Delta]:
+    async def _ask_shadows(self, items: list[tuple[str, Any]]) -> list[ShadowFindings]:
         try:
             answer = await self._launcher.ask_large(SHADOWS, items)
         except Died:
             if len(items) > 1:
                 return [delta for item in items for delta in await self._ask_shadows([item])]
-            return [Delta(items[0][0], problem=_KILLED)]
-        return [Delta.from_json(each) for each in answer]
+            return [ShadowFindings(items[0][0], problem=_KILLED)]
+        return [ShadowFindings.from_json(each) for each in answer]
 
     async def remove(self, container: Container, paths: Sequence[str], records: Mapping[str, str]) -> None:
         """Remove files from the delta of a container that does not run, and give it these records of packages in place of its
@@ -132,6 +132,6 @@ class Finder:
         if running is None or running.payload.directory is None:
             return None
         stack = stack_for(self._paths, container.name, container.spec, live=True)
-        client = dhcp.Client(container.name, self._paths).running() if container.name in clients else None
+        client = dhcp.DhcpClient(container.name, self._paths).running() if container.name in clients else None
         place = str(running.payload.directory)
         return Target(container.name, running.pid, place, stack, running.since, running.monitor, client)

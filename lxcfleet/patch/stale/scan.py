@@ -24,7 +24,7 @@ from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.items.looks import ScanItem
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
-from lxcfleet.patch.stale.served import Candidates, Memory, Notes, Served, Wanted, compare
+from lxcfleet.patch.stale.served import CachedEntries, Candidates, ComparedFiles, Notes, Served, compare
 
 _ROUNDS = 5
 """How often the child looks for processes that began meanwhile."""
@@ -94,7 +94,7 @@ _unknown = _Unknown()
 
 
 def scan(
-    targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = (), history: History = _unknown
+    targets: Iterable[Target], wanted: ComparedFiles | None = None, lost: Sequence[Loss] = (), history: History = _unknown
 ) -> Iterator[StaleScan]:
     """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too.
 
@@ -157,7 +157,7 @@ class _View:
     """The devices of the overlays that are mounted as the root."""
 
     @classmethod
-    def of(cls, table: Sequence[maps.Mount], own: Collection[str], layers_devices: Collection[str]) -> _View:
+    def of(cls, table: Sequence[maps.ProcessMount], own: Collection[str], layers_devices: Collection[str]) -> _View:
         """``own``: the devices of what process 1 maps; ``layers_devices``: those of the layers themselves."""
         overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
         # The kernel version decides which device a mapping has, and process 1 shows it. If it is the layer's own device, a
@@ -236,9 +236,9 @@ class _Container:
         return _View.of(maps.mounts(self._one), {file.device for _, file in self._first}, self._layers)
 
     @cached_property
-    def _memory(self) -> Memory:
+    def _memory(self) -> CachedEntries:
         view = self._view
-        return Memory(self._one, view.top, view.mounted, self._present, self._alike, self._notes)
+        return CachedEntries(self._one, view.top, view.mounted, self._present, self._alike, self._notes)
 
     def _read_companions(self) -> None:
         """Check the monitor and the DHCP client: they map the host's own files, and the kernel says which were replaced."""
@@ -441,7 +441,7 @@ class _Container:
         return not self._history.as_at_start(name, package) or self._memory.differs(path) is not None
 
 
-def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
+def places(table: Iterable[maps.ProcessMount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
     """The mounts, for ``place``: each mount point with its place in the layers, or None. The deepest comes first.
 
     ``overlays``: the devices of the overlays over the layers; each of them may be mounted more than once (bind mounts).

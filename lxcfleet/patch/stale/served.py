@@ -43,7 +43,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ComparedFiles:
     """The files that are compared."""
 
     changed: bool = True
@@ -58,7 +58,7 @@ class Wanted:
         return {"changed": self.changed, "documentation": self.documentation, "packages": list(self.packages)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Wanted:
+    def from_json(cls, data: Mapping[str, Any]) -> ComparedFiles:
         """The choice that ``to_json`` wrote."""
         return cls(data["changed"], data["documentation"], tuple(data["packages"]))
 
@@ -124,7 +124,7 @@ class Served:
 class Candidates:
     """Files to compare, by directory; the same for many containers."""
 
-    def __init__(self, wanted: Wanted, since: float, lost: Sequence[Loss] = ()) -> None:
+    def __init__(self, wanted: ComparedFiles, since: float, lost: Sequence[Loss] = ()) -> None:
         """``since``: the earliest start of the containers, in seconds since the epoch; ``lost``: files that packages have no
         more."""
         self.wanted = wanted
@@ -215,12 +215,12 @@ class Notes:
     """Results that hold for all containers of one scan."""
 
     primed: set[tuple[str, str]] = field(default_factory=set)
-    """Layers, and directories of theirs, whose access lists the kernel has in its cache; see ``Memory._prime``."""
+    """Layers, and directories of theirs, whose access lists the kernel has in its cache; see ``CachedEntries._prime``."""
     old: set[tuple[str, Identity]] = field(default_factory=set)
     """Files that are certainly not those at their paths any more."""
 
 
-class Memory:
+class CachedEntries:
     """The kernel's cached entries for one container's files."""
 
     def __init__(
@@ -412,7 +412,7 @@ def _counts(candidate: Candidate, started: float) -> bool:
     return candidate.always or candidate.changed > started - SLACK_SECONDS
 
 
-def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
+def compare(memory: CachedEntries, candidates: Candidates, started: float) -> Served:
     """Compare the files that a container is served. ``started``: its start, in seconds since the epoch.
 
     What lies below a directory that the kernel does not have in its cache needs no look at each directory.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from lxcfleet.patch.shadow.files import Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.units import counted
 
@@ -23,7 +23,7 @@ CONFIGURATION = "/etc/"
 
 
 @dataclass(frozen=True)
-class Owned:
+class OwnedShadow:
     """A shadow, and the package whose file it hides."""
 
     shadow: Shadow
@@ -36,7 +36,7 @@ class Evidence:
     """The facts about one container."""
 
     scan: StaleScan
-    shadows: tuple[Owned, ...]
+    shadows: tuple[OwnedShadow, ...]
     shadow_problem: str = ""
     busy: str | None = None
     fallen: str | None = None
@@ -60,7 +60,7 @@ class Proof:
     """The judgement on one container."""
 
     old: tuple[OldFile, ...]
-    shadows: tuple[Owned, ...]
+    shadows: tuple[OwnedShadow, ...]
     reasons: tuple[str, ...]
     """The reasons why it is not proven; none: it is proven."""
 
@@ -158,7 +158,7 @@ def note(seen: Evidence) -> str | None:
     return "; ".join(facts) or None
 
 
-def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
+def not_compared(seen: Evidence, wanted: ComparedFiles, blind: str = "") -> list[str]:
     """Files that a proof of this container does not cover, in words.
 
     ``blind``: the reason why it is not known which files packages have lost.

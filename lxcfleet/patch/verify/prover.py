@@ -19,18 +19,18 @@ from lxcfleet.containers.requests import services
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
 from lxcfleet.host.facts import system
 from lxcfleet.host.packages import database, dpkg, reboot
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.host.process import proc
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners, file_record
-from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
+from lxcfleet.patch.shadow.files import Diverged, Shadow, ShadowFindings, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify import apps, covers, evidence
 from lxcfleet.patch.verify.apps import Brought
-from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
-from lxcfleet.patch.verify.whole import Whole, is_meant, whole
+from lxcfleet.patch.verify.evidence import Evidence, OwnedShadow, Proof
+from lxcfleet.patch.verify.whole import WholeDecision, is_meant, whole
 from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
@@ -40,16 +40,16 @@ Behind = Callable[[Container, Mapping[str, str]], Awaitable[str]]
 
 
 @dataclass(frozen=True)
-class Sight:
+class KnownState:
     """All that is known about containers and the host at one moment."""
 
     evidence: Mapping[str, Evidence]
     """By container."""
     host: str
     """A defect of the host itself; empty: there is none."""
-    owners: Mapping[str, Owner]
+    owners: Mapping[str, OwningPackage]
     """The owners of the old files, by path."""
-    wanted: Wanted
+    wanted: ComparedFiles
     """The served files that were compared."""
 
     @property
@@ -60,7 +60,7 @@ class Sight:
 
 _CHANGED = "its packages changed while containers were looked at"
 
-Prove = Callable[[Container, Sight], Proof]
+Prove = Callable[[Container, KnownState], Proof]
 
 
 class Prover:
@@ -91,7 +91,7 @@ class Prover:
         meant, renamed = await asyncio.to_thread(_meant, names, installed)
         chosen = sorted(meant)
         containers = await self._registry.chosen(selection)
-        sight = await self.see(containers, installed, Wanted(self._finder.data or deep, deep, tuple(chosen)))
+        sight = await self.see(containers, installed, ComparedFiles(self._finder.data or deep, deep, tuple(chosen)))
         records = []
         for container in containers:
             seen = sight.evidence[container.name]
@@ -117,8 +117,9 @@ class Prover:
         }
 
     async def see(
-        self, containers: Sequence[Container], installed: Mapping[str, str], wanted: Wanted, pending: Sequence[str] = ()
-    ) -> Sight:
+        self, containers: Sequence[Container], installed: Mapping[str, str], wanted: ComparedFiles,
+        pending: Sequence[str] = (),
+    ) -> KnownState:
         """All that is known about these containers. Raises FleetError.
 
         ``installed``: the host's packages; ``wanted``: the files that are compared; ``pending``: further packages that may
@@ -148,7 +149,7 @@ class Prover:
             found[container.name] = replace(seen, app=brought.get(container.name), lost=lost.get(container.name))
         if not half_done and await asyncio.to_thread(dpkg.stamp) != stamp:
             half_done = _CHANGED  # some containers were compared with other files than the rest
-        return Sight(found, half_done, old, wanted)
+        return KnownState(found, half_done, old, wanted)
 
     async def _apps(
         self, containers: Sequence[Container], installed: Mapping[str, str]
@@ -166,7 +167,7 @@ class Prover:
         }
 
     def _evidence(
-        self, container: Container, verdict: Proof, seen: Evidence, owners: Mapping[str, Owner]
+        self, container: Container, verdict: Proof, seen: Evidence, owners: Mapping[str, OwningPackage]
     ) -> EvidenceRecord:
         running = container.running
         began = proc.began(running.pid) if running else None
@@ -195,20 +196,20 @@ class Prover:
         return {name: package for package, paths in listed.items() for path in paths for name in database.names_of(path)}
 
     async def _owned(
-        self, deltas: Collection[Delta], installed: Mapping[str, str], files: Mapping[str, str]
-    ) -> dict[str, tuple[Owned, ...]]:
+        self, deltas: Collection[ShadowFindings], installed: Mapping[str, str], files: Mapping[str, str]
+    ) -> dict[str, tuple[OwnedShadow, ...]]:
         """The shadows of each container that hide a package's file. ``files``: those of the requested packages.
 
         Raises HostError if the owners can't be found out: without owners, no shadow would count.
         """
         owners = await self._owners.sure(shadow.path for delta in deltas for shadow in delta.shadows)
 
-        def owned(shadow: Shadow) -> list[Owned]:
+        def owned(shadow: Shadow) -> list[OwnedShadow]:
             if shadow.directory and files:
                 hidden = {package for path, package in files.items() if shadow.hides(path)}
-                return [Owned(shadow, package, installed.get(package, "")) for package in sorted(hidden)]
+                return [OwnedShadow(shadow, package, installed.get(package, "")) for package in sorted(hidden)]
             owner = owners.get(shadow.path)
-            return [] if owner is None else [Owned(shadow, owner.package, owner.version)]
+            return [] if owner is None else [OwnedShadow(shadow, owner.package, owner.version)]
 
         return {d.name: tuple(each for shadow in d.shadows for each in owned(shadow)) for d in deltas}
 
@@ -287,11 +288,11 @@ class Prover:
         return Result(name, "would be changed" if dry_run else "removed", not dry_run, removed=removed, kept=kept)
 
     async def _whole(
-        self, delta: Delta, owned: Collection[Owned], packages: Sequence[str]
-    ) -> tuple[Whole, Mapping[str, str]]:
+        self, delta: ShadowFindings, owned: Collection[OwnedShadow], packages: Sequence[str]
+    ) -> tuple[WholeDecision, Mapping[str, str]]:
         """The shadows that go with ``packages``, and the host's records of those that the container has in other versions."""
         if not packages:
-            return Whole(()), {}
+            return WholeDecision(()), {}
         changed = compare(delta.packages, await asyncio.to_thread(database.by_architecture)).changed if delta.packages else {}
         taken = whole(packages, owned, delta.shadows, changed)
         status = await asyncio.to_thread(database.STATUS.read_bytes) if taken.records else b""
@@ -319,7 +320,7 @@ def _system() -> str:
     return system.release().get("PRETTY_NAME", os.uname().sysname)  # a host need not have it
 
 
-def _shadow_record(owned: Owned) -> ShadowRecord:
+def _shadow_record(owned: OwnedShadow) -> ShadowRecord:
     shadow = owned.shadow
     return {
         "path": shadow.path,

@@ -11,14 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lxcfleet.patch.shadow.files import Shadow, ShadowKind
-from lxcfleet.patch.verify.evidence import Owned
+from lxcfleet.patch.verify.evidence import OwnedShadow
 
 _INFO = re.compile(r"/var/lib/dpkg/info/(?P<package>[^/:]+?(:[^/.]+)?)\.[a-z0-9]+")
 """dpkg's own files about a package, NAME.list or NAME:ARCHITECTURE.list; dpkg-query(1), --control-path."""
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeDecision:
     """A decision about one container."""
 
     removed: tuple[str, ...]
@@ -29,8 +29,8 @@ class Whole:
 
 
 def whole(
-    names: Sequence[str], owned: Collection[Owned], shadows: Collection[Shadow], changed: Collection[str]
-) -> Whole:
+    names: Sequence[str], owned: Collection[OwnedShadow], shadows: Collection[Shadow], changed: Collection[str]
+) -> WholeDecision:
     """The part of a container's ``shadows`` that goes with the packages of these ``names``. ``changed``: the packages that it
     has in another version than the host.
 
@@ -47,7 +47,7 @@ def whole(
             removed.append(shadow.path)
     about = (shadow.path for shadow in shadows if shadow.own and shadow.kind is not ShadowKind.DIRECTORY)
     removed += [path for path in about if (match := _INFO.fullmatch(path)) and is_meant(names, match["package"])]
-    return Whole(tuple(sorted(set(removed))), kept, tuple(name for name in changed if is_meant(names, name)))
+    return WholeDecision(tuple(sorted(set(removed))), kept, tuple(name for name in changed if is_meant(names, name)))
 
 
 def is_meant(names: Sequence[str], package: str) -> bool:

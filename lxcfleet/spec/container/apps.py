@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.container.volumes import Source, VolumeMount, check_path, check_target, refuse_emptied, within
+from lxcfleet.spec.container.volumes import MountKind, VolumeMount, check_path, check_target, refuse_emptied, within
 from lxcfleet.spec.reading.names import check_name
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import row
@@ -28,7 +28,7 @@ ROOT = "/"
 """The place of a release that is a layer: its files are among the host's."""
 
 
-class Form(StrEnum):
+class AppForm(StrEnum):
     """How containers have a release."""
 
     MOUNT = "mount"
@@ -52,20 +52,20 @@ class AppUse:
         return f"{self.name}@{self.version}"
 
     @property
-    def form(self) -> Form:
+    def form(self) -> AppForm:
         """How the container has it."""
-        return Form.LAYER if self.target == ROOT else Form.MOUNT
+        return AppForm.LAYER if self.target == ROOT else AppForm.MOUNT
 
     def inside(self, path: str) -> str | None:
         """The path within the release of what the container may have from it at ``path``; None: that is elsewhere."""
-        if self.form is Form.LAYER:
+        if self.form is AppForm.LAYER:
             return path.lstrip("/")
         return path.removeprefix(self.target).lstrip("/") if within(path, self.target) else None
 
     @property
     def mount(self) -> VolumeMount:
         """How it is mounted, unless it is a layer."""
-        return VolumeMount(self.target, Source.APP, self.release, read_only=True)
+        return VolumeMount(self.target, MountKind.APP, self.release, read_only=True)
 
     def __str__(self) -> str:
         return self.release if self.target == usual_target(self.name) else f"{self.release}:{self.target}"
@@ -86,7 +86,7 @@ class Release:
     packages: Mapping[str, str] = row(
         Pairs(lambda key, value: (key, value)), "Packages that it was built against, with their versions.", default={}
     )
-    form: Form = row(Choice(Form), "How containers have it.", default=Form.MOUNT)
+    form: AppForm = row(Choice(AppForm), "How containers have it.", default=AppForm.MOUNT)
     covers: tuple[str, ...] = row(Texts(), "Of a layer: what of the host it may hide.", default=())
     image: str = row(Text(), "Of a layer: SHA-256 of its image.", default="")
     no_erofs: str = row(Text(), "Of a layer: why its image is ext4; empty: it is erofs.", default="")

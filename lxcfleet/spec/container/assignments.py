@@ -12,7 +12,7 @@ from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.fields import table
 from lxcfleet.spec.container.merging import usual
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.reading.rows import Change, Row
+from lxcfleet.spec.reading.rows import Effect, Row
 from lxcfleet.spec.reading.types import Items, Pairs
 
 
@@ -74,12 +74,12 @@ def _row(key: str) -> Row:
         row = table()[key]
     except KeyError:
         close = difflib.get_close_matches(key, table(), 1)
-        known = ", ".join(each.key for each in table().values() if each.change is not Change.NEVER)
+        known = ", ".join(each.key for each in table().values() if each.change is not Effect.NEVER)
         raise InvalidInput(
             f"there is no field {key!r}", why=f"did you mean {close[0]!r}?" if close else "",
             hint=f"what can be changed: {known}",
         ) from None  # fmt: skip
-    if row.change is Change.NEVER:
+    if row.change is Effect.NEVER:
         raise InvalidInput(
             f"{key} of a container that exists can't be changed", why=row.why, hint="destroy it and create it anew"
         )

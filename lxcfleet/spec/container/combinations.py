@@ -15,14 +15,14 @@ from lxcfleet.spec.container.health import CheckKind
 from lxcfleet.spec.container.secrets import Then
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.container.uplinks import NO_UPLINK
-from lxcfleet.spec.reading.terms import Affinity, Init, Network
+from lxcfleet.spec.reading.terms import Affinity, Init, NetworkMode
 
 Values = Mapping[str, Any]
 """Values by key: all values of a spec, or the values that a profile has."""
 
 
 @dataclass(frozen=True)
-class Rule:
+class RefusedTogether:
     """A combination of fields that is refused, as it makes no sense."""
 
     keys: tuple[str, ...]
@@ -79,7 +79,7 @@ def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
 def as_it_is(spec: Spec) -> Spec:
     """A spec from disk without a field that has no effect: an older version allowed isolation on the host's network, and an
     affinity without published ports."""
-    if spec.isolated and spec.network is Network.HOST:
+    if spec.isolated and spec.network is NetworkMode.HOST:
         spec = replace(spec, isolated=False)
     return replace(spec, affinity=Affinity.NONE) if _affinity_of_nothing(vars(spec)) is not None else spec
 
@@ -122,11 +122,11 @@ _APART = "the host does not reach a container on its uplink, nor that the host: 
 
 def _check_without_network(values: Values) -> InvalidInput | None:
     health, network = values["health"], values["network"]
-    if health is None or not health.needs_address or network is Network.BRIDGE:
+    if health is None or not health.needs_address or network is NetworkMode.BRIDGE:
         return None
     none = f"the container would have none with --network {network}"
     return InvalidInput(
-        f"the check {health} needs a network of its own", why=_APART if network is Network.UPLINK else none,
+        f"the check {health} needs a network of its own", why=_APART if network is NetworkMode.UPLINK else none,
         hint="leave out --network, or check it from inside with --health-exec",
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def _too_many_words(values: Values) -> InvalidInput | None:
 
 
 def _system_on_host_network(values: Values) -> InvalidInput | None:
-    if values["network"] is not Network.HOST or values["init"] is not Init.SYSTEM:
+    if values["network"] is not NetworkMode.HOST or values["init"] is not Init.SYSTEM:
         return None
     return InvalidInput(
         "a system container can't use the host's network", why="its systemd would take it for its own",
@@ -181,9 +181,9 @@ def _system_on_host_network(values: Values) -> InvalidInput | None:
 
 def _without_bridge(key: str, thing: str) -> Callable[[Values], InvalidInput | None]:
     def wrong(values: Values) -> InvalidInput | None:
-        if values["network"] is Network.BRIDGE or not values[key]:
+        if values["network"] is NetworkMode.BRIDGE or not values[key]:
             return None
-        if values["network"] is Network.UPLINK:
+        if values["network"] is NetworkMode.UPLINK:
             return InvalidInput(
                 f"a container with --network uplink can't have {key.replace('_', '-')}", why=_REASONS.get(key, _APART),
                 hint=f"leave out {key.replace('_', '-')}, or use --network bridge",
@@ -204,7 +204,7 @@ _REASONS = {
 
 
 def _uplink(values: Values) -> InvalidInput | None:
-    uplink, on_it = values["uplink"], values["network"] is Network.UPLINK
+    uplink, on_it = values["uplink"], values["network"] is NetworkMode.UPLINK
     if not on_it and uplink != NO_UPLINK:
         return InvalidInput(
             f"an uplink goes with --network uplink, not with --network {values['network']}",
@@ -227,7 +227,7 @@ def _affinity_of_nothing(values: Values) -> InvalidInput | None:
 
 
 def _isolated_on_host_network(values: Values) -> InvalidInput | None:
-    if values["network"] is not Network.HOST or not values["isolated"]:
+    if values["network"] is not NetworkMode.HOST or not values["isolated"]:
         return None
     return InvalidInput(
         "a container on the host's network can't be isolated", why="it has the host's own interfaces",
@@ -261,7 +261,7 @@ def _nesting_of_privileged(values: Values) -> InvalidInput | None:
 
 def _sysctl_of_host(values: Values) -> InvalidInput | None:
     found = [key for key in values["lxc"] if key.startswith(f"{raw_lxc.SYSCTL}net.")]
-    if values["network"] is not Network.HOST or not found:
+    if values["network"] is not NetworkMode.HOST or not found:
         return None
     return InvalidInput(
         f"{found[0]} can't be set on the host's network", why="it would be set for the host",
@@ -299,29 +299,29 @@ def _app_over_volume(values: Values) -> InvalidInput | None:
 
 
 RULES = (
-    Rule(("command", "init"), _command_of_system),
-    Rule(("init",), _app_without_command, profile=False),
-    Rule(("init",), _of_other_init, profile=False),
-    Rule(("command",), _command),
-    Rule(("health", "network"), _check_without_network),
-    Rule(("health", "init"), _units_of_app),
-    Rule(("command", "environment", "health"), _encodings),
-    Rule(("environment",), _too_many_words),
-    Rule(("network", "init"), _system_on_host_network),
-    Rule(("ports", "network"), _without_bridge("ports", "ports")),
-    Rule(("publish", "network"), _without_bridge("publish", "ports")),
-    Rule(("aliases", "network"), _without_bridge("aliases", "names")),
-    Rule(("receive_mbit", "network"), _without_bridge("receive_mbit", "bandwidth")),
-    Rule(("send_mbit", "network"), _without_bridge("send_mbit", "bandwidth")),
-    Rule(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
-    Rule(("affinity", "publish"), _affinity_of_nothing, profile=False),
-    Rule(("uplink", "network"), _uplink),
-    Rule(("isolated", "network"), _isolated_on_host_network),
-    Rule(("lxc", "network"), _sysctl_of_host),
-    Rule(("lxc", *raw_lxc.FILES_OF), _key_of_field, profile=False),
-    Rule(("disk", "privileged"), _disk_of_privileged),
-    Rule(("depends_on",), _too_many_depends),
-    Rule(("nesting", "privileged"), _nesting_of_privileged),
-    Rule(("secrets", "init"), _signal_to_systemd, profile=False),
-    Rule(("app", "volumes"), _app_over_volume),
+    RefusedTogether(("command", "init"), _command_of_system),
+    RefusedTogether(("init",), _app_without_command, profile=False),
+    RefusedTogether(("init",), _of_other_init, profile=False),
+    RefusedTogether(("command",), _command),
+    RefusedTogether(("health", "network"), _check_without_network),
+    RefusedTogether(("health", "init"), _units_of_app),
+    RefusedTogether(("command", "environment", "health"), _encodings),
+    RefusedTogether(("environment",), _too_many_words),
+    RefusedTogether(("network", "init"), _system_on_host_network),
+    RefusedTogether(("ports", "network"), _without_bridge("ports", "ports")),
+    RefusedTogether(("publish", "network"), _without_bridge("publish", "ports")),
+    RefusedTogether(("aliases", "network"), _without_bridge("aliases", "names")),
+    RefusedTogether(("receive_mbit", "network"), _without_bridge("receive_mbit", "bandwidth")),
+    RefusedTogether(("send_mbit", "network"), _without_bridge("send_mbit", "bandwidth")),
+    RefusedTogether(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
+    RefusedTogether(("affinity", "publish"), _affinity_of_nothing, profile=False),
+    RefusedTogether(("uplink", "network"), _uplink),
+    RefusedTogether(("isolated", "network"), _isolated_on_host_network),
+    RefusedTogether(("lxc", "network"), _sysctl_of_host),
+    RefusedTogether(("lxc", *raw_lxc.FILES_OF), _key_of_field, profile=False),
+    RefusedTogether(("disk", "privileged"), _disk_of_privileged),
+    RefusedTogether(("depends_on",), _too_many_depends),
+    RefusedTogether(("nesting", "privileged"), _nesting_of_privileged),
+    RefusedTogether(("secrets", "init"), _signal_to_systemd, profile=False),
+    RefusedTogether(("app", "volumes"), _app_over_volume),
 )

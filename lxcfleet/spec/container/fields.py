@@ -47,7 +47,7 @@ from lxcfleet.spec.reading.names import (
     check_user,
     check_variable,
 )
-from lxcfleet.spec.reading.rows import Change, Row, row, rows_of
+from lxcfleet.spec.reading.rows import Effect, Row, row, rows_of
 from lxcfleet.spec.reading.swap import Swap
 from lxcfleet.spec.reading.terms import (
     MAX_CPUS,
@@ -60,7 +60,7 @@ from lxcfleet.spec.reading.terms import (
     PIDS,
     Affinity,
     Init,
-    Network,
+    NetworkMode,
     StopSignal,
     Victim,
 )
@@ -79,7 +79,7 @@ class SpecFields:
 
     name: str = row(
         Text(check_name), "Its name.", default="",
-        create=False, profile=False, stored=False, change=Change.NEVER, why="its files, its host name and DNS go by it",
+        create=False, profile=False, stored=False, change=Effect.NEVER, why="its files, its host name and DNS go by it",
     )
     init: Init = row(
         Choice(Init), "What runs as process 1: system, the host's systemd, or app, its one command under a small init.",
@@ -96,20 +96,20 @@ class SpecFields:
         init_why="systemd hands none on\nwrite it to a unit's Environment= inside, or give a command after --",
     )
     labels: Mapping[str, str] = row(
-        Pairs(check_label), "Labels, by key.", default={}, change=Change.LIVE, option=("-l", "--label"), metavar="KEY=VALUE",
+        Pairs(check_label), "Labels, by key.", default={}, change=Effect.LIVE, option=("-l", "--label"), metavar="KEY=VALUE",
     )
     profile: str | None = row(
         Text(), "The profile of the settings that it starts from.", option=("--profile",), metavar="PROFILE", profile=False,
-        change=Change.NEVER, why="it says what the container was created from",
+        change=Effect.NEVER, why="it says what the container was created from",
     )
     first_id: int | None = row(
         Whole(65536, 2**32 - 65537), "The first of its uids and gids on the host; none: it is privileged.",
-        create=False, profile=False, change=Change.NEVER, why=_MADE,
+        create=False, profile=False, change=Effect.NEVER, why=_MADE,
     )
-    network: Network = row(
-        NetworkType(Network), "bridge: an address on the fleet's bridge; none: a loopback interface only; uplink: a place on"
-        " the network of one of the host's interfaces, which `uplink` names; host: the host's own interfaces, with no wall"
-        " between (app containers only).", default=Network.NONE, setting="network.default", option=("--network",),
+    network: NetworkMode = row(
+        NetworkType(NetworkMode), "bridge: an address on the fleet's bridge; none: a loopback interface only; uplink: a place"
+        " on the network of one of the host's interfaces, which `uplink` names; host: the host's own interfaces, with no wall"
+        " between (app containers only).", default=NetworkMode.NONE, setting="network.default", option=("--network",),
     )
     uplink: Uplink = row(
         UPLINK, "With `network: uplink`: the interface of the host's and, if asked for, a VLAN on it, an address and a"
@@ -117,12 +117,12 @@ class SpecFields:
         option=("--uplink",), metavar="'parent=IF [vlan=N] [address=A/LEN gateway=A] [address6=A/LEN gateway6=A]'",
     )
     address: IPv4Interface | None = row(
-        Interface(IPv4Interface), "Its address on the fleet's bridge.", create=False, profile=False, change=Change.NEVER,
+        Interface(IPv4Interface), "Its address on the fleet's bridge.", create=False, profile=False, change=Effect.NEVER,
         why=_GIVEN,
     )
     address6: IPv6Interface | None = row(
         Interface(IPv6Interface), "Its IPv6 address on the fleet's bridge.", create=False, profile=False,
-        change=Change.NEVER, why=_GIVEN,
+        change=Effect.NEVER, why=_GIVEN,
     )
     static_addresses: tuple[IPv4Address | IPv6Address, ...] = row(
         Items(parse_address, check_addresses, lambda each: str(each.version)),
@@ -132,17 +132,17 @@ class SpecFields:
     )
     hardware: str | None = row(
         Text(), "Its MAC address on a bridge of the operator's, where a DHCP server gives it its address.",
-        create=False, profile=False, change=Change.NEVER, why=_GIVEN,
+        create=False, profile=False, change=Effect.NEVER, why=_GIVEN,
     )
     ports: tuple[Port, ...] = row(
         Items(parse_port, check_ports, lambda port: (port.service, port.protocol)),
         "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
-        change=Change.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
+        change=Effect.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
     )
     aliases: tuple[str, ...] = row(
         Items(check_alias, check_aliases, str),
         "Further names of it below the fleet's domain. One that several containers have leads to the healthy ones of them.",
-        default=(), change=Change.LIVE, option=("--alias",), metavar="NAME",
+        default=(), change=Effect.LIVE, option=("--alias",), metavar="NAME",
     )
     publish: tuple[Publication, ...] = row(
         Items(
@@ -151,20 +151,20 @@ class SpecFields:
         ),
         "Ports of the host, or ranges of them, that lead to its own. Those that containers with the same label share lead to"
         " the healthy ones of them.", default=(),
-        change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST[-LAST]:CONTAINER[-LAST][/udp]",
+        change=Effect.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST[-LAST]:CONTAINER[-LAST][/udp]",
     )
     affinity: Affinity = row(
         Choice(Affinity), "Which of those that share a published port a new connection goes to. none: any one, by chance;"
         " client: the same one for all connections from one address, while it is led to.", default=Affinity.NONE,
-        change=Change.LIVE, option=("--affinity",),
+        change=Effect.LIVE, option=("--affinity",),
     )
     receive_mbit: float = row(
         Number(0, MAX_MBIT), "Megabits per second that it may receive from the bridge at most, such as 100; 0: no limit.",
-        default=0.0, change=Change.LIVE, option=("--receive-mbit",), metavar="N",
+        default=0.0, change=Effect.LIVE, option=("--receive-mbit",), metavar="N",
     )
     send_mbit: float = row(
         Number(0, MAX_MBIT), "Megabits per second that it may send to the bridge at most; 0: no limit.",
-        default=0.0, change=Change.LIVE, option=("--send-mbit",), metavar="N",
+        default=0.0, change=Effect.LIVE, option=("--send-mbit",), metavar="N",
     )
     isolated: bool = row(
         Flag(), "Whether it is kept from other isolated containers, and from the host but for its names.", default=False,
@@ -172,50 +172,50 @@ class SpecFields:
     )
     drain: float | None = row(
         Seconds(0, MAX_DRAIN), "Seconds that it stays up after it left names and ports, before it is stopped.",
-        setting="network.drain", taken_over=False, change=Change.LIVE, option=("--drain",), metavar="TIME",
+        setting="network.drain", taken_over=False, change=Effect.LIVE, option=("--drain",), metavar="TIME",
     )
     health: HealthCheck | None = row(
         HealthType(), "How to tell that it does its work: one of `exec` (a list), `tcp` and `http`, with `interval`,"
-        " `timeout`, `retries` and `start_period`; or `ignore_units`, a list of units that may fail.", change=Change.LIVE,
+        " `timeout`, `retries` and `start_period`; or `ignore_units`, a list of units that may fail.", change=Effect.LIVE,
     )
     memory: int = row(
         Size(), "Memory that it may use at most, such as 512M; 0: no limit.", default=0,
-        setting="memory", change=Change.LIVE, option=("--memory",), metavar="SIZE",
+        setting="memory", change=Effect.LIVE, option=("--memory",), metavar="SIZE",
     )
     swap: int | None = row(
         Swap(), "Swap space that it may use at most beside its memory, such as 1G; 0: none; max: no limit.", usual="max",
-        setting="swap", change=Change.LIVE, option=("--swap",), metavar="SIZE|max",
+        setting="swap", change=Effect.LIVE, option=("--swap",), metavar="SIZE|max",
     )
     oom: Victim | None = row(
         Choice(Victim), "Who is killed when its memory limit is reached. container: all its processes, so it ends, and its"
         " restart policy decides; process: the one that uses most.", usual="container for an app container, process for"
-        " a system container", change=Change.LIVE, option=("--oom",),
+        " a system container", change=Effect.LIVE, option=("--oom",),
     )
     cpus: float = row(
         Number(0, MAX_CPUS), "Processors that it may use at most, such as 1.5; 0: no limit.", default=0.0,
-        setting="cpus", change=Change.LIVE, option=("--cpus",), metavar="N",
+        setting="cpus", change=Effect.LIVE, option=("--cpus",), metavar="N",
     )
     cpu_weight: int | None = row(
         Whole(1, MAX_WEIGHT), "Its share of the processors where they don't suffice for all: one with 200 gets twice as much"
-        " as one with 100.", usual="100", setting="cpu_weight", change=Change.LIVE, option=("--cpu-weight",), metavar="N",
+        " as one with 100.", usual="100", setting="cpu_weight", change=Effect.LIVE, option=("--cpu-weight",), metavar="N",
     )
     io_weight: int | None = row(
         Whole(1, MAX_WEIGHT), "Its share of the disks' time where that does not suffice for all, as with cpu_weight. Takes a"
         " disk whose scheduler goes by weights: bfq, or the kernel's io.cost.", usual="100",
-        setting="io_weight", change=Change.LIVE, option=("--io-weight",), metavar="N",
+        setting="io_weight", change=Effect.LIVE, option=("--io-weight",), metavar="N",
     )
     io: Mapping[str, IoLimit] = row(
         IoType(), "The most that it may read from disks and write to them, by disk: read and write in bytes a second,"
         " read_ops and write_ops in operations a second. A disk is named as sda; delta, or none, is the one with its delta.",
-        default={}, change=Change.LIVE, option=("--io",), metavar="[DISK=]read=50M,write=20M,read_ops=N,write_ops=N",
+        default={}, change=Effect.LIVE, option=("--io",), metavar="[DISK=]read=50M,write=20M,read_ops=N,write_ops=N",
     )
     disk: int = row(
         Size(), "Disk space that it may take at most, such as 10G; 0: no limit. Takes project quotas; not for a privileged"
-        " one.", default=0, setting="disk", change=Change.LIVE, option=("--disk",), metavar="SIZE",
+        " one.", default=0, setting="disk", change=Effect.LIVE, option=("--disk",), metavar="SIZE",
     )
     pids: int = row(
         Whole(0, MAX_PIDS), "Processes and threads that it may have at most; 0: no limit.", default=PIDS,
-        setting="pids", change=Change.LIVE, option=("--pids",), metavar="N",
+        setting="pids", change=Effect.LIVE, option=("--pids",), metavar="N",
     )
     volumes: tuple[VolumeMount, ...] = row(
         VolumesType(), "What it has beside its layers: volumes, which outlive it, directories of the host (read-only, unless"
@@ -249,12 +249,12 @@ class SpecFields:
     )
     stop_signal: StopSignal | None = row(
         Choice(StopSignal, prefix="SIG"), "The signal that asks its command to end, such as INT for PostgreSQL (app"
-        " containers only).", usual="TERM", change=Change.LIVE, option=("--stop-signal",), metavar="SIGNAL",
+        " containers only).", usual="TERM", change=Effect.LIVE, option=("--stop-signal",), metavar="SIGNAL",
         init=Init.APP, init_why="systemd has a signal of its own\nwrite it to a unit's KillSignal= inside",
     )
     stop_timeout: float | None = row(
         Seconds(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
-        setting="stop_timeout", taken_over=False, change=Change.LIVE, option=("--stop-timeout",), metavar="TIME",
+        setting="stop_timeout", taken_over=False, change=Effect.LIVE, option=("--stop-timeout",), metavar="TIME",
     )
     units: tuple[str, ...] = row(
         Items(parse_unit, check_units), "The host's services that it runs, by the names of their units, such as"
@@ -281,53 +281,53 @@ class SpecFields:
     )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,
-        usual="yes", change=Change.LIVE, option=("--autostart/--no-autostart",),
+        usual="yes", change=Effect.LIVE, option=("--autostart/--no-autostart",),
     )
     boot_order: int = row(
         Whole(-MAX_ORDER, MAX_ORDER), "Those with lower numbers start before it when the host boots, and end after it at"
         " shutdown.", default=0, usual="0",
-        change=Change.LIVE, option=("--boot-order",), metavar="N",
+        change=Effect.LIVE, option=("--boot-order",), metavar="N",
     )
     depends_on: Mapping[str, str] = row(
         DependsType(), "What it waits for before it starts: names of containers or groups, each with started, healthy or"
         " completed (its last run ended with 0).", default={},
-        change=Change.LIVE, option=("--depends-on",), metavar="NAME=CONDITION",
+        change=Effect.LIVE, option=("--depends-on",), metavar="NAME=CONDITION",
     )
     restart: Restart = row(
         RestartType(), "When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and"
         " what differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy.", default=Restart(),
-        usual="no", change=Change.LIVE, option=("--restart",), metavar="'POLICY [KEY=VALUE...]'",
+        usual="no", change=Effect.LIVE, option=("--restart",), metavar="'POLICY [KEY=VALUE...]'",
     )
     hooks: Hooks = row(
         HOOKS, "Commands that run in it before and after it is frozen for a copy: pre_freeze, post_freeze, and the timeout of"
         " each.", default=NO_HOOKS,
-        change=Change.LIVE, option=("--hooks",), metavar="'pre_freeze=CMD post_freeze=CMD'",
+        change=Effect.LIVE, option=("--hooks",), metavar="'pre_freeze=CMD post_freeze=CMD'",
     )
     snapshots: Schedule = row(
         SCHEDULE, "How often a snapshot of it is made by itself, and how many of these are kept: every, keep.",
-        default=NO_SCHEDULE, change=Change.LIVE, option=("--snapshots",), metavar="'every=SPAN keep=N'",
+        default=NO_SCHEDULE, change=Effect.LIVE, option=("--snapshots",), metavar="'every=SPAN keep=N'",
     )
     logs: Logs = row(
         LOGS, "Whether its lines go to the host's log, and how many: journal, rate, burst.", default=USUAL_LOGS,
-        change=Change.LIVE, option=("--logs",), metavar="'journal=no rate=N burst=N'",
+        change=Effect.LIVE, option=("--logs",), metavar="'journal=no rate=N burst=N'",
     )
     fleet: str | None = row(
         Text(check_name), "The fleet that owns it, if `lxcfleet apply` made it or took it over.", create=False, profile=False,
-        change=Change.NEVER, why=_OWNED,
+        change=Effect.NEVER, why=_OWNED,
     )
     group: str | None = row(
-        Text(check_name), "Its group in the file of that fleet.", create=False, profile=False, change=Change.NEVER,
+        Text(check_name), "Its group in the file of that fleet.", create=False, profile=False, change=Effect.NEVER,
         why=_OWNED,
     )
     created: str = row(
         Text(), "When it was created, as an ISO 8601 time in UTC.", default="", create=False, profile=False,
-        change=Change.NEVER, why=_GIVEN,
+        change=Effect.NEVER, why=_GIVEN,
     )  # fmt: skip
 
 
 PRIVILEGED = Row(
     Flag(), "Whether root inside is root on the host. Only for what you trust.", key="privileged", default=False,
-    stored=False, option=("--privileged",), change=Change.NEVER, why=_MADE,
+    stored=False, option=("--privileged",), change=Effect.NEVER, why=_MADE,
 )  # fmt: skip
 """Requests and profiles have this key instead of ``first_id``, which lxcfleet assigns."""
 

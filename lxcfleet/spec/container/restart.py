@@ -19,7 +19,7 @@ MAX_FACTOR = 100.0
 MAX_ATTEMPTS = 1000
 
 
-class Policy(StrEnum):
+class RestartPolicy(StrEnum):
     """After which ends a container is started again."""
 
     NO = "no"
@@ -36,10 +36,10 @@ class Policy(StrEnum):
 class Restart:
     """The policy, and the pauses between the starts. Times are in seconds."""
 
-    policy: Policy = row(
-        Choice(Policy), "After which ends it is started again: no (none), on-failure (another exit status than 0), always"
-        " and unless-stopped (all). What was stopped is not started again; with always it starts when the host boots.",
-        default=Policy.NO,
+    policy: RestartPolicy = row(
+        Choice(RestartPolicy), "After which ends it is started again: no (none), on-failure (another exit status than 0), "
+        "always and unless-stopped (all). What was stopped is not started again; with always it starts when the host boots.",
+        default=RestartPolicy.NO,
     )
     delay: float = row(
         Seconds(0.1, MAX_SECONDS), "Seconds until the second start in a row; the first one comes at once.", default=1.0
@@ -89,7 +89,7 @@ def _check(said: Mapping[str, Any]) -> Restart:
     if "policy" not in said:
         raise InvalidInput("takes a policy: no, on-failure, always or unless-stopped")
     made = Restart(**said)
-    if made.policy is Policy.NO and len(said) > 1:
+    if made.policy is RestartPolicy.NO and len(said) > 1:
         raise InvalidInput(f"{next(key for key in said if key != 'policy')} does nothing with the policy no")
     if made.delay > made.max_delay:
         raise InvalidInput(f"delay ({made.delay:g}) is longer than max_delay ({made.max_delay:g})")
@@ -139,11 +139,11 @@ class RestartType(ValueType[Restart]):
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
         mapping = {**schema_of(rows().values()), "required": ["policy"]}
-        return {"oneOf": [{"enum": [str(each) for each in Policy]}, mapping]}
+        return {"oneOf": [{"enum": [str(each) for each in RestartPolicy]}, mapping]}
 
     def part(self) -> dict[str, Any]:
         """See ValueType."""
-        return {"oneOf": [{"enum": [str(each) for each in Policy]}, schema_of(rows().values())]}
+        return {"oneOf": [{"enum": [str(each) for each in RestartPolicy]}, schema_of(rows().values())]}
 
     def render(self, value: Restart) -> Any:
         """See ValueType."""

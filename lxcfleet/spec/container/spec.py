@@ -7,11 +7,11 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.spec.container.addresses import further_bridge, hardware_address, interface_name, lan_port
-from lxcfleet.spec.container.apps import Form
+from lxcfleet.spec.container.apps import AppForm
 from lxcfleet.spec.container.fields import SpecFields
 from lxcfleet.spec.container.health import CheckKind, HealthCheck
 from lxcfleet.spec.container.volumes import VolumeMount
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Spec(SpecFields):
     @property
     def connected(self) -> bool:
         """Whether the container is on a bridge."""
-        return self.network is Network.BRIDGE
+        return self.network is NetworkMode.BRIDGE
 
     @property
     def on_uplink(self) -> bool:
         """Whether the container is on a network of the host's, by an interface of its own there."""
-        return self.network is Network.UPLINK
+        return self.network is NetworkMode.UPLINK
 
     @property
     def by_dhcp(self) -> bool:
@@ -66,7 +66,7 @@ class Spec(SpecFields):
     @property
     def mounted(self) -> tuple[VolumeMount, ...]:
         """All that it mounts beside its layers."""
-        if self.app is None or self.app.form is Form.LAYER:
+        if self.app is None or self.app.form is AppForm.LAYER:
             return self.volumes
         return (*self.volumes, self.app.mount)
 

@@ -12,7 +12,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reading.parts import PartsType
 from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.rows import row
-from lxcfleet.spec.reading.terms import Network
+from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.reading.types import Choice, Interface, Text, Whole
 
 MAX_VLAN = 4094
@@ -112,10 +112,10 @@ def _not_for_hosts(network: IPv4Network | IPv6Network) -> tuple[IPv4Address | IP
 NO_UPLINK = Uplink()
 
 
-class NetworkType(Choice[Network]):
+class NetworkType(Choice[NetworkMode]):
     """How a container is connected, in a word."""
 
-    def read(self, fields: Fields, key: str) -> Network | None:
+    def read(self, fields: Fields, key: str) -> NetworkMode | None:
         """See ValueType. What belongs into ``uplink`` is known by its form."""
         said = fields.raw(key)
         if isinstance(said, Mapping):

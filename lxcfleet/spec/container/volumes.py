@@ -35,7 +35,7 @@ _PROGRAMS = re.compile(
 """Directories with the host's programs, libraries and records, which every patch changes."""
 
 
-class Source(StrEnum):
+class MountKind(StrEnum):
     """The kinds of what can be mounted. The words are keys of a mount that is written as a mapping."""
 
     VOLUME = "volume"
@@ -45,11 +45,11 @@ class Source(StrEnum):
     """A release of an app. A container has it by its field ``app``, and not by its volumes; see spec.container.apps."""
 
 
-_ASKED = (Source.VOLUME, Source.HOST, Source.TMPFS)
+_ASKED = (MountKind.VOLUME, MountKind.HOST, MountKind.TMPFS)
 """The kinds that can be asked for as a volume."""
 
 
-class Owner(StrEnum):
+class IdsOwner(StrEnum):
     """The owner of the ids that the files of a directory of the host have inside."""
 
     HOST = "host"
@@ -64,11 +64,11 @@ class VolumeMount:
 
     target: str
     """The absolute path inside."""
-    source: Source
+    source: MountKind
     what: str = ""
     """The volume's name, the path on the host, or the app's release; empty for a tmpfs."""
     read_only: bool = False
-    owner: Owner = Owner.HOST
+    owner: IdsOwner = IdsOwner.HOST
     """Only a directory of the host may have another one."""
     suid: bool = False
     """Whether setuid programs on it give rights."""
@@ -83,12 +83,12 @@ class VolumeMount:
 
     def __str__(self) -> str:
         words = [self.what or TMPFS, self.target]
-        if self.source is Source.HOST:
-            words += ["ro" if self.read_only else "rw", *(["owner=container"] if self.owner is Owner.CONTAINER else [])]
-        elif self.read_only and self.source is not Source.APP:
+        if self.source is MountKind.HOST:
+            words += ["ro" if self.read_only else "rw", *(["owner=container"] if self.owner is IdsOwner.CONTAINER else [])]
+        elif self.read_only and self.source is not MountKind.APP:
             words.append("ro")
         words += [flag for flag in _FLAGS if getattr(self, flag)]
-        if self.source is Source.TMPFS:
+        if self.source is MountKind.TMPFS:
             words += [f"size={as_size(self.size)}", *([f"mode={self.mode:04o}"] if self.mode != 0o755 else [])]
         return ":".join(words)
 
@@ -126,18 +126,18 @@ def parse_mount(text: str) -> VolumeMount:
     if not colon or not what:
         raise InvalidInput(f"{text!r} does not say what is mounted where", hint=_HINT)
     target, *options = rest.split(":")
-    source = Source.HOST if what.startswith("/") else Source.TMPFS if what == TMPFS else Source.VOLUME
-    if source is Source.VOLUME and "@" in what:
+    source = MountKind.HOST if what.startswith("/") else MountKind.TMPFS if what == TMPFS else MountKind.VOLUME
+    if source is MountKind.VOLUME and "@" in what:
         if options:
             raise InvalidInput(f"{text!r}: {options[0]} is no option of an app: it is always mounted read-only")
-        return VolumeMount(check_target(target), Source.APP, what, read_only=True)
+        return VolumeMount(check_target(target), MountKind.APP, what, read_only=True)
     said: dict[str, Any] = {}
     for option in options:
         key, value = _option(option, text)
         if key in said:
             raise InvalidInput(f"{text!r}: {option} says again what was said before", hint="leave one of them out")
         said[key] = value
-    return _mount(source, "" if source is Source.TMPFS else what, target, said)
+    return _mount(source, "" if source is MountKind.TMPFS else what, target, said)
 
 
 def _option(option: str, whole: str) -> tuple[str, Any]:
@@ -151,32 +151,32 @@ def _option(option: str, whole: str) -> tuple[str, Any]:
         return key, parse_size(value)
     if key == "mode" and re.fullmatch("[0-7]{3,4}", value):
         return key, int(value, 8)
-    if key == "owner" and value in tuple(Owner):
-        return key, Owner(value)
+    if key == "owner" and value in tuple(IdsOwner):
+        return key, IdsOwner(value)
     raise InvalidInput(
         f"{whole!r}: {option or 'nothing'} is no option of a mount",
         hint="options are ro, rw, suid, dev, noexec, owner=container (a path of the host), size=SIZE and mode=MODE (tmpfs)",
     )
 
 
-def _mount(source: Source, what: str, target: str, said: Mapping[str, Any]) -> VolumeMount:
+def _mount(source: MountKind, what: str, target: str, said: Mapping[str, Any]) -> VolumeMount:
     """The mount with these values; raises InvalidInput if they don't go together."""
     named = what or TMPFS
-    if source is Source.HOST:
+    if source is MountKind.HOST:
         check_path(what)
-    elif source is Source.VOLUME:
+    elif source is MountKind.VOLUME:
         check_volume(what)
-    if source is not Source.TMPFS:
+    if source is not MountKind.TMPFS:
         refuse_emptied(target)
-    for key, of in (("owner", Source.HOST), ("size", Source.TMPFS), ("mode", Source.TMPFS)):
+    for key, of in (("owner", MountKind.HOST), ("size", MountKind.TMPFS), ("mode", MountKind.TMPFS)):
         if key in said and source is not of:
-            raise InvalidInput(f"{named}: {key} is for {'a path of the host' if of is Source.HOST else of}")
-    if source is Source.TMPFS:
+            raise InvalidInput(f"{named}: {key} is for {'a path of the host' if of is MountKind.HOST else of}")
+    if source is MountKind.TMPFS:
         if not said.get("size"):
             raise InvalidInput(f"the tmpfs at {target} has no size", why="it could take all memory", hint="add size=64M")
         if said.get("read_only"):
             raise InvalidInput(f"the tmpfs at {target} can't be read-only", why="it would stay empty")
-    values: dict[str, Any] = {"read_only": source is Source.HOST, **said}
+    values: dict[str, Any] = {"read_only": source is MountKind.HOST, **said}
     return VolumeMount(check_target(target), source, what, **values)
 
 
@@ -235,7 +235,7 @@ def check_mounts(mounts: Sequence[VolumeMount]) -> None:
 
 def volumes_of(mounts: Sequence[VolumeMount]) -> tuple[str, ...]:
     """The names of the volumes among them."""
-    return tuple(dict.fromkeys(mount.what for mount in mounts if mount.source is Source.VOLUME))
+    return tuple(dict.fromkeys(mount.what for mount in mounts if mount.source is MountKind.VOLUME))
 
 
 class VolumesType(Items[VolumeMount]):
@@ -269,7 +269,7 @@ class VolumesType(Items[VolumeMount]):
         keys: dict[str, Any] = {
             "volume": {"type": "string"}, "host": {"type": "string"}, "tmpfs": Size().schema(), "target": {"type": "string"},
             "read_only": {"type": "boolean"}, **{flag: {"type": "boolean"} for flag in _FLAGS},
-            "owner": {"enum": list(Owner)}, "mode": {"type": "string", "pattern": "^[0-7]{3,4}$"},
+            "owner": {"enum": list(IdsOwner)}, "mode": {"type": "string", "pattern": "^[0-7]{3,4}$"},
         }  # fmt: skip
         mapping = {"type": "object", "properties": keys, "required": ["target"], "additionalProperties": False}
         return {"type": "array", "maxItems": MOST, "items": {"anyOf": [{"type": "string"}, mapping]}}
@@ -282,7 +282,7 @@ class VolumesType(Items[VolumeMount]):
 def _parse_asked(text: str) -> VolumeMount:
     """A mount that somebody asks for. Raises InvalidInput."""
     mount = parse_mount(text)
-    if mount.source is Source.APP:
+    if mount.source is MountKind.APP:
         hint = f"write it as the field app: app={mount.what}:{mount.target}, or --app"
         raise InvalidInput(f"{mount.what} is a release of an app, and no volume", hint=hint)
     return mount
@@ -296,7 +296,7 @@ def _of_mapping(inner: Fields) -> VolumeMount:
     source = kinds[0]
     said: dict[str, Any] = {}
     what = ""
-    if source is Source.TMPFS:
+    if source is MountKind.TMPFS:
         said["size"] = inner.size(source, 0)
     else:
         what = inner.text(source)
@@ -305,7 +305,7 @@ def _of_mapping(inner: Fields) -> VolumeMount:
         if inner.has(flag):
             said[flag] = inner.flag(flag)
     if inner.has("owner"):
-        said["owner"] = inner.choice("owner", Owner, Owner.HOST)
+        said["owner"] = inner.choice("owner", IdsOwner, IdsOwner.HOST)
     if inner.has("mode"):
         said["mode"] = _option(f"mode={inner.text('mode')}", "mode")[1]
     inner.close()

@@ -10,8 +10,8 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container.apps import (
     ROOT,
+    AppForm,
     AppUse,
-    Form,
     Release,
     check_app,
     check_covers,
@@ -32,7 +32,7 @@ MOST_KEPT = 1000
 ROWS: Mapping[str, Row] = {
     row.key: row
     for row in (
-        Row(Choice(Form), "How containers have its releases: mount or layer. Default: mount.", key="form"),
+        Row(Choice(AppForm), "How containers have its releases: mount or layer. Default: mount.", key="form"),
         Row(Text(check_place), "Where its releases are mounted, unless a group names the place; /opt/NAME.", key="mount"),
         Row(
             Whole(0, MOST_KEPT), "So many releases of it are kept when another one is sealed; 0: all. One that a container"
@@ -64,14 +64,14 @@ class AppWish:
     hosts: tuple[str, ...] = ()
 
     @property
-    def form(self) -> Form:
+    def form(self) -> AppForm:
         """How containers have its releases."""
-        return Form(self.said.get("form", Form.MOUNT))
+        return AppForm(self.said.get("form", AppForm.MOUNT))
 
     @property
     def target(self) -> str:
         """Where its releases are in containers."""
-        return ROOT if self.form is Form.LAYER else str(self.said.get("mount", usual_target(self.name)))
+        return ROOT if self.form is AppForm.LAYER else str(self.said.get("mount", usual_target(self.name)))
 
 
 def read(top: Fields, hosts: Row) -> dict[str, AppWish]:
@@ -92,9 +92,9 @@ def read(top: Fields, hosts: Row) -> dict[str, AppWish]:
             _check(inner, "releases", check_version, version)
         for path in said.get("covers", ()):
             _check(inner, "covers", check_covers, path)
-        layer = said.get("form") is Form.LAYER
-        for key, only in (("mount", Form.MOUNT), ("covers", Form.LAYER)):
-            if key in said and layer is not (only is Form.LAYER):
+        layer = said.get("form") is AppForm.LAYER
+        for key, only in (("mount", AppForm.MOUNT), ("covers", AppForm.LAYER)):
+            if key in said and layer is not (only is AppForm.LAYER):
                 inner.complain(key, f"is for the form {only}")
         inner.close()
         found[name] = AppWish(name, place, {key: said[key] for key in ROWS if key in said}, said.get(hosts.key, ()))
@@ -118,7 +118,8 @@ def placed(values: dict[str, Any], raw: object, wishes: Mapping[str, AppWish]) -
         if not own:
             values["app"] = replace(app, target=wish.target)
         elif app.form is not wish.form:
-            return f"{app} is {'no' if wish.form is Form.LAYER else 'a'} layer, and the section apps says form: {wish.form}"
+            is_one = "no" if wish.form is AppForm.LAYER else "a"
+            return f"{app} is {is_one} layer, and the section apps says form: {wish.form}"
     return ""
 
 

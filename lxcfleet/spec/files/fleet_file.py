@@ -92,7 +92,7 @@ class _Reader:
     def __init__(self, sources: Sources, settings: Any, complaints: list[str]) -> None:
         self._sources, self._settings, self._complaints = sources, settings, complaints
         self._rows = container_rows()
-        self._rule = layering.Rule(self._rows)
+        self._rule = layering.LayeringRule(self._rows)
         self._profiles: dict[str, Marked] = {}
         self._apps: Mapping[str, AppWish] = {}
         self._told: set[str] = set()

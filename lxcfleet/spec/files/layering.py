@@ -29,7 +29,7 @@ class CutList(list[Any]):
     """A list of things with names that stands for itself."""
 
 
-class Rule:
+class LayeringRule:
     """The rule for the keys that ``rows`` have."""
 
     def __init__(self, rows: Mapping[str, Row]) -> None:

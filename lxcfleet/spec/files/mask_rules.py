@@ -27,7 +27,7 @@ class RuleKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rule:
+class MaskRule:
     """A path and what is done with it; ``why`` names where the rule comes from."""
 
     path: str
@@ -43,7 +43,7 @@ class Rule:
 class Rules:
     """The content of the operator's files. ``replace`` maps a path to its new content and the file that says so."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[MaskRule, ...] = ()
     replace: tuple[tuple[str, str, str], ...] = ()
     units: tuple[str, ...] = ()
 
@@ -54,7 +54,7 @@ def load(directory: Path) -> Rules:
     Raises InvalidInput with all mistakes in all of these files, each with file and key.
     """
     complaints: list[str] = []
-    rules: dict[str, Rule] = {}
+    rules: dict[str, MaskRule] = {}
     replace: dict[str, tuple[str, str, str]] = {}
     units: list[str] = []
     for file in operator_files(directory):
@@ -63,7 +63,7 @@ def load(directory: Path) -> Rules:
             for number, path in enumerate(fields.texts(kind)):
                 key = f"{kind}[{number}]"
                 if _check_path(fields, key, path):
-                    rule = Rule(path, kind, f"{file.name}: {key}", operator=True)
+                    rule = MaskRule(path, kind, f"{file.name}: {key}", operator=True)
                     _check_conflict(fields, key, rule, rules.get(path), path in replace)
                     rules[path] = rule
         for path, content in fields.pairs("replace", lambda _path, _content: None).items():
@@ -105,7 +105,7 @@ def _check_path(fields: Fields, key: str, path: str) -> bool:
     return True
 
 
-def _check_conflict(fields: Fields, key: str, rule: Rule, other: Rule | None, replaced: bool) -> None:
+def _check_conflict(fields: Fields, key: str, rule: MaskRule, other: MaskRule | None, replaced: bool) -> None:
     if replaced or (other is not None and other.kind is not rule.kind):
         fields.complain(key, f"another rule ({other.why if other else 'replace'}) is about the same path")
 

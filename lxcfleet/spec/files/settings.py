@@ -23,9 +23,9 @@ from lxcfleet.spec.reading import ondisk, strict_yaml
 from lxcfleet.spec.reading.durations import Seconds
 from lxcfleet.spec.reading.names import MAX_DRAIN
 from lxcfleet.spec.reading.reader import Fields
-from lxcfleet.spec.reading.rows import Checked, SectionType, read_section, row, rows_of, section
+from lxcfleet.spec.reading.rows import CheckedSection, SectionType, read_section, row, rows_of, section
 from lxcfleet.spec.reading.swap import Swap
-from lxcfleet.spec.reading.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, MAX_WEIGHT, PIDS, Addresses, Network
+from lxcfleet.spec.reading.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, MAX_WEIGHT, PIDS, Addresses, NetworkMode
 from lxcfleet.spec.reading.types import Choice, Flag, Number, Size, Text, Whole
 
 MAX_WORKERS = 64
@@ -47,7 +47,7 @@ class LogLevel(StrEnum):
 
 
 @dataclass(frozen=True)
-class NetworkSettings(Checked):
+class NetworkSettings(CheckedSection):
     """The fleet's bridge. A change that would leave containers behind is not taken over, neither by a reload nor by a
     restart of lxcfleetd: the old value holds until they are gone, and the log says so."""
 
@@ -74,9 +74,9 @@ class NetworkSettings(Checked):
         Text(), "What follows the containers' names. Containers that run search the new one from their restart on.",
         default="fleet",
     )
-    default: Network = row(
-        Choice(Network, (Network.BRIDGE, Network.NONE)), "What containers get for which nothing is asked: bridge or none."
-        " Never the host's: that is to be said.", default=Network.BRIDGE,
+    default: NetworkMode = row(
+        Choice(NetworkMode, (NetworkMode.BRIDGE, NetworkMode.NONE)), "The network of containers that ask for none: bridge or"
+        " none. Never the host's: that has to be asked for.", default=NetworkMode.BRIDGE,
     )
     guard: bool = row(
         Flag(), "Whether containers are kept from sending under other MAC and IP addresses than their own.", default=True
@@ -126,7 +126,7 @@ class NetworkSettings(Checked):
 
 
 @dataclass(frozen=True)
-class MetricsSettings(Checked):
+class MetricsSettings(CheckedSection):
     """The access of Prometheus over the network, beside the API's socket."""
 
     listen: str = row(
@@ -173,7 +173,7 @@ class LogTarget(StrEnum):
 
 
 @dataclass(frozen=True)
-class LogsSettings(Checked):
+class LogsSettings(CheckedSection):
     """Where lines that containers print on their consoles go, besides the file that `lxcfleet logs` reads."""
 
     to: LogTarget = row(

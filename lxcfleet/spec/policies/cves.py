@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reading.rows import Checked, row
+from lxcfleet.spec.reading.rows import CheckedSection, row
 from lxcfleet.spec.reading.types import Text
 
 CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,10}")
@@ -24,7 +24,7 @@ def parse_cve(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class CveSettings(Checked):
+class CveSettings(CheckedSection):
     """The data that `lxcfleet cve` has besides changelogs."""
 
     source: str = row(

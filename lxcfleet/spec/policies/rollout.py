@@ -11,7 +11,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.policies.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.reading.durations import Duration, Seconds
 from lxcfleet.spec.reading.reader import Fields
-from lxcfleet.spec.reading.rows import Checked, read_said, render_section, row, rows_of
+from lxcfleet.spec.reading.rows import CheckedSection, read_said, render_section, row, rows_of
 from lxcfleet.spec.reading.types import Choice, Flag, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
@@ -89,7 +89,7 @@ _NONE_AT_ALL = "with none nothing could ever be restarted"
 
 
 @dataclass(frozen=True)
-class RolloutSettings(Checked):
+class RolloutSettings(CheckedSection):
     """How many containers are restarted at a time after a patch, and what has to be well before it goes on."""
 
     max_unavailable: Share = row(
@@ -141,7 +141,7 @@ class RolloutSettings(Checked):
 
 
 @dataclass(frozen=True)
-class ProfileRollout(Checked):
+class ProfileRollout(CheckedSection):
     """The part of the policy that a profile sets for its containers."""
 
     priority: int | None = row(

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reading.durations import Seconds
-from lxcfleet.spec.reading.rows import Checked, row
+from lxcfleet.spec.reading.rows import CheckedSection, row
 from lxcfleet.spec.reading.types import Choice, Flag, Text, Texts, Whole
 
 MAX_QUIET = 86400.0
@@ -21,7 +21,7 @@ _WINDOW = re.compile(r"(?:(\S+) +)?(\d\d):(\d\d)-(\d\d):(\d\d)")
 _RULE = "write it as 'Sat,Sun 02:00-05:00', 'Mon-Fri 22:00-01:30' or '03:00-04:00' for every day"
 
 
-class Policy(StrEnum):
+class PatchPolicy(StrEnum):
     """The daemon's answer to containers that a patch made stale."""
 
     AUTO = "auto"
@@ -103,12 +103,12 @@ def _days(text: str | None, whole: str) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class PatchSettings(Checked):
+class PatchSettings(CheckedSection):
     """The fleet's own reaction when the host is patched."""
 
-    policy: Policy = row(
-        Choice(Policy), "auto: restart what is stale, in waves; window: do so in the next maintenance window; notify: only"
-        " tell; manual: do nothing until `lxcfleet patch apply`.", default=Policy.AUTO,
+    policy: PatchPolicy = row(
+        Choice(PatchPolicy), "auto: restart what is stale, in waves; window: do so in the next maintenance window; notify:"
+        " only tell; manual: do nothing until `lxcfleet patch apply`.", default=PatchPolicy.AUTO,
     )
     quiet: float = row(
         Seconds(0, MAX_QUIET), "Seconds without a change of packages, after which a patch counts as done.", default=10.0
@@ -140,7 +140,7 @@ class PatchSettings(Checked):
             _ = self.zone
         except InvalidInput as error:
             yield "time_zone", f"{error.message}: {error.hint}"
-        if self.policy is Policy.WINDOW and not self.windows:
+        if self.policy is PatchPolicy.WINDOW and not self.windows:
             yield "windows", "with policy window there has to be one"
         if self.reboot is Reboot.WINDOW and not self.windows:
             yield "windows", "with reboot: window there has to be one"

@@ -21,7 +21,7 @@ from lxcfleet.spec.reading.types import ValueType
 _KEY = "row"
 
 
-class Change(StrEnum):
+class Effect(StrEnum):
     """When a changed value takes effect in an existing container."""
 
     LIVE = "live"
@@ -43,7 +43,7 @@ class Row:
     default: Any = None
     usual: str = ""
     """The default in words, where the value alone does not tell it."""
-    change: Change = Change.RESTART
+    change: Effect = Effect.RESTART
     why: str = ""
     """Why the value can't change, or not at once."""
     create: bool = True
@@ -140,7 +140,7 @@ def render_said(rows: Mapping[str, Row], said: Mapping[str, Any]) -> dict[str, A
 # -- sections: keys that have keys of their own ---------------------------------------------------------------
 
 
-class Checked:
+class CheckedSection:
     """A section with rules on its keys together."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -155,7 +155,7 @@ def read_section(kind: type[S], fields: Fields) -> S:
     """A section from the values in ``fields`` and the defaults; complaints go to ``fields``."""
     section = kind(**read_said(rows_of(kind).values(), fields))
     fields.close()
-    if isinstance(section, Checked):
+    if isinstance(section, CheckedSection):
         for key, problem in section.problems():
             fields.complain(key, problem)
     return section

@@ -41,7 +41,7 @@ class Init(StrEnum):
     """The operator's one command, under a reaping init."""
 
 
-class Network(StrEnum):
+class NetworkMode(StrEnum):
     """How a container is connected."""
 
     BRIDGE = "bridge"

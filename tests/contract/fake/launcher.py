@@ -30,12 +30,12 @@ from lxcfleet.containers import store
 from lxcfleet.data import arrivals, secrets, volumes
 from lxcfleet.data.apps import store as apps
 from lxcfleet.data.archives import head as heads
-from lxcfleet.data.archives.head import Head
+from lxcfleet.data.archives.head import ArchiveHead
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.kernel import tree, usage
 from lxcfleet.host.lxc import monitor, monitor_fifo
-from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.packages.database import OwningPackage
 from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import answer, answer_large
@@ -48,14 +48,14 @@ from lxcfleet.launcher.items.cves import CveData, CveItem, CveSet, CveSets, Foun
 from lxcfleet.launcher.items.data import AppItem, DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
 from lxcfleet.launcher.items.network import LookupItem, RoutesItem
-from lxcfleet.launcher.operations import Operation
-from lxcfleet.patch.shadow.files import Delta, Shadow
+from lxcfleet.launcher.operations import LauncherOperation
+from lxcfleet.patch.shadow.files import Shadow, ShadowFindings
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.spec.container.apps import parse_release
 from lxcfleet.spec.container.secrets import SourceKind, sources_from_json
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.container.volumes import Source, Volume, parse_mount, volumes_of
+from lxcfleet.spec.container.volumes import MountKind, Volume, parse_mount, volumes_of
 
 from . import commands, snapshots
 
@@ -101,7 +101,7 @@ class Model:
     """How many processors each container uses all the time."""
     neighbours: int = 1024
     """The size of the host's neighbour table: the only limit of the model that `doctor --fix` can raise."""
-    owners: dict[str, Owner] = field(default_factory=dict)
+    owners: dict[str, OwningPackage] = field(default_factory=dict)
     """The packages that own the host's files."""
     exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     changes: dict[str, list[Changed]] = field(default_factory=dict)
@@ -222,7 +222,7 @@ class FakeLauncher(Launcher):
 
     # -- requests --------------------------------------------------------------------------------------------
 
-    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: LauncherOperation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Carry the request out in a thread, which gets descriptors of its own."""
         own = [os.dup(descriptor) for descriptor in descriptors]
         reply = socket.socket(fileno=own[0])
@@ -255,7 +255,7 @@ class FakeLauncher(Launcher):
         with open(archive, "wb") as file:
             try:
                 self._work(item["name"])
-                head = Head(
+                head = ArchiveHead(
                     item["name"], item["version"], item["created"], item["still"], item["spec"], {"ID": "other"},
                     volumes=tuple(Volume(name, 1 << 30, {"a": "b"}, 400_000) for name in item["volumes"]),
                 )  # fmt: skip
@@ -473,7 +473,7 @@ class FakeLauncher(Launcher):
             for name in {*volumes_of([parse_mount(text) for text in item["volumes"]])} - {*item["coming"]}:
                 volumes.check(self._paths, name)
             for mount in map(parse_mount, item["volumes"]):
-                if mount.source is Source.APP:
+                if mount.source is MountKind.APP:
                     apps.check(self._paths, *parse_release(mount.what))
                     if mount.what in self.model.fails:
                         raise self.model.fails[mount.what]
@@ -580,7 +580,7 @@ class FakeLauncher(Launcher):
 
     def _shadows(self, items: list[tuple[str, str]], reply: socket.socket) -> None:
         found = [
-            Delta(
+            ShadowFindings(
                 name,
                 tuple(self.model.shadows.get(name, ())),
                 self.model.packages.get(name),
