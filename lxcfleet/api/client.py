@@ -277,7 +277,7 @@ def _no_answer(path: str, error: Exception) -> FleetError:
     if isinstance(error, PermissionError):
         return Denied(
             f"you may not use {path}",
-            why="it is open to root and the group lxcfleet",
+            why="it is open to root and the group lxcfleet, and to the group lxcfleet-ro for looking",
             hint="run the command with sudo, or have yourself added: adduser YOU lxcfleet",
         )
     log = os.path.join(os.path.dirname(path), "daemon.log")  # a daemon that systemd started logs to the journal

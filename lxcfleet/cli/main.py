@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from lxcfleet import __version__
-from lxcfleet.cli.options import Suggesting
+from lxcfleet.cli.options import CLOSE, Suggesting
 from lxcfleet.cli.session import Session, session_of
 from lxcfleet.cli.ui.output import FORMATS, say_error
 from lxcfleet.errors import FleetError, HostError, InvalidInput
@@ -131,15 +131,28 @@ def cli(ctx: click.Context, debug: bool, verbose: bool) -> None:
 
 def main() -> NoReturn:
     """The program."""
+    _stand_in()
     status = run(sys.argv[1:])
     if status == READER_GONE:
         _print_no_more()
     try:
-        if sys.stdout is not None:  # it is None if the caller closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         _print_no_more()  # the verb has reported this error already
     sys.exit(status)
+
+
+def _stand_in() -> None:
+    """Open what the caller closed of stdin, stdout and stderr: the next file or socket would get its number, and a command in
+    a container would write to that. What is written to stdout fails as it does on a closed one; messages are dropped."""
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest number that is free: those below are open
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _print_no_more() -> None:
@@ -191,7 +204,7 @@ def _told(error: Exception, arguments: Sequence[str]) -> FleetError:
     if isinstance(error, click.ClickException):
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         path = ctx.command_path if ctx else _verb_of(arguments)
-        message = _NO_NUMBER.sub("is not a whole number.", error.format_message())
+        message = _NO_NUMBER.sub("is not a whole number.", _message_of(error))
         hint = f"`{path} -h` shows how it is used"
         if "-f" in arguments and {*arguments} & {*FORMATS} and path.split()[-1] in _FOLLOWING:
             hint = f"-f is --follow here: `{path} --format json` prints for programs"
@@ -202,6 +215,18 @@ def _told(error: Exception, arguments: Sequence[str]) -> FleetError:
         f"internal error: {type(error).__name__}: {error}",
         hint="this should not happen: `lxcfleet --debug …` shows where, please report it",
     )
+
+
+def _message_of(error: click.ClickException) -> str:
+    """The message of ``error``, with suggestions as for a verb. click's own for an option are all that begin alike."""
+    if not isinstance(error, click.NoSuchOption) or not error.possibilities:
+        return error.format_message()
+    import difflib
+
+    known = [each.strip("-") for each in error.possibilities]
+    near = difflib.get_close_matches(error.option_name.strip("-"), known, 1, CLOSE)
+    meant = f" Did you mean '--{near[0]}'?" if near else ""
+    return f"No such option '{error.option_name}'.{meant}"
 
 
 def _verb_of(arguments: Sequence[str]) -> str:

@@ -22,8 +22,11 @@ INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
 """Plain words, as click from 8.2 on would offer the names of an enumeration's members instead of their values."""
 
-_CLOSE = 0.7
-"""How similar a typo and a verb must be. With a smaller value `help` would suggest `shell`."""
+CLOSE = 0.7
+"""How similar a typo and a verb, or an option, must be. With a smaller value `help` would suggest `shell`."""
+
+_SENTENCE = 500
+"""A number of characters that no first sentence of a help has."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -99,6 +102,9 @@ class Time(click.FloatRange):
             except InvalidInput as error:
                 self.fail(f"{error.message}; {error.hint}", param, ctx)
         return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return f"{self.min:g} to {self.max:g} s"
 
 
 def drain(text: str) -> Callable[[F], F]:
@@ -191,6 +197,13 @@ class Suggesting(click.Group):
     meant: ClassVar[Mapping[str, str]] = {}
     """Verbs of other tools, and the verb that does the same here."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Like click's, with the whole sentence of each verb: click cuts it at the end of the line."""
+        verbs = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, verb.get_short_help_str(_SENTENCE)) for name, verb in verbs if verb is not None and not verb.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -200,7 +213,7 @@ class Suggesting(click.Group):
         except click.UsageError as error:
             import difflib
 
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, _CLOSE)
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, CLOSE)
             close = [self.meant[args[0]]] if args[0] in self.meant else close
             close = close or self._below(ctx, args[0])
             if close:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from lxcfleet.cli import main
@@ -13,7 +14,7 @@ from lxcfleet.cli.ui import follow
 from lxcfleet.errors import HostError
 from lxcfleet.spec.states import State
 
-from .conftest import Cli
+from .conftest import Cli, Spawn
 from .real_daemon import Daemon
 
 BAD_NAMES = ["", "a" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "A", "a b", "a\x00b", "c1-"]
@@ -178,6 +179,19 @@ def test_for_an_unknown_verb_a_similar_one_is_suggested(cli: Cli, typed: list[st
     assert f"Did you mean {meant!r}?" in cli(*typed).err
 
 
+def test_for_an_unknown_option_a_similar_one_is_suggested(cli: Cli) -> None:
+    assert "lxcfleet: No such option '--memroy'. Did you mean '--memory'?\n" in cli("create", "z", "--memroy", "5M").err
+    assert "lxcfleet: No such option '--bogus'.\n" in cli("create", "z", "--bogus").err
+
+
+def test_the_list_of_fields_fits_into_lines(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    told = cli("set", "a", "memroy=5M").err
+    assert "did you mean 'memory'?" in told
+    assert "boot_order" in told
+    assert max(map(len, told.splitlines())) < 80
+
+
 def test_for_a_verb_of_a_group_that_is_typed_without_the_group_the_groups_are_named(cli: Cli) -> None:
     assert "Did you mean 'patch rehearse'?" in cli("rehearse").err
     assert "Did you mean 'app undo' or 'rollout undo'?" in cli("undo").err
@@ -230,6 +244,46 @@ def test_help_names_every_verb(cli: Cli) -> None:
     told = {verb for verb in VERBS if f"\n  {verb} " in ran.out}
     assert VERBS.keys() - told == {"receive"}, "only what other hosts call, and no people, is left out"
     assert "..." not in ran.out.split("Commands:")[1], "a summary does not fit into its line"
+
+
+GROUPS = [name for name in VERBS if isinstance(main.cli.get_command(click.Context(main.cli), name), click.Group)]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group_has_whole_sentences(cli: Cli, group: str) -> None:
+    told = cli(group, "-h").out.split("Commands:")[1]
+    assert "..." not in told
+    assert told.rstrip().endswith(".")
+
+
+def test_help_tells_the_bounds_of_a_time_in_words(cli: Cli) -> None:
+    assert "[0 to 86400 s]" in " ".join(cli("restart", "-h").out.split())
+    assert "<=" not in cli("restart", "-h").out
+
+
+CLOSED = (
+    "import os, sys; [os.close(int(number)) for number in sys.argv[1]];"
+    "os.execv(sys.executable, [sys.executable, '-m', 'lxcfleet.cli.main', *sys.argv[2:]])"
+)
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status", "told"),
+    [
+        ("1", ("-h",), 1, "Bad file descriptor"), ("1", ("patch", "-h"), 1, "Bad file descriptor"),
+        ("1", ("--version",), 1, "Bad file descriptor"), ("1", ("list",), 1, "Bad file descriptor"),
+        ("1", ("exec", "a", "--", "echo"), 1, ""), ("2", ("list", "--bogus"), 2, ""), ("2", ("list", "nosuch"), 1, ""),
+        ("2", ("create", "b", "--no-start"), 0, ""), ("012", ("stop", "nosuch"), 1, ""), ("0", ("list",), 0, ""),
+    ],
+)  # fmt: skip
+def test_what_the_caller_closed_is_no_internal_error(
+    daemon: Daemon, spawn: Spawn, closed: str, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    daemon.fleet.add("a")
+    process = spawn(closed, *arguments, program=("-c", CLOSED))
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, "internal error" in error.decode()) == (status, False)
+    assert told in error.decode()
 
 
 def test_version(cli: Cli) -> None:

@@ -205,7 +205,9 @@ def test_info(cli: Cli) -> None:
 def test_info_has_a_line_for_each_field_of_the_spec(cli: Cli, daemon: Daemon) -> None:
     check = HealthCheck(CheckKind.EXEC, command=("/bin/sh", "-c", "test -e /up"), interval=2.0)
     daemon.fleet.add("web", health=check, memory=512 << 20, stop_timeout=2.5, boot_order=-3)
-    lines = dict(line.split(":", 1) for line in cli("info", "web").out.splitlines())
+    told = [(name, value) for name, _, value in (line.partition(":") for line in cli("info", "web").out.splitlines())]
+    lines = dict(told)
+    assert len(lines) == len(told), "two lines with one name"
     other = {"memory": "memory limit", "cpus": "cpu limit", "disk": "disk limit", "pids": "process limit", "health": "check"}
     other |= {"first_id": "uids and gids", "hardware": "mac address"}
     for key in set(stored()) - {"address", "address6"}:

@@ -19,7 +19,8 @@ from .real_daemon import Daemon
 from .test_stale_contract import OLD
 
 CLOSED, OPEN = "CVE-2026-0001", "CVE-2026-0002"
-NO_DATA = "lxcfleet: unknown, which CVEs no version closes yet: the setting `cve: {source: …}` names no data of debsecan\n"
+NO_DATA = "lxcfleet: it is not known which CVEs no version closes yet: "
+NO_DATA += "the setting `cve: {source: …}` names no data of debsecan\n"
 
 
 def found(cve: str = CLOSED, **more: Any) -> FoundCve:
@@ -93,8 +94,8 @@ def test_what_is_not_known_is_said(cli: Cli, web: Daemon) -> None:
     ran = cli("cve")
     assert (ran.status, ran.out) == (0, "")
     assert ran.err.splitlines()[1:3] == [
-        "lxcfleet: unknown in 1: web3: its status can't be read",
-        "lxcfleet: unknown, which CVEs the change of vim closed in 3: web1 web2 web4: it has no changelog",
+        "lxcfleet: nothing is known of web3: its status can't be read",
+        "lxcfleet: it is not known which CVEs the change of vim closed in web1, web2, web4: it has no changelog",
     ]
     assert [each["source"] for each in web.client.cves(Selection())["unread"]] == ["", "vim"]
 
@@ -115,7 +116,7 @@ def test_old_data_is_a_warning(cli: Cli, web: Daemon) -> None:
     assert cli("cve").err.endswith("1 days old\n")
     assert cli("cve", "-f", "json").err == ""
     web.model.cve_data.update({"modified": 0.0, "problem": "there is no file for bookworm"})
-    assert "lxcfleet: unknown, which CVEs no version closes yet: there is no file for bookworm" in cli("cve").err
+    assert "lxcfleet: it is not known which CVEs no version closes yet: there is no file for bookworm" in cli("cve").err
 
 
 def test_containers_that_could_not_be_looked_at(cli: Cli, web: Daemon) -> None:

@@ -143,16 +143,16 @@ def _notes(found: CvesRecord, *, chosen: bool, filtered: bool) -> None:
 def _unknown(found: CvesRecord) -> Iterator[str]:
     """The things that are not known, in words. That is not the same as that there is nothing."""
     for each in found["unread"]:
-        where = _containers(each["containers"])
+        where = some(each["containers"], _SHOWN)
         if each["source"]:
-            yield f"unknown, which CVEs the change of {each['source']} closed in {where}: {each['why']}"
+            yield f"it is not known which CVEs the change of {each['source']} closed in {where}: {each['why']}"
         else:
-            yield f"unknown in {where}: {each['why']}"
+            yield f"nothing is known of {where}: {each['why']}"
     data = found["data"]
     if data is None:
-        yield "unknown, which CVEs no version closes yet: the setting `cve: {source: …}` names no data of debsecan"
+        yield "it is not known which CVEs no version closes yet: the setting `cve: {source: …}` names no data of debsecan"
     elif data["problem"]:
-        yield f"unknown, which CVEs no version closes yet: {data['problem']}"
+        yield f"it is not known which CVEs no version closes yet: {data['problem']}"
     else:
         yield _age(data)
 

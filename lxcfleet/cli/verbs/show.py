@@ -39,6 +39,9 @@ _LIMITS = {"memory": "memory limit", "cpus": "cpu limit", "disk": "disk limit", 
 _NAMES = {**_LIMITS, "health": "check"}
 """Names in ``info`` of keys of the spec whose own name says something else there."""
 
+_CONFINED = {"devices": "device nodes"}
+"""Names in ``info`` of what confines a container, where the spec has a key of the same name."""
+
 _WORDS = {
     "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "memory_kills": "killed for memory",
     "last_memory_kill": "last kill", "cpu_seconds": "cpu",
@@ -223,7 +226,8 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         lines += [(_WORDS.get(field, field), first), *(("", line) for line in more)]
     if details["spec"]:
         lines += _asked(details)
-    return [(f"{name}:" if name else "", text) for name, text in (*lines, *details["confinement"].items())]
+    lines += [(_CONFINED.get(name, name), text) for name, text in details["confinement"].items()]
+    return [(f"{name}:" if name else "", text) for name, text in lines]
 
 
 def _size_of_delta(details: ContainerDetails) -> str:

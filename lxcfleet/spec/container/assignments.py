@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,7 +78,7 @@ def _row(key: str) -> Row:
         known = ", ".join(each.key for each in table().values() if each.change is not Effect.NEVER)
         raise InvalidInput(
             f"there is no field {key!r}", why=f"did you mean {close[0]!r}?" if close else "",
-            hint=f"what can be changed: {known}",
+            hint=textwrap.fill(f"what can be changed: {known}", 76),
         ) from None  # fmt: skip
     if row.change is Effect.NEVER:
         raise InvalidInput(
