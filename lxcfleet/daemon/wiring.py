@@ -12,6 +12,7 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.apps import AppSealed, AppsThere
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.ends.endings import Endings
@@ -41,9 +42,10 @@ from lxcfleet.containers.measuring.delta_sizes import DeltaSizes
 from lxcfleet.containers.measuring.readings import Readings
 from lxcfleet.containers.moving import AtHome
 from lxcfleet.containers.order.blocking import Blocking
+from lxcfleet.containers.order.conditions import StartConditions
 from lxcfleet.containers.order.dependencies import Dependencies
 from lxcfleet.containers.reconciling.bases import Bases
-from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle, Making
 from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.reconciling.steps import Observer
@@ -72,7 +74,7 @@ from lxcfleet.daemon.uses.events import DrainEnded
 from lxcfleet.daemon.uses.foreground import Foregrounds
 from lxcfleet.daemon.uses.moves import Moves
 from lxcfleet.daemon.uses.secrets import SecretCalls
-from lxcfleet.daemon.uses.service import Fleet
+from lxcfleet.daemon.uses.service import Fleet, Watching
 from lxcfleet.daemon.uses.setting import Setting
 from lxcfleet.errors import Busy
 from lxcfleet.fleets import apps as of_files
@@ -106,12 +108,12 @@ from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
-from lxcfleet.patch.rehearsal import Rehearsals
+from lxcfleet.patch.rehearsal import Judging, Rehearsals
 from lxcfleet.patch.rejections import Rejections
-from lxcfleet.patch.rescue import Rescue
+from lxcfleet.patch.rescue import KeptBack, Rescue
 from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.change_sets import ChangeSets
-from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.driver import Driver, Outcomes
 from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -121,7 +123,7 @@ from lxcfleet.patch.rollout.testing import Runner, Trials
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.verify.prover import Prover
-from lxcfleet.patch.watcher import Watcher
+from lxcfleet.patch.watcher import Survival, Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.events import Events
@@ -152,6 +154,7 @@ class Parts:
         self.host = HostKeeper(launcher)
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
+        self.common = Common(paths, self.registry, launcher, self.bus, Operations(), self.tasks)
         self.memory = MemoryKills(self.registry, self.bus)
         self.endings = Endings(paths, self.registry, self.memory, self.bus)
         self.monitor_guard = MonitorGuard(paths)
@@ -166,14 +169,12 @@ class Parts:
         platform = _platform(settings.network.bridge, paths)
         self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)
         self.bases = Bases(paths, self._packages_change)
-        self.lifecycle = Lifecycle(
-            paths, self.specs, launcher, self.registry, settings, self.network, self.mask, self.secrets, self.bus, self.bases
-        )
+        making = Making(self.specs, self.mask, self.secrets)
+        self.lifecycle = Lifecycle(self.common, making, settings, self.network, self.bases)
         self._name_prerequisites()
         self.fleet = Fleet(
-            paths, settings, self.registry, self.lifecycle, self.specs, self.mask, Operations(), self.network, self.bus,
-            self.tasks, self.events, self.prober, self.host, self.endings, launcher, self.secrets, self.prerequisites,
-            self.dependencies, self.drain, observers,
+            self.common, settings, self.lifecycle, StartConditions(self.prerequisites, self.dependencies, self.drain),
+            self.network, self.host, Watching(self.events, self.prober, self.endings), observers,
         )  # fmt: skip
         self._patches()
         self.supervision = Supervision(
@@ -224,8 +225,7 @@ class Parts:
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
             self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets,
-            partial(self.rollouts.undo, by_itself=True),
-            self._rescue, self._went_well, self._verify,
+            Outcomes(partial(self.rollouts.undo, by_itself=True), self._rescue, self._went_well, self._verify),
         )
         self._of_apps(sets)
         self.fleets = Fleets(self.fleet, self.rollouts, self.store, self.apps, sets)
@@ -235,20 +235,19 @@ class Parts:
         )
         self.booted = Booted(self.paths, self.registry, fallen, self.prober.healthy_seconds)
         self.watcher = Watcher(
-            self.paths, lambda: self.fleet.config.patch, self.registry, self.mask, self.own, self.finder, self.bus,
-            self._take_up, fallen, before, self.booted, self.prober,
+            self.common, lambda: self.fleet.config.patch, self.mask, self.own, self.finder, self._take_up,
+            Survival(before, self.prober, fallen, self.booted),
         )  # fmt: skip
         rejections, rescued = Rejections(self.paths, self.bus), Rescued(self.paths)
         self.holds = Holds(self.paths)
         self.holding = Holding(self.registry, self.holds, rescued)
         self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
         self.generations = Generations(
-            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, rejections,
-            self.holds, self.bus, self.sets.behind,
-        )  # fmt: skip
+            self.common, self.mask, self.fleet.changing, self.rollouts, rejections, self.holds, self.sets.behind
+        )
         self.rescue = Rescue(
-            self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
-            rejections, self.holds, rescued, self.bases, lambda: self.watcher.pending, self.bus, self.tasks,
+            self.common, lambda: self.fleet.config.patch, self.generations, self.rollouts,
+            KeptBack(rejections, self.holds, rescued), self.bases, lambda: self.watcher.pending,
         )  # fmt: skip
         self._of_rehearsals(sight)
         self.rebooter = Rebooter(
@@ -266,8 +265,8 @@ class Parts:
     def _of_rehearsals(self, sight: Sight) -> None:
         """Make the part that tests throwaway clones."""
         self.rehearsals = Rehearsals(
-            self.paths, self.registry, self.fleet.creation, self.fleet.actions, self.mask, self.prober, self.runner,
-            sight.tests_of, lambda: self.fleet.config.rollout.healthy_deadline, self.bus, self.tasks,
+            self.common, self.fleet.creation, self.fleet.actions, self.mask,
+            Judging(self.prober, self.runner, sight.tests_of, lambda: self.fleet.config.rollout.healthy_deadline),
             DeltaCopies(self.paths, self.registry, self.fleet.copy_cost, self.fleet.stillness, self.fleet.snapshot_files),
         )  # fmt: skip
 
@@ -308,8 +307,8 @@ class Parts:
             self.own.look, self.cves.counts,
         )
         readings = Readings(
-            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus,
-            lambda: self.network.lookups.work, self._held_until,
+            self.common, self.sizes, self.prober.of, self.patch_numbers.read, lambda: self.network.lookups.work,
+            self._held_until,
         )  # fmt: skip
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -55,6 +55,19 @@ class Prune(StrEnum):
     YES = "yes"
     ALL = "all"
     """Also if these are more than half of them, or a whole group."""
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """The containers of the host, and what else a plan has to know of it."""
+
+    containers: Mapping[str, Current]
+    others: Sequence[Applied] = ()
+    """All other fleets."""
+    volumes: Mapping[str, Volume | FleetError] = field(default_factory=dict)
+    """The volumes of the file that exist."""
+    apps: Present | None = None
+    """The releases of each app; None: that is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -144,33 +157,29 @@ def _rendered(spec: Spec) -> dict[str, Any]:
 def plan(
     file: FleetFile,
     applied: Applied | None,
-    others: Sequence[Applied],
-    containers: Mapping[str, Current],
+    there: OnHost,
     settings: Any,
     *,
     prune: Prune = Prune.NO,
     adopt: bool = False,
     time: str = "",
-    volumes: Mapping[str, Volume | FleetError] | None = None,
-    apps: Present | None = None,
     blind: bool = False,
 ) -> FleetPlan:
-    """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
-    ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the releases of each app that the
-    host has; None: that is not looked at.
+    """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last.
 
     ``blind``: whoever asks may not see secret values, so nothing of the plan depends on those that containers have: else each
     value could be found by guesses. Raises Conflict and InvalidInput with all that is in the way.
     """
-    _refuse_shared(file, others)
-    of_volumes = plan_volumes(file.volumes, applied, others, volumes or {})
-    of_apps = () if apps is None else plan_apps(file, applied, apps)
+    _refuse_shared(file, there.others)
+    of_volumes = plan_volumes(file.volumes, applied, there.others, there.volumes)
+    of_apps = () if there.apps is None else plan_apps(file, applied, there.apps)
+    containers = there.containers
     if blind:
         containers = {name: each.without_secrets() for name, each in containers.items()}
     planner = _Planner(file, applied, containers, settings, adopt=adopt, blind=blind)
     changes = [*planner.groups()]
     planner.refuse()
-    planner.refuse_dependencies({name for other in others for name in other.groups}, prune)
+    planner.refuse_dependencies({name for other in there.others for name in other.groups}, prune)
     changes, stuck = planner.with_jobs(changes)
     gone = [name for name in planner.owned() if name not in planner.wanted]
     surplus = [*planner.surplus(gone)]

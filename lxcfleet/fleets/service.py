@@ -27,7 +27,7 @@ from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup, while_tried
 from lxcfleet.fleets.apply import AppHands, Core, LiveChanges, PlanInHand, check
 from lxcfleet.fleets.changes import Current, Kind
-from lxcfleet.fleets.plan import FleetPlan, Prune, plan
+from lxcfleet.fleets.plan import FleetPlan, OnHost, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.change_sets import ChangeSets, holds
 from lxcfleet.patch.rollout.orders import Orders
@@ -91,7 +91,7 @@ class Fleets:
 
         def compare() -> FleetPlan:
             return plan(
-                file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes, apps=apps,
+                file, applied, OnHost(containers, others, volumes, apps), settings, prune=prune, adopt=adopt, time=now(),
                 blind=blind,
             )  # fmt: skip
 

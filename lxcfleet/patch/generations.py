@@ -23,15 +23,14 @@ from lxcfleet.api.generations import (
     RollbackRequest,
 )
 from lxcfleet.base.generations import packages, store
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.changing import Changing
 from lxcfleet.containers.requests.fitting import unfit
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.host.packages import database
-from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FreezeItem
 from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
 from lxcfleet.patch import behind
@@ -41,8 +40,6 @@ from lxcfleet.patch.holds import Hold, Holds, today
 from lxcfleet.patch.rejections import Rejection, Rejections
 from lxcfleet.patch.rollout.claims import refuse_claimed
 from lxcfleet.patch.rollout.orders import NOT_BAKED, Orders
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.spec import Spec
@@ -64,22 +61,19 @@ class Generations:
 
     def __init__(
         self,
-        paths: Paths,
-        registry: Registry,
+        common: Common,
         mask: MaskKeeper,
-        launcher: Launcher,
         changing: Changing,
         orders: Orders,
         rejections: Rejections,
         holds: Holds,
-        bus: Bus,
         closed: Closed,
     ) -> None:
         """``closed``: tells the CVEs that the host's packages have closed and those of a generation have not, by package."""
         self._closed = closed
-        self._paths, self._registry, self._mask, self._launcher = paths, registry, mask, launcher
-        self._changing, self._orders, self._rejections, self._bus = changing, orders, rejections, bus
-        self._holds = holds
+        self._paths, self._registry, self._launcher = common.paths, common.registry, common.launcher
+        self._bus, self._mask, self._changing, self._orders = common.bus, mask, changing, orders
+        self._rejections, self._holds = rejections, holds
         self._busy = False
 
     # -- reading ---------------------------------------------------------------------------------------------

@@ -11,16 +11,16 @@ import logging
 import secrets as random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lxcfleet.api.rehearsals import CloneDelta, RehearsalRecord, RehearseRequest
 from lxcfleet.base.generations import store
 from lxcfleet.containers import exits
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.errors import Broken, Busy, FleetError, HostError, NotFound, WrongState, from_body
@@ -32,9 +32,6 @@ from lxcfleet.patch.rollout import testing, trial
 from lxcfleet.patch.rollout.records import record_of_trial
 from lxcfleet.patch.rollout.testing import Runner
 from lxcfleet.patch.rollout.trial import Trial
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
-from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.merging import NOT_YET
 from lxcfleet.spec.container.restart import NEVER
 from lxcfleet.spec.container.spec import Spec
@@ -86,28 +83,34 @@ def _in_a_line(error: FleetError) -> str:
     return str(error).replace("\n", ": ")
 
 
+@dataclass(frozen=True)
+class Judging:
+    """How a clone is judged: by its health and by tests."""
+
+    prober: Prober
+    runner: Runner
+    tests_of: Callable[[str], Sequence[RolloutTest]]
+    """The tests of a container."""
+    deadline: Callable[[], float]
+    """The seconds in which a clone has to be healthy."""
+
+
 class Rehearsals:
     """Makes rehearsals."""
 
     def __init__(
         self,
-        paths: Paths,
-        registry: Registry,
+        common: Common,
         creation: Creation,
         actions: Actions,
         mask: MaskKeeper,
-        prober: Prober,
-        runner: Runner,
-        tests_of: Callable[[str], Sequence[RolloutTest]],
-        deadline: Callable[[], float],
-        bus: Bus,
-        tasks: Tasks,
+        judging: Judging,
         copies: DeltaCopies,
     ) -> None:
-        """``tests_of``: the tests of a container; ``deadline``: the seconds in which a clone has to be healthy."""
-        self._paths, self._registry, self._creation, self._actions = paths, registry, creation, actions
-        self._mask, self._prober, self._runner, self._tests_of = mask, prober, runner, tests_of
-        self._deadline, self._bus, self._tasks, self._copies = deadline, bus, tasks, copies
+        self._paths, self._registry, self._bus, self._tasks = common.paths, common.registry, common.bus, common.tasks
+        self._creation, self._actions, self._mask, self._copies = creation, actions, mask, copies
+        self._prober, self._runner = judging.prober, judging.runner
+        self._tests_of, self._deadline = judging.tests_of, judging.deadline
         self._under_way = 0
         """How many rehearsals there are, with those whose clone is not made yet."""
         self._going: set[str] = set()

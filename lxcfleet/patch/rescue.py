@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lxcfleet.api.generations import FreezeRecord
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.reconciling.bases import Bases
-from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchPassedOver
@@ -27,14 +27,20 @@ from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.verify.evidence import fingerprint
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
-from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.policies.windows import PatchSettings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptBack:
+    """The records of what is kept from a patch: patches that failed, and containers that stay on a former base."""
+
+    rejections: Rejections
+    holds: Holds
+    rescued: Rescued
 
 
 class Rescue:
@@ -42,24 +48,19 @@ class Rescue:
 
     def __init__(
         self,
-        paths: Paths,
+        common: Common,
         settings: Callable[[], PatchSettings],
-        registry: Registry,
         generations: Generations,
         orders: Orders,
-        rejections: Rejections,
-        holds: Holds,
-        rescued: Rescued,
+        kept: KeptBack,
         bases: Bases,
         pending: Callable[[], bool],
-        bus: Bus,
-        tasks: Tasks,
     ) -> None:
         """``pending``: whether a change of the host's packages was not dealt with yet."""
-        self._paths, self._settings, self._registry = paths, settings, registry
+        self._paths, self._settings, self._registry = common.paths, settings, common.registry
         self._generations, self._orders, self._pending = generations, orders, pending
-        self._rejections, self._holds, self._rescued, self._bases = rejections, holds, rescued, bases
-        self._bus, self._tasks = bus, tasks
+        self._rejections, self._holds, self._rescued = kept.rejections, kept.holds, kept.rescued
+        self._bases, self._bus, self._tasks = bases, common.bus, common.tasks
 
     def take_over(self) -> None:
         """Have the package manager's hook know whether the base is frozen before patches."""

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lxcfleet.api.findings import FallRecord, NoticeRecord
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Healths
-from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg, reboot
@@ -25,8 +26,6 @@ from lxcfleet.patch.notice import Answer, Moment, NoticePhase
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.pace import sleep_in_step
 from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings
 from lxcfleet.spec.reading import ondisk
@@ -47,33 +46,39 @@ Apply = Callable[[Mapping[str, StaleScan]], Awaitable[None]]
 the daemon."""
 
 
+@dataclass(frozen=True)
+class Survival:
+    """Which containers were well before a patch, are so now, and did not come up with it."""
+
+    before: Before
+    healths: Healths
+    fallen: Fallen
+    booted: Booted
+    """Those that got the patch at a boot of the host."""
+
+
 class Watcher:
     """Leads from the package manager's hook to the rollout."""
 
     def __init__(
         self,
-        paths: Paths,
+        common: Common,
         settings: Callable[[], PatchSettings],
-        registry: Registry,
         mask: MaskKeeper,
         own: OwnParts,
         finder: Finder,
-        bus: Bus,
         apply: Apply,
-        fallen: Fallen,
-        before: Before,
-        booted: Booted,
-        healths: Healths,
+        survival: Survival,
         *,
         admin: Path = Path("/var/lib/dpkg"),
     ) -> None:
-        self._paths, self._settings = paths, settings
-        self._registry, self._mask, self._own = registry, mask, own
-        self._finder, self._bus, self._apply = finder, bus, apply
-        self._fallen, self._healths, self._tidied = fallen, healths, 0.0
-        self._before, self._calm, self._booted = before, True, booted
+        self._paths, self._registry, self._bus = common.paths, common.registry, common.bus
+        self._settings, self._mask, self._own, self._finder, self._apply = settings, mask, own, finder, apply
+        self._fallen, self._before = survival.fallen, survival.before
+        self._booted, self._healths = survival.booted, survival.healths
+        self._tidied, self._calm = 0.0, True
         self._admin = admin
-        self._done = _read(paths.notice_done)
+        self._done = _read(self._paths.notice_done)
         self._heard = self._done
         self._renewed = self._done
         """The change of packages after which lxcfleet's own parts were renewed."""

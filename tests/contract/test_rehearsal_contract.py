@@ -8,15 +8,16 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lxcfleet.api.rehearsals import RehearseRequest
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies import copy_cost
 from lxcfleet.errors import Busy, HostError, NotFound
-from lxcfleet.patch.rehearsal import AT_ONCE, PREFIX, Rehearsals, clone_of
+from lxcfleet.patch.rehearsal import AT_ONCE, PREFIX, Judging, Rehearsals, clone_of
 from lxcfleet.spec.container.merging import merge
 from lxcfleet.spec.container.ports import parse_port, parse_publication
 from lxcfleet.spec.container.secrets import parse_use
@@ -208,9 +209,8 @@ def test_no_more_rehearsals_begin_at_once_than_there_may_be() -> None:
         nobody: Any = None
         tasks: Any = SimpleNamespace(do=lambda *_, **__: begun.append(1))
         fleet = _Registry({"web1": container})
-        rehearsals = Rehearsals(
-            nobody, fleet, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, tasks, nobody  # type: ignore[arg-type]
-        )
+        common = Common(nobody, cast(Any, fleet), nobody, nobody, tasks=tasks)
+        rehearsals = Rehearsals(common, nobody, nobody, nobody, Judging(nobody, nobody, nobody, nobody), nobody)
         asked = [asyncio.ensure_future(rehearsals.rehearse(RehearseRequest("web1"))) for _ in range(AT_ONCE + 1)]
         done, waiting = await asyncio.wait(asked, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.containers import store
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle, Making
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.restarts import FRESH, RestartCourse
@@ -40,7 +41,7 @@ class OneContainer:
         self.container = Container("web", SPEC, course=course)
         self.registry: Registry = registry_of(self.paths, self.container)
         self.lifecycle = Lifecycle(
-            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), self.secrets, Bus(),
-            NOBODY,
+            Common(self.paths, self.registry, NOBODY, Bus()), Making(NOBODY, MaskKeeper(self.paths, NOBODY), self.secrets),
+            Config(), NOBODY, NOBODY,
         )  # fmt: skip
         self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, self.room, 10.0)

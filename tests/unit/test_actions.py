@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.containers import store
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
@@ -23,7 +24,6 @@ from lxcfleet.containers.requests.reboots import Reboots
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
-from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -44,7 +44,7 @@ def test_an_action_is_not_done_to_a_new_container_that_got_the_name_of_its_destr
     # Anything else that it did with this would fail with another error than NotFound.
     reconciler = Reconciler(registry, nobody, nobody, nobody, 10.0)
     files = SnapshotFiles(paths, nobody, Bus())
-    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody, nobody, files, nobody)
+    actions = Actions(Common(paths, registry, nobody, Bus()), reconciler, nobody, nobody, nobody, files, nobody)
 
     async def act() -> None:
         if action is None:
@@ -109,8 +109,7 @@ def told_by_resume(tmp_path: Path, busy: str | None) -> list[StartFailed | Actio
             raise HostError("the disk is full")
 
     reconciler: Any = Failing()
-    operations = Operations()
-    actions = Actions(paths, registry, reconciler, nobody, operations, bus, nobody, nobody, nobody, nobody)
+    actions = Actions(Common(paths, registry, nobody, bus), reconciler, nobody, nobody, nobody, nobody, nobody)
 
     async def follow() -> None:
         actions.resume(web, "rebooted from inside")

@@ -180,11 +180,20 @@ MOST_LINES = 60
 MOST_METHODS = 20
 """The most methods of a class. Properties and methods of one statement do not count: they only pass on, or name a value."""
 
+MOST_PARAMETERS = 8
+"""The most parameters of a function or constructor, besides self. More of them are a thing that has no name yet. The
+functions of the command line's verbs do not count, whose parameters are options, nor do records."""
+
 TOO_LONG: dict[str, str] = {}
 """Functions that are too long, each with its remedy. The list may only become shorter."""
 
 TOO_LARGE: dict[str, str] = {}
 """Classes with too many methods, each with its remedy. The list may only become shorter."""
+
+TOO_MANY: dict[str, str] = {
+    "containers.requests.actions.act": "the wishes of an action, one by one; all but the time are given by name",
+}
+"""Functions with too many parameters, each with the reason. The list may only become shorter."""
 
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 
@@ -216,6 +225,27 @@ def large_classes(tree: ast.AST) -> Iterator[str]:
             methods = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
             if sum(not is_small(each) for each in methods) > MOST_METHODS:
                 yield node.name
+
+
+def is_verb(function: Function) -> bool:
+    """Whether it is a verb of the command line."""
+    return any(re.match(r"[\w.]+\.command\(", ast.unparse(each)) for each in function.decorator_list)
+
+
+def with_many_parameters(tree: ast.AST) -> Iterator[str]:
+    """The functions and constructors that take too much. Those of classes come with the class's name if they make one."""
+    owners = {each: node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for each in node.body}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not is_verb(node):
+            given = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            if len(given) - (given[:1] in (["self"], ["cls"])) > MOST_PARAMETERS:
+                yield f"{owners.get(node)}" if node.name == "__init__" else node.name
+
+
+def test_functions_take_few_parameters() -> None:
+    found = {f"{module}.{name}" for module, tree in parsed() for name in with_many_parameters(tree)}
+    assert found <= set(TOO_MANY), f"more than {MOST_PARAMETERS} parameters: {sorted(found - set(TOO_MANY))}"
+    assert set(TOO_MANY) <= found, f"fewer by now, so no exception any more: {sorted(set(TOO_MANY) - found)}"
 
 
 def test_functions_are_short() -> None:
@@ -273,6 +303,16 @@ def test_a_class_has_a_name_of_its_own() -> None:
     shared = {name for name, count in counted.items() if count > 1}
     assert shared <= set(SHARED_NAMES), f"in two modules: {sorted(shared - set(SHARED_NAMES))}"
     assert set(SHARED_NAMES) <= shared, f"unique by now, so no exception any more: {sorted(set(SHARED_NAMES) - shared)}"
+
+
+def test_the_measure_counts_parameters_as_it_says() -> None:
+    names = ", ".join(f"p{number}" for number in range(MOST_PARAMETERS))
+    few = f"def few({names}): ...\n@click.command()\ndef verb(ctx, {names}): ...\n"
+    few += f"@app.command(cls=A)\ndef add(ctx, {names}): ...\n"
+    method = f"class Few:\n    def __init__(self, {names}): ...\n"
+    assert list(with_many_parameters(ast.parse(few + method))) == []
+    many = f"async def many({names}, *, more): ...\nclass Many:\n    def __init__(self, {names}, more): ...\n"
+    assert list(with_many_parameters(ast.parse(many))) == ["many", "Many"]
 
 
 def test_packages_say_what_belongs_there() -> None:

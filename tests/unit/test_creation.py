@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from lxcfleet.containers import store
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.reconciling.lifecycle import Lifecycle
+from lxcfleet.containers.reconciling.lifecycle import Lifecycle, Making
 from lxcfleet.containers.reconciling.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
@@ -65,9 +66,8 @@ def test_the_ids_of_a_failed_creation_stay_taken_while_it_has_files(
 def test_the_remains_of_a_container_are_its_directory_or_its_leftovers(broken: bool, tmp_path: Path) -> None:
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    specs: Any = None
-    launcher: Any = None
-    lifecycle = Lifecycle(paths, specs, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), *[nobody] * 3)
+    making = Making(nobody, MaskKeeper(paths, nobody), nobody)
+    lifecycle = Lifecycle(Common(paths, nobody, nobody, nobody), making, Config(), nobody, nobody)
     container = Container("web", None if broken else SPEC)
     assert not lifecycle.remains(container)
     paths.gone("web.0").directory.mkdir()

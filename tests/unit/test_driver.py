@@ -22,7 +22,7 @@ from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import baking, causes, driver, ledger, packages, testing
 from lxcfleet.patch.rollout.change_sets import ChangeSets
-from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.driver import Driver, Outcomes
 from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -163,8 +163,8 @@ class World:
         sight = self.sight = Sight(fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials, sets)
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
-            self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo,
-            self._rescue, self.went_well.append, self._verify,
+            self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets,
+            Outcomes(self.orders.undo, self._rescue, self.went_well.append, self._verify),
         )
 
     async def _try(self, box: Any, test: RolloutTest) -> tuple[Verdict, str]:

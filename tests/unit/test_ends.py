@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
@@ -22,7 +23,6 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
-from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -41,7 +41,9 @@ class Fleet:
         self.registry.add(self.container)
         reconciler = Reconciler(self.registry, cast(Any, self), nobody, room, 10.0)
         files = SnapshotFiles(paths, nobody, self.bus)
-        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room, nobody, files, nobody)
+        self.actions = Actions(
+            Common(paths, self.registry, nobody, self.bus), reconciler, nobody, room, nobody, files, nobody
+        )
         self.bus.subscribe("log", Event, self._hear)
         self.bus.subscribe("actions", Exited, lambda event: self.actions.exited(event.container))
         self.bus.subscribe(

@@ -11,7 +11,7 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import FleetPlan, plan
+from lxcfleet.fleets.plan import FleetPlan, OnHost, plan
 from lxcfleet.spec.container.apps import AppForm, Release, outdated
 from lxcfleet.spec.files import fleet_file
 from lxcfleet.spec.files.fleet_file import FleetFile
@@ -31,7 +31,7 @@ def sealed(*versions: str, **more: Any) -> dict[str, Release | None]:
 
 
 def planned(apps: str, before: Applied | None = None, groups: str = WEB, **present: dict[str, Release | None]) -> FleetPlan:
-    return plan(read(apps, groups), before, (), {}, Config(), time=TIME, apps=present or {"shop": sealed("1.4", "1.5")})
+    return plan(read(apps, groups), before, OnHost({}, apps=present or {"shop": sealed("1.4", "1.5")}), Config(), time=TIME)
 
 
 def app_of(file: FleetFile) -> str:
@@ -131,7 +131,7 @@ def test_an_exported_file_has_the_apps_and_changes_nothing() -> None:
     before = planned('  shop: {keep: 5, releases: ["1.5"], mount: /srv/shop}', groups="").after
     text = export.text("shop", [], before, Config())
     file = fleet_file.parse(Sources(text, "f"), Config())
-    made = plan(file, before, (), {}, Config(), time=TIME, apps={"shop": sealed("1.5")})
+    made = plan(file, before, OnHost({}, apps={"shop": sealed("1.5")}), Config(), time=TIME)
     assert not made.changed
     assert made.after.apps == before.apps
 

@@ -18,7 +18,7 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.changes import Current, Kind
-from lxcfleet.fleets.plan import FleetPlan, Prune, plan
+from lxcfleet.fleets.plan import FleetPlan, OnHost, Prune, plan
 from lxcfleet.patch.rollout import change_sets
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.merging import merge
@@ -38,7 +38,8 @@ TIME = "2026-01-01T00:00:00Z"
 
 def planned(text: str, fleet: Mapping[str, Current], before: Applied | None = None, **more: Any) -> FleetPlan:
     file = fleet_file.parse(Sources(f"lxcfleet: 1\nfleet: shop\ngroups:\n{text}", "f"), Config())
-    return plan(file, before, more.pop("others", ()), fleet, Config(), time=TIME, **more)
+    there = OnHost(fleet, **{key: more.pop(key) for key in ("others", "volumes", "apps") if key in more})
+    return plan(file, before, there, Config(), time=TIME, **more)
 
 
 def carry_out(made: FleetPlan, fleet: Fleet, most: int | None = None) -> Fleet:
@@ -165,11 +166,11 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     assert set(fleet_file.parse(Sources(text, "f"), DECLARING).groups) == {"web", "x"}
     file = fleet_file.parse(Sources(text, "f"), DECLARING)
     fleet["out"] = Current(Spec("out", created=TIME), None)
-    made = plan(file, None, (), fleet, DECLARING, adopt=True)
+    made = plan(file, None, OnHost(fleet), DECLARING, adopt=True)
     assert {key for each in made.changes for key in each.differs} == {"fleet", "group"}
     after = carry_out(made, fleet)
-    assert not plan(file, made.after, (), after, DECLARING).changed
-    assert not plan(file, None, (), after, DECLARING).changed
+    assert not plan(file, made.after, OnHost(after), DECLARING).changed
+    assert not plan(file, None, OnHost(after), DECLARING).changed
 
 
 def test_a_group_that_was_scaled_to_none_is_in_the_exported_file() -> None:
@@ -180,7 +181,7 @@ def test_a_group_that_was_scaled_to_none_is_in_the_exported_file() -> None:
     text = export.text("shop", [each.spec for each in fleet.values() if each.spec], before, Config())
     file = fleet_file.parse(Sources(text, "f"), Config())
     assert {name: group.count for name, group in file.groups.items()} == {"db": None, "web": 0}
-    again = plan(file, before, (), {name: replace(each, in_force=None) for name, each in fleet.items()}, Config())
+    again = plan(file, before, OnHost({name: replace(each, in_force=None) for name, each in fleet.items()}), Config())
     assert not again.changed
     assert again.after.groups["web"].said == web.said
     assert again.after.groups["web"].rollout == web.rollout

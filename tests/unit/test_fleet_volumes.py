@@ -10,7 +10,7 @@ from lxcfleet.errors import Broken, Conflict, InvalidInput
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
-from lxcfleet.fleets.plan import FleetPlan, plan
+from lxcfleet.fleets.plan import FleetPlan, OnHost, plan
 from lxcfleet.spec.container.volumes import Volume
 from lxcfleet.spec.files import fleet_file
 from lxcfleet.spec.files.fleet_file import FleetFile
@@ -26,7 +26,7 @@ def read(volumes: str) -> FleetFile:
 
 
 def planned(volumes: str, before: Applied | None = None, *, others: tuple[Applied, ...] = (), **present: Any) -> FleetPlan:
-    return plan(read(volumes), before, others, {}, Config(), time=TIME, volumes=present)
+    return plan(read(volumes), before, OnHost({}, others, present or {}), Config(), time=TIME)
 
 
 def after(made: FleetPlan, **present: Volume) -> dict[str, Any]:
@@ -116,6 +116,6 @@ def test_hosts_limit_a_volume() -> None:
 def test_an_exported_file_has_the_volumes_and_changes_nothing() -> None:
     there = {"up": Volume("up", 5 << 30, {"tier": "on"}), "plain": Volume("plain"), "odd": Volume("odd", (5 << 20) + 1)}
     text = export.text("shop", [], None, Config(), [*there.values()])
-    made = plan(fleet_file.parse(Sources(text, "f"), Config()), None, (), {}, Config(), time=TIME, volumes=there)
+    made = plan(fleet_file.parse(Sources(text, "f"), Config()), None, OnHost({}, volumes=there), Config(), time=TIME)
     assert not made.changed
     assert [*made.after.volumes] == [*there]

@@ -17,6 +17,7 @@ import pytest
 
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.reconciling import bases
 from lxcfleet.containers.reconciling.bases import Bases
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
@@ -24,7 +25,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchAccepted, PatchPassedOver, PatchRejected
 from lxcfleet.patch.holds import Holds, today
 from lxcfleet.patch.rejections import MOST, Rejections
-from lxcfleet.patch.rescue import Rescue
+from lxcfleet.patch.rescue import KeptBack, Rescue
 from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
@@ -84,9 +85,9 @@ class World:
         nothing: Any = SimpleNamespace(publish=self.events.append)
         tasks: Any = SimpleNamespace(do=lambda _, work: asyncio.run(work()))
         return Rescue(
-            self.paths, lambda: self.settings, cast(Any, registry), cast(Any, generations), cast(Any, orders),
-            rejections, Holds(self.paths), Rescued(self.paths), self.bases,
-            lambda: self.pending, nothing, tasks,
+            Common(self.paths, cast(Any, registry), cast(Any, None), nothing, tasks=tasks), lambda: self.settings,
+            cast(Any, generations), cast(Any, orders), KeptBack(rejections, Holds(self.paths), Rescued(self.paths)),
+            self.bases, lambda: self.pending,
         )  # fmt: skip
 
     async def _take_up(self, found: Collection[str]) -> None:

@@ -26,7 +26,7 @@ from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.policies.rollout import ProfileRollout, RolloutSettings, Share
-from lxcfleet.spec.policies.rollout_tests import RolloutTest, TestPlace
+from lxcfleet.spec.policies.rollout_tests import RolloutTest, WhereTested
 from lxcfleet.spec.reading.reader import Fields
 
 GOOD, BAD, UNKNOWN = Verdict.GOOD, Verdict.BAD, Verdict.UNKNOWN
@@ -45,7 +45,7 @@ def read(tests: object) -> ProfileRollout:
 
 def test_a_test_has_its_defaults() -> None:
     assert read([{"name": "smoke", "run": ["/bin/check", "-x"]}]).tests == (
-        RolloutTest("smoke", ("/bin/check", "-x"), TestPlace.INSIDE, 30.0, 1, True),
+        RolloutTest("smoke", ("/bin/check", "-x"), WhereTested.INSIDE, 30.0, 1, True),
     )
 
 
@@ -95,7 +95,7 @@ def _raw(test: RolloutTest) -> dict[str, Any]:
 
 def test_a_fleet_file_can_name_no_command_of_the_host_that_no_profile_of_the_settings_has() -> None:
     """Who may send a fleet file need not be root, and such commands run as root."""
-    probe = RolloutTest("probe", ("/usr/lib/nagios/plugins/check_http", "-S"), TestPlace.HOST)
+    probe = RolloutTest("probe", ("/usr/lib/nagios/plugins/check_http", "-S"), WhereTested.HOST)
     said = "rollout: {tests: [{name: probe, where: host, run: [/usr/lib/nagios/plugins/check_http, -S]}]}"
     with pytest.raises(InvalidInput, match="not valid") as caught:
         fleet_file.parse(Sources(HOST.format(more=said)), settings())
@@ -105,7 +105,7 @@ def test_a_fleet_file_can_name_no_command_of_the_host_that_no_profile_of_the_set
     for more in (said, "profiles: [watched]"):
         found = fleet_file.parse(Sources(HOST.format(more=more)), settings(probe)).groups["web"].rollout.tests
         assert found is not None
-        assert (found[0].name, found[0].where) == ("probe", TestPlace.HOST)
+        assert (found[0].name, found[0].where) == ("probe", WhereTested.HOST)
 
 
 # outcomes
@@ -260,11 +260,11 @@ OK = {"name": "web1", "error": None, "status": 0, "output": "fine"}
 
 
 def test_a_command_of_the_host_is_run_only_if_a_profile_of_the_settings_has_it() -> None:
-    test = RolloutTest("probe", ("/bin/probe", "web"), TestPlace.HOST)
+    test = RolloutTest("probe", ("/bin/probe", "web"), WhereTested.HOST)
     verdict, asked = trial_of(test, OK)
     assert (verdict[0], asked) == (UNKNOWN, [])
     assert trial_of(test, OK, replace(test, run=("/bin/probe",)))[1] == []
-    assert trial_of(test, OK, replace(test, where=TestPlace.INSIDE))[1] == []
+    assert trial_of(test, OK, replace(test, where=WhereTested.INSIDE))[1] == []
     verdict, asked = trial_of(test, OK, test)
     assert verdict == (GOOD, "fine")
     assert asked[0]["environment"] == {

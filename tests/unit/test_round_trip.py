@@ -30,7 +30,7 @@ from lxcfleet.spec.files.profiles import Profile
 from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.policies import rollout, windows
 from lxcfleet.spec.policies.rollout import ProfileRollout, Share, ShareType
-from lxcfleet.spec.policies.rollout_tests import GroupTestsType, RolloutTest, TestPlace
+from lxcfleet.spec.policies.rollout_tests import GroupTestsType, RolloutTest, WhereTested
 from lxcfleet.spec.reading.durations import Duration
 from lxcfleet.spec.reading.parts import PartsType
 from lxcfleet.spec.reading.rows import Row, SectionType, rows_of
@@ -91,7 +91,7 @@ APPS = st.sampled_from(["shop@1.4", "shop@1:/srv/a b", "s-2@v1~rc.1+b"]).map(par
 GROUP_TESTS = st.lists(
     st.builds(
         RolloutTest, st.from_regex("[a-z0-9][a-z.-]{0,8}", fullmatch=True),
-        st.lists(ANY | ODD, max_size=3).map(lambda words: ("/bin/x", *words)), st.sampled_from(TestPlace),
+        st.lists(ANY | ODD, max_size=3).map(lambda words: ("/bin/x", *words)), st.sampled_from(WhereTested),
         st.floats(0.1, 600), st.integers(1, 100), st.booleans(),
     ),
     max_size=3, unique_by=lambda test: test.name,

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from lxcfleet.containers.common import Common
 from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.patch import watcher
@@ -26,7 +27,7 @@ from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.shadow.files import Shadow, ShadowFindings, ShadowKind
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.verify.prover import Prover
-from lxcfleet.patch.watcher import Watcher
+from lxcfleet.patch.watcher import Survival, Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.spec.policies.windows import PatchPolicy, PatchSettings
@@ -71,8 +72,8 @@ class World:
         healths = cast(Any, SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 0))
         booted = Booted(self.paths, registry, Fallen(self.paths), healths.healthy_seconds)
         return Watcher(
-            self.paths, lambda: self.settings, registry, mask, cast(Any, self.own), finder, bus, self.apply,
-            Fallen(self.paths), Before(self.paths.well_before), booted, healths, admin=admin,
+            Common(self.paths, registry, cast(Any, None), bus), lambda: self.settings, mask, cast(Any, self.own), finder,
+            self.apply, Survival(Before(self.paths.well_before), healths, Fallen(self.paths), booted), admin=admin,
         )  # fmt: skip
 
     async def apply(self, stale: Any) -> None:

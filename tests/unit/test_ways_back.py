@@ -11,6 +11,7 @@ import pytest
 
 from lxcfleet.api.generations import RemoveGenerationsRequest
 from lxcfleet.base.generations import packages, store
+from lxcfleet.containers.common import Common
 from lxcfleet.errors import NotFound, WrongState
 from lxcfleet.patch.generations import BEFORE, Generations
 from lxcfleet.patch.holds import Holds
@@ -29,8 +30,9 @@ class World:
         self.removed: list[int] = []
         nothing: Any = SimpleNamespace(publish=lambda _: None)
         self.rejections = Rejections(self.paths, nothing)
+        common = Common(self.paths, nothing, nothing, nothing)
         self.generations = Generations(
-            self.paths, nothing, nothing, nothing, nothing, nothing, self.rejections, Holds(self.paths), nothing, nothing
+            common, nothing, nothing, nothing, self.rejections, Holds(self.paths), nothing
         )
 
     def reject(self, version: str) -> None:

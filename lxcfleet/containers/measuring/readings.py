@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.measuring.delta_sizes import DeltaSizes
-from lxcfleet.containers.registry import Registry
 from lxcfleet.host.net import interfaces
 from lxcfleet.host.net.interfaces import Traffic
 from lxcfleet.runtime import pulse
-from lxcfleet.runtime.bus import Bus
-from lxcfleet.runtime.operations import Operations
 from lxcfleet.runtime.pulse import PulseReading
-from lxcfleet.runtime.tasks import TaskReading, Tasks
+from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec.states import Health, State
 
 
@@ -114,23 +112,20 @@ class Readings:
 
     def __init__(
         self,
-        registry: Registry,
-        operations: Operations,
+        common: Common,
         sizes: DeltaSizes,
         health: Callable[[Container], Health | None],
         patch: Callable[[], PatchReading],
-        tasks: Tasks,
-        bus: Bus,
         names_work: Callable[[], bool | None],
         held_until: Callable[[], Mapping[str, float]],
     ) -> None:
-        self._registry = registry
-        self._operations = operations
+        self._registry = common.registry
+        self._operations = common.operations
+        self._tasks = common.tasks
+        self._bus = common.bus
         self._sizes = sizes
         self._health = health
         self._patch = patch
-        self._tasks = tasks
-        self._bus = bus
         self._names_work = names_work
         self._held_until = held_until
         self._started = time.time()

@@ -10,12 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
 from lxcfleet.containers import owed as owed_starts
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent, Lack
 from lxcfleet.containers.events import ConflictNoted, Held, Killed
@@ -24,17 +25,14 @@ from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciling.bases import Bases
 from lxcfleet.containers.reconciling.preparer import Preparer
 from lxcfleet.containers.reconciling.specs import Specs
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import Broken, FleetError, HostError, NotStarted, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
-from lxcfleet.launcher.client import TRIES, Died, Hung, Launcher
+from lxcfleet.launcher.client import TRIES, Died, Hung
 from lxcfleet.launcher.items.containers import Done, PrepareItem
 from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.settings import Config
 from lxcfleet.spec.reading.terms import Init
@@ -56,35 +54,39 @@ _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 """Errors that must not keep a container from being destroyed: its directory is gone, or the disk is full."""
 
 
+@dataclass(frozen=True)
+class Making:
+    """The parts that make what a container needs: the files of its spec, the mask below its files, its secrets."""
+
+    specs: Specs
+    mask: MaskKeeper
+    secrets: Secrets
+
+
 class Lifecycle:
     """Carries out all steps. The launcher does everything that involves LXC or mounts."""
 
     def __init__(
         self,
-        paths: Paths,
-        specs: Specs,
-        launcher: Launcher,
-        registry: Registry,
+        common: Common,
+        making: Making,
         settings: Config,
         network: Network,
-        mask: MaskKeeper,
-        secrets: Secrets,
-        bus: Bus,
         bases: Bases,
     ) -> None:
-        self._paths = paths
-        self._specs = specs
-        self._launcher = launcher
-        self._registry = registry
+        self._paths = common.paths
+        self._launcher = common.launcher
+        self._registry = common.registry
+        self._bus = common.bus
+        self.making = making
+        self._specs, self._secrets = making.specs, making.secrets
         self._network = network
-        self._secrets = secrets
-        self._bus = bus
         self._bases = bases
         self._for_now: dict[str, Spec] = {}
         """The spec that a container is started with, by name, where that is another one than the wanted one."""
         self._settings = settings
         self._boots = asyncio.Semaphore(settings.start_slots)
-        self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
+        self._preparer = Preparer(common.launcher, os.cpu_count() or 1, making.mask.refresh)
         self._moved = -MOVES_SECONDS
         self._removing: set[str] = set()
         self.unsettled: set[str] = set()

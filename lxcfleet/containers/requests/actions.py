@@ -11,6 +11,7 @@ from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import foreground, moving
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
 from lxcfleet.containers.desired import Intent
@@ -23,14 +24,11 @@ from lxcfleet.containers.order.ordering import Ordering, Turn, blocked
 from lxcfleet.containers.order.turns import in_turns, turns
 from lxcfleet.containers.reconciling import plan, steps
 from lxcfleet.containers.reconciling.reconciler import Reconciler, refuse_unseen, waits
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests.reboots import Reboots
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.host.process import proc
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
-from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.runtime.operations import Job, Operation
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action, State
 
@@ -59,12 +57,9 @@ class Actions:
 
     def __init__(
         self,
-        paths: Paths,
-        registry: Registry,
+        common: Common,
         reconciler: Reconciler,
         mask: MaskKeeper,
-        operations: Operations,
-        bus: Bus,
         room: Room,
         ordering: Ordering,
         snapshots: SnapshotFiles,
@@ -72,12 +67,12 @@ class Actions:
     ) -> None:
         self._snapshots = snapshots
         self._drain = drain
-        self._paths = paths
-        self._registry = registry
+        self._paths = common.paths
+        self._registry = common.registry
+        self._operations = common.operations
+        self._bus = common.bus
         self._reconciler = reconciler
         self._mask = mask
-        self._operations = operations
-        self._bus = bus
         self._room = room
         self.ordering = ordering
         self._reboots = Reboots()

@@ -12,26 +12,21 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.base.generations import store as generations
 from lxcfleet.containers import store
 from lxcfleet.containers.apps import check_use
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.events import ActionDone
-from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.order.conditions import StartConditions
 from lxcfleet.containers.order.ordering import blocked
 from lxcfleet.containers.reconciling import plan, steps
+from lxcfleet.containers.reconciling.lifecycle import Making
 from lxcfleet.containers.reconciling.reconciler import Reconciler
-from lxcfleet.containers.reconciling.specs import Specs
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests import request, services, vain
 from lxcfleet.containers.requests.actions import AT_ONCE, Actions
 from lxcfleet.containers.requests.changing import BEGUN, Changing, Planned, like, restart_lines, turn_lines
 from lxcfleet.containers.requests.commands import check_command, check_user
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
-from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.runtime.operations import Job, Operation
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.container.merging import differences
 from lxcfleet.spec.container.spec import Spec
@@ -48,33 +43,24 @@ class Creation:
 
     def __init__(
         self,
-        paths: Paths,
-        registry: Registry,
-        specs: Specs,
-        mask: MaskKeeper,
+        common: Common,
+        making: Making,
         reconciler: Reconciler,
-        operations: Operations,
-        bus: Bus,
         room: Room,
         actions: Actions,
         changing: Changing,
-        dependencies: Dependencies,
-        secrets: Secrets,
-        drain: Drain,
+        conditions: StartConditions,
     ) -> None:
-        self._drain = drain
-        self._paths = paths
-        self._registry = registry
-        self._specs = specs
-        self._mask = mask
+        self._paths = common.paths
+        self._registry = common.registry
+        self._operations = common.operations
+        self._bus = common.bus
+        self._specs, self._mask, self._secrets = making.specs, making.mask, making.secrets
+        self._drain, self._dependencies = conditions.drain, conditions.dependencies
         self._reconciler = reconciler
-        self._operations = operations
-        self._bus = bus
         self._room = room
         self._actions = actions
         self._changing = changing
-        self._dependencies = dependencies
-        self._secrets = secrets
 
     async def begin(
         self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], Mapping[str, Planned]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -14,6 +15,7 @@ from lxcfleet.base.generations import store
 from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers import moving
+from lxcfleet.containers.common import Common
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.copies.copy_cost import CopyCost
 from lxcfleet.containers.copies.snapshot_files import SnapshotFiles
@@ -22,25 +24,20 @@ from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.ends.endings import Endings
 from lxcfleet.containers.ends.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
-from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.measuring.delta_sizes import Looks
 from lxcfleet.containers.measuring.disk import DiskUse
 from lxcfleet.containers.measuring.usage import Usages
-from lxcfleet.containers.order.dependencies import Dependencies
+from lxcfleet.containers.order.conditions import StartConditions
 from lxcfleet.containers.order.ordering import Ordering
 from lxcfleet.containers.reconciling.lifecycle import Lifecycle
-from lxcfleet.containers.reconciling.prerequisites import Prerequisites
 from lxcfleet.containers.reconciling.reconciler import Reconciler
-from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.reconciling.steps import Observer
-from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.requests import services, vain
 from lxcfleet.containers.requests.actions import Actions
 from lxcfleet.containers.requests.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.requests.creation import Creation
 from lxcfleet.containers.requests.fitting import unfit
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.containers.supervision.boot import BootStarts
 from lxcfleet.daemon.uses import findings
 from lxcfleet.daemon.uses.draining import Drains
@@ -54,11 +51,8 @@ from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.patch import holds
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
-from lxcfleet.runtime.operations import Operation, Operations
-from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.runtime.operations import Operation
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.restart import RestartPolicy
 from lxcfleet.spec.files.settings import Config, NetworkSettings
@@ -67,72 +61,74 @@ from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
 
 
+@dataclass(frozen=True)
+class Watching:
+    """The parts that know what happens in containers."""
+
+    events: Events
+    prober: Prober
+    """Their health."""
+    endings: Endings
+    """How their runs end."""
+
+
 class Fleet:
     """All containers of this host, and the operations on them."""
 
     def __init__(
         self,
-        paths: Paths,
+        common: Common,
         config: Config,
-        registry: Registry,
         lifecycle: Lifecycle,
-        specs: Specs,
-        mask: MaskKeeper,
-        operations: Operations,
+        conditions: StartConditions,
         network: FleetNetwork,
-        bus: Bus,
-        tasks: Tasks,
-        events: Events,
-        prober: Prober,
         host: HostKeeper,
-        endings: Endings,
-        launcher: Launcher,
-        secrets: Secrets,
-        prerequisites: Prerequisites,
-        dependencies: Dependencies,
-        drain: Drain,
+        watching: Watching,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
-        self.paths = paths
+        self.paths, self.registry, self.bus = common.paths, common.registry, common.bus
+        self.operations, self._tasks = common.operations, common.tasks
         self.config = config
-        self.registry = registry
-        self._lifecycle = lifecycle
-        self._specs = specs
-        self.secrets = secrets
-        self.operations = operations
+        making = lifecycle.making
+        self._lifecycle, self._specs, self.secrets = lifecycle, making.specs, making.secrets
         self._network = network
-        self.looks = Looks(paths)
-        self.bus = bus
-        self._tasks = tasks
-        self.events = events
-        self.prober = prober
-        self.waiting = Waiting(registry, prober)
-        self.usages = Usages(registry, prober.of)
-        self.room = Room(paths, registry, mask, network, host)
-        self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers, prerequisites)
-        self.stillness = Stillness(paths, registry, self.reconciler, launcher, network, bus)
-        self.snapshot_files = SnapshotFiles(paths, launcher, bus)
-        self.copy_cost = CopyCost(self.snapshot_files, launcher)
-        self._endings = endings
-        ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
+        self.events, self.prober, self._endings = watching.events, watching.prober, watching.endings
+        self.dependencies, self.prerequisites = conditions.dependencies, conditions.prerequisites
+        self.looks = Looks(self.paths)
+        self.waiting = Waiting(self.registry, self.prober)
+        self.usages = Usages(self.registry, self.prober.of)
+        self.room = Room(self.paths, self.registry, making.mask, network, host)
+        self.reconciler = Reconciler(
+            self.registry, lifecycle, self._specs, self.room, config.stop_timeout, observers, self.prerequisites
+        )
+        self._of_copies(common.launcher)
+        ordering = Ordering(self.registry, self.dependencies, self.prerequisites, Firsts(self._endings))
         self.actions = Actions(
-            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files, drain
+            common, self.reconciler, making.mask, self.room, ordering, self.snapshot_files, conditions.drain
+        )  # fmt: skip
+        self._of_drains(conditions.drain)
+        self.boot = BootStarts(
+            self.paths, self.registry, self.prober, self.reconciler, self.operations, self.bus, self.dependencies
         )
-        self._of_copies_and_drains(drain)
-        self.boot = BootStarts(paths, registry, prober, self.reconciler, operations, bus, dependencies)
-        self.dependencies, self.prerequisites = dependencies, prerequisites
-        fits = partial(unfit, launcher)
-        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies, fits)
-        self.disk = DiskUse(paths, registry, launcher, mask)
-        self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus, self.looks)
-        self.creation = Creation(
-            paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
-            self.changing, dependencies, secrets, drain,
+        fits = partial(unfit, common.launcher)
+        self.changing = Changing(
+            self.paths, self.reconciler, self._specs, making.mask, network, self.bus, self.dependencies, fits
         )
+        self.disk = DiskUse(self.paths, self.registry, common.launcher, making.mask)
+        self.volumes = Volumes(
+            self.paths, self.registry, self.room, common.launcher, self.operations, self.bus, self.looks
+        )
+        self.creation = Creation(common, making, self.reconciler, self.room, self.actions, self.changing, conditions)
 
-    def _of_copies_and_drains(self, drain: Drain) -> None:
-        """Make the parts that copy containers' files, and that stop all containers for work on the host."""
+    def _of_copies(self, launcher: Launcher) -> None:
+        """Make the parts that copy containers' files."""
+        self.stillness = Stillness(self.paths, self.registry, self.reconciler, launcher, self._network, self.bus)
+        self.snapshot_files = SnapshotFiles(self.paths, launcher, self.bus)
+        self.copy_cost = CopyCost(self.snapshot_files, launcher)
+
+    def _of_drains(self, drain: Drain) -> None:
+        """Make the parts that act on running containers: they stop all of them for work on the host, or copy their files."""
         self.draining = Drains(drain, self.registry, self.reconciler, self.actions, self.operations, self.bus)
         self.snapshots = Snapshots(
             self.snapshot_files, self.copy_cost, self.registry, self.actions, self.stillness, self.operations, self.bus

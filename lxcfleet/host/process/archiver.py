@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -39,17 +40,25 @@ class TooSlow(HostError):
     """The time for an archive was up before it was whole."""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """The functions that hear how far an archive is."""
+
+    size: Callable[[int], None]
+    """Called now and then with the bytes so far. It may raise to have it broken off."""
+    read: Callable[[], None]
+    """Called once all of the files is read, while the rest is still compressed."""
+
+
 def pack(
     directory: Path, members: Sequence[str], attributes: Sequence[str], output: int, level: int, seconds: float,
-    told: Callable[[int], None], read: Callable[[], None], *, changing: bool = False,
+    heard: Heard, *, changing: bool = False,
 ) -> int:  # fmt: skip
     """Write ``members`` of ``directory`` as a compressed archive to the descriptor ``output``. Gives the bytes before
     compression.
 
     ``attributes``: the extended attributes that it gets, as patterns; ``seconds``: the longest time until all is read;
-    ``told``: called now and then with the bytes so far, and may raise to have it broken off; ``read``: called once all of the
-    files is read, while the rest is still compressed; ``changing``: whether others may write to the files meanwhile.
-    Raises HostError, TooSlow.
+    ``heard``: hears how far it is; ``changing``: whether others may write to the files meanwhile. Raises HostError, TooSlow.
     """
     patterns = [f"--xattrs-include={each}" for each in attributes]
     packing = [
@@ -72,21 +81,21 @@ def pack(
             if time.monotonic() > deadline:
                 raise TooSlow("the archive was not made", why=f"it was not read after {seconds:g} s")
             if not between.step(min(_PAUSE, max(0.01, deadline - time.monotonic()))) or between.due():
-                told(between.read)
+                heard.size(between.read)
         if not between.broken:
             if tar.wait() > (_CHANGED if changing else 0):
                 raise HostError("the archive can't be made", why=_said(errors[0]) or f"tar ended with {tar.returncode}")
-            read()
+            heard.read()
         urgent.close()
         while between.kept:
             if not between.step(_PAUSE) or between.due():
-                told(between.read)
+                heard.size(between.read)
         with contextlib.suppress(BrokenPipeError):
             zstd.stdin.close()
         ended = started.enter_context(_ended(zstd.pid))
         while zstd.poll() is None:
             if not ended.poll(_PAUSE * 1000):
-                told(between.read)
+                heard.size(between.read)
         if zstd.returncode or between.broken:
             raise HostError("the archive can't be written", why=_said(errors[1]) or f"zstd ended with {zstd.returncode}")
     return between.read

@@ -58,16 +58,19 @@ def serve(work: Callable[[Reply, int, Paths], None], descriptors: Sequence[int],
 
 def _say(
     reply: Reply, *, error: FleetError | None = None, done: bool = False, size: int = 0, read: bool = False,
-    entries: int = 0, head: str = "",
-    differences: Sequence[str] = (), differing: int = 0,
+    entries: int = 0, differences: Sequence[str] = (), differing: int = 0,
 ) -> None:  # fmt: skip
     body: Packed = {
         "error": None if error is None else error.body(), "done": done, "bytes": size, "read": read, "entries": entries,
         "differences": list(differences), "differing": differing,
     }  # fmt: skip
-    if not head:
-        reply.send(json.dumps(body).encode())
-        return
+    reply.send(json.dumps(body).encode())
+
+
+def _say_head(reply: Reply, head: str) -> None:
+    body: Packed = {
+        "error": None, "done": False, "bytes": 0, "read": False, "entries": 0, "differences": [], "differing": 0,
+    }  # fmt: skip
     memory = os.memfd_create("head", os.MFD_CLOEXEC)  # it may be larger than a datagram
     with open(memory, "wb") as file:
         file.write(head.encode())
@@ -108,8 +111,8 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
         _say(reply, read=True)
 
     size = archiver.pack(
-        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size), read,
-        changing=bool(item["volumes"]),
+        place, members, ATTRIBUTES, archive, item["level"], item["seconds"],
+        archiver.Heard(lambda size: _say(reply, size=size), read), changing=bool(item["volumes"]),
     )  # fmt: skip
     _say(reply, done=True, read=True, size=size)
 
@@ -180,7 +183,7 @@ def unpack(reply: Reply, archive: int, paths: Paths) -> None:
     try:
         with archiver.unpacked(archive, reply.fileno()) as stream:
             reader = Reader(stream, ArchiveLimits())
-            _say(reply, head=_head(reader))
+            _say_head(reply, _head(reader))
             item = _hear(reply)
             if item is None:
                 raise BrokenPipeError  # the daemon wants nothing of it

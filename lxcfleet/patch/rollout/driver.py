@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any
@@ -50,6 +50,20 @@ HOST_SECONDS = 1.0
 """For so long the host is taken to be in one piece; and after that long it is looked again whether it is."""
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """The functions that take over when a rollout has halted, or is done."""
+
+    undo: Callable[[], Awaitable[object]]
+    """Begins the rollout that takes the last one's changes of specs back. Raises FleetError."""
+    rescue: Callable[[Rollout], Awaitable[None]]
+    """Gets each rollout that has halted."""
+    went_well: Callable[[Rollout], None]
+    """Gets each rollout that is done."""
+    verify: Callable[[Selection], Awaitable[Sequence[EvidenceRecord]]]
+    """Tells whether the chosen containers have what the host has."""
+
+
 class Driver:
     """Does what follows from the rollout as it stands."""
 
@@ -62,19 +76,11 @@ class Driver:
         in_pieces: InPieces,
         ends: Endings,
         change_sets: ChangeSets,
-        undo: Callable[[], Awaitable[object]],
-        rescue: Callable[[Rollout], Awaitable[None]],
-        went_well: Callable[[Rollout], None],
-        verify: Callable[[Selection], Awaitable[Sequence[EvidenceRecord]]],
+        outcomes: Outcomes,
     ) -> None:
-        """``undo``: begins the rollout that takes the last one's changes of specs back. Raises FleetError.
-
-        ``rescue``: gets each rollout that has halted; ``went_well``: gets each that is done. ``verify``: tells whether the
-        chosen containers have what the host has.
-        """
         self._paths, self._fleet, self._ledger, self._sight = paths, fleet, ledger, sight
-        self._change_sets, self._undo = change_sets, undo
-        self._rescue, self._went_well, self._verify = rescue, went_well, verify
+        self._change_sets, self._undo = change_sets, outcomes.undo
+        self._rescue, self._went_well, self._verify = outcomes.rescue, outcomes.went_well, outcomes.verify
         self._in_pieces = in_pieces
         self._endings = ends
         self._one_piece: float | None = None

@@ -21,7 +21,7 @@ from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.container.spec import Spec
 from lxcfleet.spec.files.profiles import Profile, host_commands
-from lxcfleet.spec.policies.rollout_tests import RolloutTest, TestPlace
+from lxcfleet.spec.policies.rollout_tests import RolloutTest, WhereTested
 
 AT_ONCE = 4
 """How many tests run at the same moment: each takes a process of the launcher."""
@@ -45,7 +45,7 @@ class Runner:
     async def run(self, container: Container, test: RolloutTest, group: str | None = None) -> tuple[Verdict, str]:
         """The verdict, and the reason. Whatever keeps a test from being run makes that not known. ``group``: what the test is
         told instead of the container's own."""
-        if test.where is TestPlace.HOST and test.run not in host_commands(self._profiles()):
+        if test.where is WhereTested.HOST and test.run not in host_commands(self._profiles()):
             # A fleet file comes by the API, so it is no proof that root wrote the command.
             return Verdict.UNKNOWN, "no profile of the settings has this command of the host"
         item = _item(container, test, group)
@@ -72,7 +72,7 @@ def _item(container: Container, test: RolloutTest, group: str | None) -> TrialIt
     spec, running = container.spec, container.running
     if spec is None or running is None:
         return None
-    inside = test.where is TestPlace.INSIDE
+    inside = test.where is WhereTested.INSIDE
     facts = {
         "LXCFLEET_CONTAINER": container.name,
         "LXCFLEET_ADDRESS": str(container.addresses[0]) if container.addresses else "",

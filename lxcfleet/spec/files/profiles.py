@@ -11,7 +11,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.container import combinations
 from lxcfleet.spec.container.fields import askable
 from lxcfleet.spec.policies.rollout import ProfileRollout
-from lxcfleet.spec.policies.rollout_tests import TestPlace
+from lxcfleet.spec.policies.rollout_tests import WhereTested
 from lxcfleet.spec.reading import marked_yaml, ondisk
 from lxcfleet.spec.reading.reader import Fields, Marked
 from lxcfleet.spec.reading.rows import Row, SectionType, read_said, render_said, schema_of
@@ -43,14 +43,14 @@ def host_commands(profiles: Mapping[str, Profile]) -> frozenset[tuple[str, ...]]
     """The commands of the host that tests of these profiles name. Those of the settings are root's words; what comes by the
     API is not."""
     tests = [each for profile in profiles.values() for each in profile.rollout.tests or ()]
-    return frozenset(each.run for each in tests if each.where is TestPlace.HOST)
+    return frozenset(each.run for each in tests if each.where is WhereTested.HOST)
 
 
 def foreign_commands(rollout: ProfileRollout, profiles: Mapping[str, Profile]) -> Iterator[str]:
     """A complaint for each test with a command of the host that none of these profiles has."""
     known = host_commands(profiles)
     for test in rollout.tests or ():
-        if test.where is TestPlace.HOST and test.run not in known:
+        if test.where is WhereTested.HOST and test.run not in known:
             yield (
                 f"{test.name}: only a profile of the settings may name a command of the host; the group can have that profile"
             )

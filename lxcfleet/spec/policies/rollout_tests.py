@@ -27,7 +27,7 @@ _MOST_WORDS = 64
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,39}")
 
 
-class TestPlace(StrEnum):
+class WhereTested(StrEnum):
     """Where a test is run."""
 
     INSIDE = "inside"
@@ -50,9 +50,9 @@ class RolloutTest(CheckedSection):
         Texts(), "The command, as a list. It ends with 0: good, 3: not known, anything else: bad; the last line that it"
         " prints is the reason.", default=(),
     )
-    where: TestPlace = row(
-        Choice(TestPlace), "inside: in the container, as its root; host: on the host, as root, which takes a profile of the"
-        " settings.", default=TestPlace.INSIDE,
+    where: WhereTested = row(
+        Choice(WhereTested), "inside: in the container, as its root; host: on the host, as root, which takes a profile of the"
+        " settings.", default=WhereTested.INSIDE,
     )
     timeout: float = row(
         Seconds(0.1, MAX_SECONDS), "Seconds after which it is ended, with all that it started: then it is bad.", default=30.0
@@ -69,7 +69,7 @@ class RolloutTest(CheckedSection):
             yield "name", "is missing"
         if not self.run or not self.run[0]:
             yield "run", "is missing: the command, as a list"
-        elif self.where is TestPlace.HOST and not self.run[0].startswith("/"):
+        elif self.where is WhereTested.HOST and not self.run[0].startswith("/"):
             yield "run", "a command of the host begins with the whole path of its program"
         if len(self.run) > _MOST_WORDS or sum(len(w.encode("utf-8", "surrogateescape")) for w in self.run) > MAX_COMMAND:
             yield "run", f"a command has up to {_MOST_WORDS} words and {MAX_COMMAND} bytes"
