@@ -196,7 +196,7 @@ def apps(cli: Cli) -> list[str]:
 def test_a_release_is_used_by_a_rollout_and_undone(cli: Cli) -> None:
     planned = cli("app", "use", "web*", "shop@2", "--dry-run")
     assert (planned.status, apps(cli)) == (0, ["shop@1"] * 4)
-    assert "4 would be changed: shop@1:/srv/shop -> shop@2:/srv/shop" in planned.err
+    assert "4 containers would be changed: shop@1:/srv/shop -> shop@2:/srv/shop" in planned.err
     used = cli("app", "use", "web*", "shop@2", *CANARY, "-f", "json")
     record = json.loads(used.out)
     assert (used.status, record["changed"], record["restarts"]) == (0, True, ["web1", "web2", "web3"])

@@ -212,6 +212,23 @@ def test_a_glob_for_a_verb_of_one_container_is_refused_as_such(cli: Cli, typed: 
     assert "`lxcfleet list 'web" in ran.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("app", "use", "x*", "shop@1"), ("rollback", "x*", "--to", "host"), ("generation", "release", "x*"),
+        ("generation", "hold", "x*", "--until", "30d"), ("patch", "apply", "x*"), ("patch", "apply", "x*", "--dry-run"),
+        ("restart", "--rolling", "x*"), ("restart", "x*"), ("set", "x*", "memory=1G"), ("exec", "x*", "--", "true"),
+        ("destroy", "-l", "a=b"), ("snapshot", "create", "x*"),
+    ],
+)  # fmt: skip
+def test_a_glob_that_chooses_nothing_is_the_reason_why_nothing_is_done(
+    cli: Cli, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    daemon.fleet.add("a")
+    ran = cli(*words)
+    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: nothing to do: no container is chosen by that\n")
+
+
 def test_verbs_of_other_tools_lead_to_existing_verbs() -> None:
     assert all(meant in VERBS or meant.startswith("-") for meant in main.MEANT.values())
     assert not {*VERBS, *main.ALIASES} & {*main.MEANT}

@@ -13,6 +13,7 @@ import pytest
 
 from lxcfleet.cli.main import cli
 from lxcfleet.cli.session import Session
+from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.policies.windows import PatchSettings
@@ -104,24 +105,74 @@ def understood(words: list[str]) -> None:
             raise AssertionError(f"{words}: {error.format_message()}") from error
 
 
+def all_commands(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Each verb with the groups that it is in, and the command."""
+    yield " ".join(path), command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from all_commands(below, (*path, name))
+
+
+def test_each_example_in_a_help_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The man page has them, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("build", "root", "shop-1.5.tar.xz"):
+        (tmp_path / name).mkdir()
+    count = 0
+    for _, command in all_commands():
+        for line in re.findall(r"^ *(?:[$#] )?(lxcfleet .*)$", command.help or "", re.MULTILINE):
+            for words in commands(f"    {re.split('   +', line)[0]}\n"):  # what it does stands beside it
+                understood(words)
+                count += 1
+    assert count > 200
+
+
+def test_the_words_that_an_option_takes_are_plain() -> None:
+    """click from 8.2 on takes the names of an enumeration's members, such as MOUNT, in place of their values."""
+    for name, command in all_commands():
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Choice):
+                assert {type(each) for each in parameter.type.choices} == {str}, (name, parameter.name)
+
+
+PLACES = ("ansible", "debian", "demo", "etc", "systemd", "vagrant")
+CALLED = (
+    r"`lxcfleet ([a-z][^`\n|]*)`", r"C\(lxcfleet ([a-z][^)\n]*)\)", r"^Exec\w+=\S*/lxcfleet ([a-z].*)$",
+    r"validate: lxcfleet (.*)$", r"(?:sudo|timeout \d+) lxcfleet ([a-z][^|&;\n]*)", r"\"\$lxcfleet\" ([a-z][^|&;)\n]*)",
+)  # fmt: skip
+"""How files name a verb, or call it."""
+
+
+def texts_of_verbs() -> Iterator[str]:
+    """What stands after `lxcfleet` in sentences, units, scripts and messages."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.8")]
+    for file in (*pages, *(ROOT / "lxcfleet").rglob("*.py")):
+        yield from re.findall(CALLED[0], file.read_text(encoding="utf-8"))
+    for file in (file for place in PLACES for file in (ROOT / place).rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            for form in CALLED:
+                yield from re.findall(form, file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_each_verb_that_a_message_or_a_sentence_names_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its options: whoever reads a hint types it. Values are left out of it, as many are placeholders."""
     monkeypatch.chdir(tmp_path)
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "lxcfleet").rglob("*.py")]
-    texts = {text for file in files for text in re.findall(r"`lxcfleet ([a-z][^`\n|]*)`", file.read_text(encoding="utf-8"))}
+    texts = {*texts_of_verbs()}
     assert len(texts) > 100
     wrong = []
     for text in sorted(texts):
         try:
-            understood(shlex.split(re.sub(r"{[^{}]*}", "1", text).replace("'", "")))
+            understood(shlex.split(re.sub(r"{[^{}]*}", "1", text).replace("'", "").replace(", ", " ")))
         except click.NoSuchOption as error:
             wrong.append(f"{text}: {error.format_message()}")
         except click.UsageError as error:
             wrong += [f"{text}: {error.message}"] if "No such command" in error.message else []
         except AssertionError as error:
             wrong += [str(error)] if "No such option" in str(error) else []
-        except click.exceptions.Exit:
-            pass  # it shows a help
+        except (click.exceptions.Exit, InvalidInput):
+            pass  # it shows a help, or has NAME for a name
     assert wrong == []
 
 

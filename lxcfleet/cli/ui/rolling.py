@@ -87,9 +87,11 @@ def roll(ctx: click.Context, request: RolloutRequest, *, wait: bool, style: str,
     record = client.roll(request)
     if request.dry_run:
         _show_waves(record, style, quiet)
+        if not record["total"] and style == "table" and not quiet:
+            _say_nothing(client, request)
         return 0
     if not record["total"] and style == "table" and not quiet:
-        _say_nothing(record)
+        _say_nothing(client, request)
         return 0
     if wait and record["ended"] is None:
         try:
@@ -159,14 +161,17 @@ def _show_waves(record: RolloutRecord, style: str, quiet: bool) -> None:
     output.show(style, record, lines=lambda: lines, rows=lambda: rows)
     if style == "table" and left:
         output.say(f"lxcfleet: as things are, not restarted: {' '.join(left)}")
-    if style == "table" and not record["total"]:
-        _say_nothing(record)
 
 
-def _say_nothing(record: RolloutRecord) -> None:
-    patch = record["kind"] == "patch"
-    nothing = "no container is stale" if patch else "no container that runs is chosen by that"
-    output.say(f"lxcfleet: nothing to do: {nothing}")
+def _say_nothing(client: Client, request: RolloutRequest) -> None:
+    patch = request.kind == "patch"
+    say_nothing(client, request.selection, "no container is stale" if patch else "no container that runs is chosen by that")
+
+
+def say_nothing(client: Client, chosen: Selection, why: str) -> None:
+    """Tell that there is nothing to do, and why; where no container is chosen, that is why."""
+    none = chosen.narrow and not client.containers(chosen)
+    output.say(output.NOTHING_CHOSEN if none else f"lxcfleet: nothing to do: {why}")
 
 
 def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:

@@ -20,6 +20,7 @@ from lxcfleet.api.apps import (
     NamedAppsRequest,
     UseAppRequest,
 )
+from lxcfleet.api.client import Client
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.fields import said
 from lxcfleet.cli.session import connect
@@ -30,7 +31,7 @@ from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.spec.container.apps import AppForm, check_app, check_version, parse_app, parse_release
 from lxcfleet.spec.reading.terms import NetworkMode
 from lxcfleet.spec.selection import Selection
-from lxcfleet.units import parse_size, some
+from lxcfleet.units import counted, parse_size, some
 
 _SHOWN = 10
 """So many containers are named."""
@@ -72,7 +73,7 @@ def _release(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 def _layered(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make a release a layer."""
     form = click.option(
-        "--form", type=click.Choice([*AppForm]), default=AppForm.MOUNT,
+        "--form", type=click.Choice([each.value for each in AppForm]), default=AppForm.MOUNT.value,
         help="How containers have it: as a mount at a place of its own, or as a layer, with files among the host's. Default:"
         " mount.",
     )  # fmt: skip
@@ -149,7 +150,7 @@ def add(
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="What the clone mounts; see `create`.")
 @click.option("-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable of the command.")
 @click.option(
-    "--network", type=click.Choice([each for each in NetworkMode if each is not NetworkMode.UPLINK]), default=None,
+    "--network", type=click.Choice([each.value for each in NetworkMode if each is not NetworkMode.UPLINK]), default=None,
     help="The network of the clone; see `create`.",
 )  # fmt: skip
 @click.option("--memory", callback=options.read_by(parse_size), metavar="SIZE", help="Memory that it may use at most.")
@@ -406,7 +407,7 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
     record = client.use_app(request)
     begun = record["rollout"]
     if not quiet and style == "table":
-        _tell(record)
+        _tell(client, request.selection, record)
     if begun is not None and wait and begun["ended"] is None:
         try:
             record["rollout"] = rolling.follow(client, begun, quiet=quiet)
@@ -431,16 +432,17 @@ def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: st
     return rolling.tell_halt(rollout)
 
 
-def _tell(record: AppSwitchRecord) -> None:
+def _tell(client: Client, chosen: Selection, record: AppSwitchRecord) -> None:
     if not record["changed"]:
-        output.say("lxcfleet: nothing to do: all of them have it already")
+        rolling.say_nothing(client, chosen, "all of them have it already")
         return
     alike: dict[tuple[str | None, ...], list[str]] = {}
     for name, pair in record["apps"].items():
         alike.setdefault(tuple(pair), []).append(name)
     for (former, wanted), names in alike.items():
-        would = "would be changed" if record["dry_run"] else "are to be changed"
-        output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: "
+        would = "would be" if record["dry_run"] else "is to be" if len(names) == 1 else "are to be"
+        many = counted(len(names), "container")
+        output.say(f"lxcfleet: {many} {would} changed: {former or 'no app'} -> {wanted or 'no app'}: "
                    + some(names, _SHOWN, " "))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from lxcfleet.api.client import Client
 from lxcfleet.api.generations import (
     FreezeRequest,
     GenerationRecord,
@@ -233,7 +234,8 @@ def hold(
       lxcfleet generation hold 41 --until 2w
     """
     selection, number = _whom(patterns, labels, everything)
-    record = connect(ctx).hold(HoldRequest(selection, number, until, why, dry_run))
+    client = connect(ctx)
+    record = client.hold(HoldRequest(selection, number, until, why, dry_run))
     if quiet:
         output.write("".join(f"{name}\n" for name in record["chosen"]))
         return
@@ -243,6 +245,8 @@ def hold(
         style, record, lines=lambda: [f"{name} {word} until {until}" for name in record["chosen"]],
         rows=lambda: [("name", "generation", "until", "why"), *rows],
     )  # fmt: skip
+    if not record["chosen"] and style == "table":
+        rolling.say_nothing(client, selection, "no container stands on it")
 
 
 @generation.command()
@@ -272,7 +276,8 @@ def release(
       lxcfleet generation release 41
     """
     selection, number = _whom(patterns, labels, everything)
-    record = connect(ctx).release(ReleaseRequest(selection, number, dry_run))
+    client = connect(ctx)
+    record = client.release(ReleaseRequest(selection, number, dry_run))
     released = record["released"]
     if quiet:
         output.write("".join(f"{name}\n" for name in released))
@@ -281,7 +286,7 @@ def release(
     lines = [f"{name} {word} with the next patch that goes well" for name in released]
     output.show(style, record, lines=lambda: lines, rows=lambda: [("name",), *((name,) for name in released)])
     if not released and style == "table":
-        output.say("lxcfleet: nothing to do: none of them is held")
+        rolling.say_nothing(client, selection, "none of them is held")
 
 
 def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -355,7 +360,7 @@ def rollback(
     record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run, ignore_depends, until, why))
     rollout = record["rollout"]
     if not quiet and style == "table":
-        _tell(record)
+        _tell(client, chosen, record)
     if rollout is not None and not more["no_wait"] and rollout["ended"] is None:
         try:
             record["rollout"] = rollout = rolling.follow(client, rollout, quiet=quiet)
@@ -375,7 +380,7 @@ def rollback(
     return SOME_FAILED if names else FAILED
 
 
-def _tell(record: RollbackRecord) -> None:
+def _tell(client: Client, chosen: Selection, record: RollbackRecord) -> None:
     goal = f"generation {record['to']}" if record["to"] else "the host's root"
     for name, reasons in record["left"].items():
         output.say(f"lxcfleet: {name} is left alone: its own packages would break on {goal}")
@@ -388,7 +393,7 @@ def _tell(record: RollbackRecord) -> None:
     if record["containers"]:
         _tell_move(record, goal)
     else:
-        output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
+        rolling.say_nothing(client, chosen, f"all of them stand on {goal} already")
     if record["until"] is not None:
         output.say(f"lxcfleet: they {'would be' if record['dry_run'] else 'are'} held there until {record['until']}")
 

@@ -21,7 +21,7 @@ _MOST = 1 << 22
 
 
 @click.command(hidden=True)
-@click.argument("what", type=click.Choice(["check", *Do]))
+@click.argument("what", type=click.Choice(["check", *(each.value for each in Do)]))
 @click.argument("name", required=False, default="")
 @click.argument("move", required=False, default="")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=120.0, metavar="SECONDS",
