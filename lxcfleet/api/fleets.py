@@ -236,7 +236,7 @@ class FleetGroupRecord(TypedDict):
 
     name: str
     count: int | None
-    """As the file has it; null: the group is one container of its own name."""
+    """As the file has it; null: the group is one container of its own name; 0: the file has it no more."""
     now: int | None
     """As it is since the last ``scale``."""
     why: str

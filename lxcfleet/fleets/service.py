@@ -207,17 +207,20 @@ class Fleets:
 
     def _fleet_record(self, applied: Applied) -> FleetRecord:
         owned = self._owned(applied.fleet)
+        mine: dict[str, list[Container]] = {name: [] for name in applied.groups}
+        for each in owned:
+            mine.setdefault((each.wanted and each.wanted.group) or "", []).append(each)
         groups: list[FleetGroupRecord] = []
-        for name, group in applied.groups.items():
-            mine = [each for each in owned if each.wanted is not None and each.wanted.group == name]
+        for name, members in mine.items():  # those at the end have containers, and stand in the file no more
+            group = applied.groups.get(name)
             groups.append(
                 {
                     "name": name,
-                    "count": group.count,
-                    "now": group.now,
-                    "why": group.by,
-                    "containers": list(natural_order(each.name for each in mine)),
-                    "running": sum(each.running is not None for each in mine),
+                    "count": group.count if group else 0,
+                    "now": group.now if group else 0,
+                    "why": group.by if group else "",
+                    "containers": list(natural_order(each.name for each in members)),
+                    "running": sum(each.running is not None for each in members),
                 }
             )
         return {"name": applied.fleet, "file": applied.where, "applied": applied.time, "groups": groups}

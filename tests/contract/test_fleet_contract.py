@@ -216,6 +216,16 @@ def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli, daemon: D
     assert shop.daemon.fleet.names == {"web1", "web2", "web9", "mine"}
 
 
+def test_groups_that_left_the_file_are_told_while_they_have_containers(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    shop.write(('  db: {profiles: [base], command: [sleep, "900"]}\n', ""))
+    shop.apply()
+    rows = [line.split() for line in cli("fleet", "list").out.splitlines()]
+    assert [row[1:6] for row in rows[1:]] == [["web", "3", "3", "3", "3"], ["db", "0", "0", "1", "1"]]
+    assert "has 4 containers" in cli("fleet", "rm", "shop").err
+    assert "no fleet owns its 4 containers now" in cli("fleet", "rm", "shop", "--orphan").err
+
+
 def test_strangers_are_taken_over_only_if_that_is_said(shop: Shop, cli: Cli) -> None:
     assert cli("create", "db", "--network", "none", "--memory", "512M", "--", "sleep", "900").status == 0
     ran = shop.run("diff")
