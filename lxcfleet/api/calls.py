@@ -178,7 +178,7 @@ CHECK_ARRIVAL: Call[moves.CheckArrivalRequest, moves.ArrivalRecord] = Call(
     InBody(moves.CheckArrivalRequest), one(moves.ArrivalRecord),
 )  # fmt: skip
 ARRIVAL: Call[moves.ArrivalRequest, moves.MoveRecord | None] = Call(
-    "arrival", "POST", "/1.0/arrivals", "ask for, or change, what becomes of a container that came by a move",
+    "arrival", "POST", "/1.0/arrivals", "ask for, or change, the fate of a container that came by a move",
     InBody(moves.ArrivalRequest), maybe(moves.MoveRecord),
 )  # fmt: skip
 
@@ -219,7 +219,7 @@ ADD_APP: Call[apps.AddAppRequest, records.OperationRecord] = Call(
     status=202,
 )
 VERIFY_APPS: Call[apps.NamedAppsRequest, list[apps.AppCheckRecord]] = Call(
-    "verify_apps", "POST", "/1.0/apps/verify", "read all files of releases: whether they are what was sealed",
+    "verify_apps", "POST", "/1.0/apps/verify", "read all files of releases: whether any was changed since it was sealed",
     InBody(apps.NamedAppsRequest), many(apps.AppCheckRecord), waits=True,
 )  # fmt: skip
 REMOVE_APPS: Call[apps.NamedAppsRequest, records.OperationRecord] = Call(

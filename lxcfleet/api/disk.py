@@ -77,7 +77,7 @@ class PathChangeRecord(TypedDict):
     change: str
     """added, removed, type, changed (the content), mode, owner, or touched: copied into the delta, and the same so far."""
     type: str
-    """file, directory, link, device, fifo or socket; of what was removed, what was there."""
+    """file, directory, link, device, fifo or socket; of a removed path, the kind that it had."""
     was: str | None
     """The type below, if it is another one."""
     size: int
@@ -124,7 +124,7 @@ DEPTH = number("depth", "Paths down to so many levels; 0: none.", 0, 0, MOST_DEP
 TOP = number("top", "At most so many paths of each.", 20, 1, MOST_PATHS)
 VOLUMES = flag("volumes", "The containers' volumes, too; all volumes if no containers are chosen.")
 PATH = Key(
-    "path", "an absolute path", "Only this path of the container, and what is below it.", lambda path: [path], _path, "/"
+    "path", "an absolute path", "Only this path of the container, and all paths below it.", lambda path: [path], _path, "/"
 )
 MOST = number("most", "At most so many changes are listed.", 2000, 0, MOST_CHANGES)
 

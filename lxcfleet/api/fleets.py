@@ -179,7 +179,7 @@ class SecretChangeRecord(TypedDict):
     change: str
     """create, live or remove."""
     differs: dict[str, tuple[str, str]]
-    """In words, what it has and what it gets: references alone, and no arguments of commands."""
+    """In words, its present source and the new one: references alone, and no arguments of commands."""
 
 
 class AppChangeRecord(TypedDict):
@@ -187,9 +187,9 @@ class AppChangeRecord(TypedDict):
 
     name: str
     change: str
-    """create, live or remove: what the file says of it."""
+    """create, live or remove: the change that the file asks for."""
     differs: dict[str, tuple[str, str]]
-    """By key, what was said of it and what is, in words."""
+    """By key, the former value and the new one, in words."""
 
 
 class KeptRecord(TypedDict):
@@ -226,7 +226,7 @@ class PlanRecord(TypedDict):
 
 
 class ApplyRecord(OperationRecord):
-    """The operation of ``apply`` and ``scale``; ``fleet_plan``: what it carries out."""
+    """The operation of ``apply`` and ``scale``; ``fleet_plan``: the plan that it carries out."""
 
     fleet_plan: PlanRecord
 

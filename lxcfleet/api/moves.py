@@ -55,7 +55,7 @@ class OfferRecord(TypedDict):
 
 @dataclass(frozen=True)
 class OfferRequest:
-    """Whether a container can be moved, and what the other host has to know."""
+    """Whether a container can be moved, and the facts that the other host has to know."""
 
     name: str
     keep: bool = False
@@ -114,7 +114,7 @@ class ArrivalRecord(TypedDict):
     protocol: int
     version: str
     left: str
-    """The id of a move that was broken off: what it left here has to go first; empty: there is none."""
+    """The id of a move that was broken off: its remains here have to go first; empty: there is none."""
     notes: list[str]
 
 

@@ -120,7 +120,7 @@ INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value fo
 KIND = word("kind", "The console's log, or liblxc's.", "console", LOGS)
 LINES = number("lines", "Only the last so many lines; 0: all.", 0, 0, 10**_DIGITS)
 SINCE = moment("since", "Only what came then or later.")
-FOLLOW = flag("follow", "Go on with what comes later, for ever.")
+FOLLOW = flag("follow", "Go on with later events, for ever.")
 REDO = flag("redo", "Do again what the last rollout undid, instead.")
 
 SELECTION: Query[Selection] = Query(PATTERN, LABEL, join=Selection, split=lambda chosen: (chosen.patterns, chosen.labels))

@@ -38,7 +38,7 @@ class RehearsalRecord(TypedDict):
     """Why it did not pass: the test or the health that was not good; empty: it passed."""
     tests: list[TrialRecord]
     differs: list[str]
-    """In what the clone differed from the container, in words."""
+    """The differences between the clone and the container, in words."""
     notes: list[str]
     """The other facts to be known, as that the container was frozen while its delta was copied."""
     log: str

@@ -23,7 +23,7 @@ class SnapshotRecord(TypedDict):
     created: str
     why: str
     made_by: str
-    """asked, schedule, or restore: what the container had before another snapshot was restored."""
+    """asked, schedule, or restore: the container's files from before another snapshot was restored."""
     bytes: int
     """The disk space that the delta took then."""
     shared: bool

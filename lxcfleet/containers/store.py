@@ -122,7 +122,7 @@ def started(paths: Paths, name: str) -> Spec | None:
     except FileNotFoundError:
         return None  # a former version started the container
     except (OSError, Broken) as error:
-        log.warning("%s: what it was started with can't be read: %s", name, error)
+        log.warning("%s: the spec that it was started with can't be read: %s", name, error)
         return None
 
 

@@ -242,7 +242,7 @@ def retire(paths: Paths, name: str) -> None:
     if mounted:
         raise HostError(
             f"the volume {name} can't be removed", why=f"something is mounted at {mounted[0]}",
-            hint="unmount it first: what is on it is not removed",
+            hint="unmount it first: files on it are not removed",
         )  # fmt: skip
     for number in range(_TRIES):
         gone = paths.gone_volume(f"{name}.{number}").directory

@@ -324,7 +324,8 @@ class PlanInHand:
         error = WrongState(
             f"{found.name} has run, and is not completed: {past.words}",
             why=past.printed,
-            hint="mend that, and apply the file again: it runs once more then, and what waits for it comes after that",
+            hint="mend that, and apply the file again: it runs once more then, and the containers that wait for it come"
+            " after that",
         )
         return replace(result, status="failed", error=error.body())
 

@@ -171,7 +171,7 @@ def _ill(said: Systemd, before: Mapping[str, int], ignored: Container[str]) -> s
 
 
 def _of_load(state: str) -> str:
-    return ": what it needs is not there, or failed" if state == "loaded" else f": systemd has read its file as {state}"
+    return ": a unit it needs is not there, or failed" if state == "loaded" else f": systemd has read its file as {state}"
 
 
 def _times(number: int) -> str:

@@ -55,7 +55,7 @@ MESSAGES = {
     "no-address": Message(f"Container {_OF} has no address", "No DHCP server answers, or it took the address away.", True),
     "unread": Message(f"Container {_OF} could not be looked at", "Whether it runs old code is not known.", True),
     "volume": Message("A volume was created, changed or removed", "The message names it."),
-    "cleaned": Message("What a crash had left was removed", "The message has the directory."),
+    "cleaned": Message("The remains of a crash were removed", "The message has the directory."),
     "patched": Message("The host was patched", "The message names the containers that run old code."),
     "patch-waits": Message(
         "lxcfleetd waits with a patch of the host", "Packages are half-way, or no maintenance window is open."
@@ -64,7 +64,7 @@ MESSAGES = {
     "reboot": Message("The host is rebooted", "lxcfleetd stops the fleet in order before that."),
     "reboot-failed": Message("The host did not go down", "Its containers are started again.", True),
     "renewed": Message("A part of lxcfleet was renewed", "It ran old code after a patch of the host."),
-    "repaired": Message("The fleet's network was repaired", "The message has what was missing or switched off.", True),
+    "repaired": Message("The fleet's network was repaired", "The message tells what was missing or switched off.", True),
     "cut-off": Message("The host's bridge is gone", "Containers on it have no network.", True),
     "names-fail": Message("Containers can't look up names", "The message has the likely cause.", True),
     "names-work": Message("Containers can look up names again", "The fleet's name server answers."),

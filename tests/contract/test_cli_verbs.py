@@ -272,7 +272,7 @@ def test_logs_of_several(cli: Cli, daemon: Daemon) -> None:
 
 def test_events_since_a_time(cli: Cli, daemon: Daemon) -> None:
     ran = cli("events")
-    assert (ran.status, ran.out, "what came before: lxcfleet events --since yesterday" in ran.err) == (0, "", True)
+    assert (ran.status, ran.out, "earlier ones: lxcfleet events --since yesterday" in ran.err) == (0, "", True)
     daemon.fleet.add("a", state=State.STOPPED)
     cli("start", "a")
     assert "started" in cli("events", "--since", "yesterday").out

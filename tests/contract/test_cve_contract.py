@@ -110,7 +110,7 @@ def test_the_words_of_a_partial_fix_are_shown(cli: Cli, web: Daemon) -> None:
 
 def test_old_data_is_a_warning(cli: Cli, web: Daemon) -> None:
     web.model.cve_data = {"file": "/srv/debsecan/bookworm", "modified": time.time() - 9 * 86400, "problem": ""}
-    assert "9 days old, older than 7 days: what was found since is not in it" in cli("cve").err
+    assert "9 days old, older than 7 days: it lacks all that was found since" in cli("cve").err
     assert "older than 7 days" in cli("cve", "-f", "json").err
     web.model.cve_data["modified"] = time.time() - 86400
     assert cli("cve").err.endswith("1 days old\n")

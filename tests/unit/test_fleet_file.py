@@ -117,7 +117,7 @@ groups:
   y: []
 """
     assert [each[:90] for each in complaints(text)] == [
-        "f:1: fleet: is missing: the name of the owner of what this file makes",
+        "f:1: fleet: is missing: the name of the fleet that owns all of this file",
         "f:2: flet: unknown key: did you mean fleet?",
         "f:3: secrets: x: takes exactly one of credential, file and command",
         "f:5: profiles: base: env_files: nope.env: it was not sent",

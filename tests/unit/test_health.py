@@ -163,7 +163,7 @@ def test_a_service_of_the_hosts_that_never_began_is_not_healthy() -> None:
     assert said == Systemd("running", never={"web.service": "loaded", "odd.timer": "bad-setting"})
     course = judge.judge_systemd(HealthCourse(), said)
     odd = "odd.timer did not begin: systemd has read its file as bad-setting"
-    web = "web.service did not begin: what it needs is not there, or failed"
+    web = "web.service did not begin: a unit it needs is not there, or failed"
     assert (course.health, course.reason) == (Health.UNHEALTHY, f"{odd}, {web}")
     assert judge.judge_systemd(course, said, ("web.service", "odd.timer")).health is Health.HEALTHY
     assert judge.judge_systemd(course, Systemd("running")).health is Health.HEALTHY

@@ -80,7 +80,7 @@ options:
   privileged:
     description:
       - >-
-        Whether root inside is root on the host. Only for what you trust.
+        Whether root inside is root on the host. Only for programs that you trust.
     type: bool
   network:
     description:
@@ -106,7 +106,7 @@ options:
   ports:
     description:
       - >-
-        What its program listens on, for SRV records: _http._tcp.NAME.fleet.
+        The ports that its program listens on, for SRV records: _http._tcp.NAME.fleet.
     type: list
     elements: str
   aliases:
@@ -170,9 +170,9 @@ options:
   oom:
     description:
       - >-
-        Who is killed when its memory limit is reached. container: all its processes, so it ends, and its
-        restart policy decides; process: the one that uses most. The default is container for an app
-        container, process for a system container.
+        Which of its processes are killed when its memory limit is reached. container: all of them, so it
+        ends, and its restart policy decides; process: the one that uses most. The default is container for an
+        app container, process for a system container.
     type: str
     choices: [container, process]
   cpus:
@@ -302,8 +302,8 @@ options:
   depends_on:
     description:
       - >-
-        What it waits for before it starts: names of containers or groups, each with started, healthy or
-        completed (its last run ended with 0).
+        The containers that it waits for before it starts: names of containers or groups, each with started,
+        healthy or completed (its last run ended with 0).
     type: dict
   restart:
     description:

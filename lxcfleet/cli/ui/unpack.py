@@ -132,7 +132,7 @@ class Unpacking:
             other = [part for part in entry.linkname.split("/") if part not in ("", ".")]
             with _opened(top, other[:-1]) as there:
                 if not stat.S_ISREG(os.stat(other[-1], dir_fd=there, follow_symlinks=False).st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, "it is another name of what is no file")
+                    raise NotADirectoryError(errno.ENOTDIR, "it is another name of something that is no file")
                 os.link(other[-1], name, src_dir_fd=there, dst_dir_fd=above, follow_symlinks=False)
         else:
             with open(os.open(name, _NEW, 0o600, dir_fd=above), "wb") as file:

@@ -30,7 +30,7 @@ _drain = options.drain(
 )
 _until_boot = click.option("--until-boot", is_flag=True, help="Those that run start again when the host boots.")
 _no_deps = click.option(
-    "--no-deps", is_flag=True, help="Whatever the containers do that they depend on (depends_on)."
+    "--no-deps", is_flag=True, help="Do not wait for the containers that they depend on (depends_on)."
 )
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 _forced = click.option("--force", is_flag=True, help="Although this host is drained.")

@@ -147,7 +147,7 @@ def add(
     help="Keep N releases of this app, see `app add`.",
 )  # fmt: skip
 @click.option("--profile", metavar="PROFILE", help="The profile of the clone.")
-@click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="What the clone mounts; see `create`.")
+@click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="A mount of the clone; see `create`.")
 @click.option("-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable of the command.")
 @click.option(
     "--network", type=click.Choice([each.value for each in NetworkMode if each is not NetworkMode.UPLINK]), default=None,

@@ -276,7 +276,7 @@ def _renamed(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--name", default=None, help="Another name; default: that in the archive.")
 @click.option("--no-start", is_flag=True, help="Leave it stopped.")
-@click.option("--trusted", is_flag=True, help="You know who made it: it gets what its spec asks for of this host.")
+@click.option("--trusted", is_flag=True, help="You trust whoever made it: it gets all that its spec asks for of this host.")
 @click.option("--with-volumes", is_flag=True, help="Make the volumes whose files are in the archive.")
 @click.option(
     "--volume", "renamed", multiple=True, metavar="OLD=NEW", callback=options.read_all_by(_renamed),
@@ -381,7 +381,7 @@ def restore_check(
             rest = outcome.more["differing"] - len(lines)
             outcome.status = "differs"
             outcome.error = FleetError(
-                f"{outcome.name}: what was unpacked is not what the archive has, in {outcome.more['differing']} places",
+                f"{outcome.name}: the unpacked files differ from those of the archive, in {outcome.more['differing']} places",
                 why="\n".join([*lines, *([f"and {rest} more"] if rest else [])]),
                 hint="its file system may not keep all that a container's files have: see docs/backup.md",
             )

@@ -298,7 +298,7 @@ class _Unpacks(_Sink):
                 unpacking.run(archive)
             except tarfile.TarError as error:
                 why = output.printable(str(error))
-                return problem or FleetError(f"{name}: what its tar gave is no whole archive", why=why)
+                return problem or FleetError(f"{name}: the output of its tar is no whole archive", why=why)
             except OSError as error:
                 return HostError.from_os_error(f"{name}: it can't be unpacked", error, path=self._places[name])
         if not unpacking.left_out:

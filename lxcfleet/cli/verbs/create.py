@@ -25,8 +25,8 @@ from lxcfleet.spec.reading.names import check_count, check_name
 @field_options
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do, and say what differs.")
-@click.option("--update", is_flag=True, help="With --ensure: change those that exist to what is asked for, too.")
-@click.option("--no-wait", is_flag=True, help="With --update: do not wait for the rollout of what has to be restarted.")
+@click.option("--update", is_flag=True, help="With --ensure: give those that exist the values that are asked for, too.")
+@click.option("--no-wait", is_flag=True, help="With --update: do not wait for the rollout that restarts those which need it.")
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names that changed.")

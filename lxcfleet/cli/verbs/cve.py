@@ -159,7 +159,7 @@ def _unknown(found: CvesRecord) -> Iterator[str]:
 
 def _age(data: CveDataRecord) -> str:
     age = data["days"] or 0.0
-    old = f", older than {OLD_DAYS:g} days: what was found since is not in it" if age > OLD_DAYS else ""
+    old = f", older than {OLD_DAYS:g} days: it lacks all that was found since" if age > OLD_DAYS else ""
     return f"{data['file']} is of {data['written']}, {age:g} days old{old}"
 
 

@@ -16,10 +16,10 @@ from lxcfleet.errors import Unreachable
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new events, until Ctrl-C.")
 @click.option(
     "--since", callback=options.read_by(options.moment), metavar="TIME",
-    help="What happened then or later, also before the daemon started: 10m (ago), today, yesterday, 18:30, or a date.",
+    help="Events from then on, also from before the daemon started: 10m (ago), today, yesterday, 18:30, or a date.",
 )  # fmt: skip
 @click.option(
     "--format",
@@ -49,12 +49,12 @@ def events(ctx: click.Context, follow: bool, since: float | None, style: str) ->
             raise BrokenOff("", why="it closed the connection")
         if not told:
             # A daemon starts itself anew after a patch of what it runs itself: what came before is what is looked for then.
-            when = "since then" if since else "since the daemon started; what came before: lxcfleet events --since yesterday"
+            when = "since then" if since else "since the daemon started; earlier ones: lxcfleet events --since yesterday"
             output.say(f"lxcfleet: nothing happened {when}")
     except BrokenOff as error:
         raise Unreachable(
             "the daemon went away: no more events come", why=error.why,
-            hint="those of a restarted daemon, and what came between: lxcfleet events -f --since 1m",
+            hint="those of a restarted daemon, and those between: lxcfleet events -f --since 1m",
         ) from error  # fmt: skip
     except KeyboardInterrupt:
         if not follow:

@@ -20,7 +20,7 @@ from lxcfleet.spec.selection import Selection, is_glob
 
 @click.command()
 @options.selected
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(1), metavar="N", help="Only the last N lines of each.")
 @click.option(
     "--since", callback=options.read_by(options.moment), metavar="TIME",
@@ -32,7 +32,7 @@ from lxcfleet.spec.selection import Selection, is_glob
     help="How to print; json: one object per line. Default: table.",
 )  # fmt: skip
 @click.option(
-    "--lxc", is_flag=True, help="What liblxc said about starts and stops of one container, not what it printed."
+    "--lxc", is_flag=True, help="liblxc's own log of the starts and stops of one container, instead of its lines."
 )
 @click.pass_context
 def logs(

@@ -226,7 +226,7 @@ def _base(_: click.Context, __: click.Parameter, value: str) -> int:
 @click.option("--test", "tests", metavar="CMD", multiple=True, help="Also run this shell command inside; can be repeated.")
 @click.option(
     "--delta", type=click.Choice([each.value for each in CloneDelta]), default=CloneDelta.EMPTY.value,
-    help="What the clone's delta has: nothing, the default, or what the container's has now.",
+    help="The content of the clone's delta: none, the default, or that of the container's delta now.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="With --delta copy: also copy more than 1 GiB.")
 @click.option("--no-secrets", is_flag=True, help="Leave the container's secrets out.")

@@ -23,7 +23,7 @@ from lxcfleet.spec.reading.names import check_name
 @click.option("-i", "--interactive", "stdin", is_flag=True, help="Give the command our stdin; without this it has none.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal: with -i ours can be typed on.")
 @click.option("--rm", "remove", is_flag=True, help="Destroy the container, with all that it has written, once it has ended.")
-@click.option("--update", is_flag=True, help="Change a container that exists to what is asked for.")
+@click.option("--update", is_flag=True, help="Give a container that exists the values that are asked for.")
 @click.option("--detach-on-kill", "detach", is_flag=True, help="Let the container run on if this program is killed.")
 @click.pass_context
 def run(

@@ -45,7 +45,7 @@ _HELP = (
     metavar="TIME",
     help="Between two readings; default: 2, or more where looking would take over 1 % of a processor.",
 )
-@click.option("--sort", "order", type=click.Choice(usage.ORDERS), default="cpu", help="What comes first; default: cpu.")
+@click.option("--sort", "order", type=click.Choice(usage.ORDERS), default="cpu", help="The column to sort by; default: cpu.")
 @click.option("--once", is_flag=True, help="Print one table, or with -f one set of data, and end.")
 @options.formatted
 @click.pass_context

@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.5
     help="Only the fix of this CVE counts; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--deep", is_flag=True, help="Compare all files of changed packages with what containers are served: documentation, too."
+    "--deep", is_flag=True, help="Compare all files of changed packages with those that containers see: also documentation."
 )
 @options.formatted
 @options.quiet("Print only the names of containers that are not proven.")

@@ -26,7 +26,7 @@ NOT_KNOWN = 125
     "until",
     type=click.Choice(["running", "stopped", "healthy"]),
     default="running",
-    help="What to wait for; default: running.",
+    help="The state to wait for; default: running.",
 )
 @click.option(
     "--timeout",

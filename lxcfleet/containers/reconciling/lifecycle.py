@@ -131,7 +131,7 @@ class Lifecycle:
                     hint = "lxcfleetd tries that again; if the host goes down first, its next boot does the same once more"
                 raise HostError.from_os_error(message, error, hint=hint) from error
             self._owe(name, owed=intent is Intent.RUN)
-            log.warning("%s: what is to become of it can't be noted: %s", name, error)
+            log.warning("%s: the state that it is to have can't be noted: %s", name, error)
         else:
             self._owe(name, owed=False)
             self.unsettled.discard(name)

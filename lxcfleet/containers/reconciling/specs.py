@@ -284,7 +284,7 @@ class Specs:
                 tree.write(own.started, text)
         except (OSError, ValueError) as error:
             # If this fails, the next daemon does it once more, which changes nothing.
-            log.warning("%s: what is in force can't be written down: %s", container.name, error)
+            log.warning("%s: the spec that is in force can't be written down: %s", container.name, error)
         if container.running is not None:
             container.spec = spec
             container.want(wanted)

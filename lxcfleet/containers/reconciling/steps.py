@@ -193,7 +193,7 @@ class Make(Step):
         try:
             await work.hands.unmake(work.container)
         except (FleetError, OSError) as error:
-            log.warning("%s: what its creation left can't be removed: %s", work.container.name, error)
+            log.warning("%s: the remains of its creation can't be removed: %s", work.container.name, error)
 
     def after(self, now: Observed) -> Observed:
         """The container is there."""

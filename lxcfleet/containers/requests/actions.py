@@ -257,7 +257,7 @@ class Actions:
         try:
             foreground.write(self._paths, container.name, note)
         except OSError as error:
-            raise HostError.from_os_error(f"{container.name}: who runs it can't be noted", error) from error
+            raise HostError.from_os_error(f"{container.name}: the user who runs it can't be noted", error) from error
         container.foreground = note
 
     async def _renew(

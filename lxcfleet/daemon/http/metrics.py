@@ -157,7 +157,7 @@ def _rollout(patch: PatchReading) -> Iterator[Metric]:
 
 
 def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
-    info = GaugeMetricFamily("lxcfleet_container_info", "What a container is, and its labels.")
+    info = GaugeMetricFamily("lxcfleet_container_info", "The kind of a container, and its labels.")
     state = GaugeMetricFamily(
         "lxcfleet_container_state", "1 for the state that a container is in.", labels=["container", "state"]
     )
@@ -249,7 +249,7 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         ((c, c.held_until) for c in containers),
     )  # fmt: skip
     yield _gauge(
-        "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
+        "lxcfleet_container_delta_bytes", "The space that its delta takes on disk, as of the last look.",
         ((c, c.delta_bytes) for c in containers),
     )  # fmt: skip
 

@@ -266,7 +266,7 @@ class Archives:
             await self._lifecycle.unmake(container)
             await self._remove(item)
         except (FleetError, OSError) as error:
-            log.warning("%s: what its import left can't be removed: %s", container.name, error)
+            log.warning("%s: the remains of its import can't be removed: %s", container.name, error)
 
     async def _remove(self, item: ImportItem) -> None:
         """Remove what a child that was killed has left. Raises FleetError."""

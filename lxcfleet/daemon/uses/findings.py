@@ -42,7 +42,7 @@ def of_moves(journals: Mapping[str, Journal]) -> list[Finding]:
             message = f"{message}, and is not removed here yet"
             found.append(Finding("moves", "warning", message, hint=f"lxcfleet move {name} --continue"))
         elif not journal.away and not moves.has_authority(journal):
-            message = f"{message}; what is here does not run"
+            message = f"{message}; its copy here does not run"
             found.append(Finding("moves", "warning", message, hint=f"if nobody needs it: lxcfleet destroy {name}"))
     return found
 

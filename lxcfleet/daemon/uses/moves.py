@@ -165,7 +165,7 @@ class Moves:
         (used,) = await self._fleet.disk.used(DiskRequest(Selection((ask.name,)), top=0))
         notes = []
         if volumes_of(spec.volumes):
-            notes.append("the files of its volumes stay here, and it gets what the volumes there have")
+            notes.append("the files of its volumes stay here, and it gets the files of the volumes there")
         return {
             "name": ask.name, "protocol": moves.PROTOCOL, "version": __version__, "origin": _origin(self._paths),
             "spec": {key: row.render(getattr(spec, key)) for key, row in stored().items()},
@@ -413,7 +413,7 @@ class Moves:
         if container.running is not None:
             await self._fleet.actions.act(container, Action.STOP, None)
         if journal.step is not MoveStep.REVOKED:
-            self._tell(container.name, f"{journal.host} has taken it back; what is here stays, stopped")
+            self._tell(container.name, f"{journal.host} has taken it back; its copy here stays, stopped")
 
 
 def _origin(paths: Paths) -> str:

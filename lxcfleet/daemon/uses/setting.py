@@ -127,4 +127,4 @@ class Setting:
 
 def _again(error: FleetError) -> str:
     """The hint for when only a part of a request was done."""
-    return f"{error.hint}{'; ' if error.hint else ''}then repeat the command: what it has done stays as it is"
+    return f"{error.hint}{'; ' if error.hint else ''}then repeat the command: all that it has done stays as it is"

@@ -92,7 +92,7 @@ class DhcpClient:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:  # what it says counts only while that client runs
-                log.warning("%s: what its DHCP client left can't be removed: %s", self.name, error)
+                log.warning("%s: the remains of its DHCP client can't be removed: %s", self.name, error)
 
     def start(self, pid: int, began: float, daemon: int, *, privileged: bool) -> None:
         """Start the client for the container whose process 1 is ``pid``, begun at ``began``. Runs in a launcher's child.

@@ -136,7 +136,7 @@ class SpecFields:
     )
     ports: tuple[Port, ...] = row(
         Items(parse_port, check_ports, lambda port: (port.service, port.protocol)),
-        "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
+        "The ports that its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
         change=Effect.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
     )
     aliases: tuple[str, ...] = row(
@@ -187,9 +187,9 @@ class SpecFields:
         setting="swap", change=Effect.LIVE, option=("--swap",), metavar="SIZE|max",
     )
     oom: Victim | None = row(
-        Choice(Victim), "Who is killed when its memory limit is reached. container: all its processes, so it ends, and its"
-        " restart policy decides; process: the one that uses most.", usual="container for an app container, process for"
-        " a system container", change=Effect.LIVE, option=("--oom",),
+        Choice(Victim), "Which of its processes are killed when its memory limit is reached. container: all of them, so it"
+        " ends, and its restart policy decides; process: the one that uses most.", usual="container for an app"
+        " container, process for a system container", change=Effect.LIVE, option=("--oom",),
     )
     cpus: float = row(
         Number(0, MAX_CPUS), "Processors that it may use at most, such as 1.5; 0: no limit.", default=0.0,
@@ -289,8 +289,8 @@ class SpecFields:
         change=Effect.LIVE, option=("--boot-order",), metavar="N",
     )
     depends_on: Mapping[str, str] = row(
-        DependsType(), "What it waits for before it starts: names of containers or groups, each with started, healthy or"
-        " completed (its last run ended with 0).", default={},
+        DependsType(), "The containers that it waits for before it starts: names of containers or groups, each with"
+        " started, healthy or completed (its last run ended with 0).", default={},
         change=Effect.LIVE, option=("--depends-on",), metavar="NAME=CONDITION",
     )
     restart: Restart = row(
@@ -326,7 +326,7 @@ class SpecFields:
 
 
 PRIVILEGED = Row(
-    Flag(), "Whether root inside is root on the host. Only for what you trust.", key="privileged", default=False,
+    Flag(), "Whether root inside is root on the host. Only for programs that you trust.", key="privileged", default=False,
     stored=False, option=("--privileged",), change=Effect.NEVER, why=_MADE,
 )  # fmt: skip
 """Requests and profiles have this key instead of ``first_id``, which lxcfleet assigns."""

@@ -40,8 +40,8 @@ ROWS: Mapping[str, Row] = {
         ),
         Row(Texts(), "Versions that the host is to have. They are never removed as old ones.", key="releases"),
         Row(
-            Texts(), "What of the host its layers may hide: files, or directories with such files. A release that was sealed"
-            " with more is refused.", key="covers",
+            Texts(), "The files of the host that its layers may hide, or directories with such files. A release that was"
+            " sealed with more is refused.", key="covers",
         ),
     )
 }  # fmt: skip

@@ -103,7 +103,7 @@ class _Reader:
     def read(self, top: Fields) -> FleetFile:
         """The file with these keys."""
         if not top.has("fleet"):
-            top.complain("fleet", "is missing: the name of the owner of what this file makes", f"{self._sources.where}:1")
+            top.complain("fleet", "is missing: the name of the fleet that owns all of this file", f"{self._sources.where}:1")
         fleet = top.text("fleet")
         self._check_name(top, "fleet", fleet)
         given: Mapping[str, Profile] = self._settings.profiles

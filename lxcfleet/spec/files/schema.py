@@ -28,7 +28,7 @@ def spec() -> dict[str, Any]:
     schema = schema_of(stored().values())
     return {
         "$schema": _DIALECT,
-        "title": "lxcfleet.yaml of a container: what was asked for when it was created",
+        "title": "lxcfleet.yaml of a container: the values that were asked for when it was created",
         **schema,
         "properties": {"version": {"const": 1}, **schema["properties"]},
         "required": ["version", "created"],
@@ -42,7 +42,7 @@ def fleet() -> dict[str, Any]:
     member = {**schema_of(layer, part=True), "type": ["object", "null"]}
     group = schema_of([*fleet_layers.OWN.values(), *of_containers], part=True)
     members = {
-        "description": "What differs for one of its containers, by name.", "type": ["object", "null"],
+        "description": "The values that differ for one of its containers, by name.", "type": ["object", "null"],
         "additionalProperties": member,
     }  # fmt: skip
     group = {**group, "type": ["object", "null"], "properties": {**group["properties"], "members": members}}

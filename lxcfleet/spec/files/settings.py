@@ -71,7 +71,8 @@ class NetworkSettings(CheckedSection):
         default=True,
     )
     domain: str = row(
-        Text(), "What follows the containers' names. Containers that run search the new one from their restart on.",
+        Text(), "The domain that follows the containers' names. Containers that run search the new one from their"
+        " restart on.",
         default="fleet",
     )
     default: NetworkMode = row(
@@ -241,7 +242,7 @@ class Config:
         "Whether a container's own records of packages and accounts are merged with the host's at each start.", default=True,
     )
     log_level: LogLevel = row(
-        Choice(LogLevel), "What the daemon writes to its log: debug, info, warning or error, and what is worse.",
+        Choice(LogLevel), "The least severe messages that the daemon writes to its log: debug, info, warning or error.",
         default=LogLevel.INFO,
     )
     network: NetworkSettings = section(NetworkSettings)

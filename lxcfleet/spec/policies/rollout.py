@@ -152,7 +152,7 @@ class ProfileRollout(CheckedSection):
         ShareType(), "How many of this profile's may be down at the same moment, besides what holds for all."
     )
     canaries: Share | None = row(
-        ShareType(), "How many of this profile's go first, on their own, instead of what holds for all: a number or a"
+        ShareType(), "How many of this profile's go first, on their own, not the number that holds for all: a number or a"
         " percentage; 0: none do.",
     )
     bake: float | None = row(Duration(MAX_SECONDS), "Instead of what `rollout:` says.")
