@@ -70,7 +70,7 @@ def render(
         "lxc.monitor.unshare = 1",
         f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
-        *([] if spec.restart.policy is RestartPolicy.NO else [f"lxc.hook.stop = {stop_hook(own.stopping)}"]),
+        f"lxc.hook.stop = {stop_hook(own.stopping, own.pending if spec.restart.policy is RestartPolicy.NO else None)}",
         *_identity(spec, paths),
         *_confinement(spec, platform),
         *_limits(spec, platform),

@@ -19,8 +19,9 @@ def reboot_hook(pending: Path) -> str:
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def stop_hook(stopping: Path) -> str:
-    """A line that copies the command line of each lxc-stop of root's to the end of ``stopping``.
+def stop_hook(stopping: Path, pending: Path | None = None) -> str:
+    """A line that copies the command line of each lxc-stop of root's to the end of ``stopping``; with ``pending`` only while
+    that says that a start is not noted as done: a daemon that was killed during it would have the next one make it good.
 
     liblxc runs this hook before it tells anybody that the container has stopped (start.c, lxc_end), so who waits for that is
     still there, also if no daemon is. An lxc-stop that waits has a connection to the monitor, the parent of this shell (see
@@ -32,4 +33,5 @@ def stop_hook(stopping: Path) -> str:
     count = 'for f in /proc/$PPID/fd/*; do [ -S "$f" ] && n=x$n; [ "$n" = xx ] && break; done'
     look = 'read -r c <"$p/comm" && [ "$c" = lxc-stop ] && [ -O "$p" ]'
     keep = f'{{ /bin/cat "$p/cmdline"; echo; }} >>{shlex.quote(str(stopping))}'
-    return f'2>/dev/null; n=; {count}; [ "$n" = x ] || for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0'
+    begun = "" if pending is None else f'read -r w <{shlex.quote(str(pending))} && [ "$w" = start ] || exit 0; '
+    return f'2>/dev/null; {begun}n=; {count}; [ "$n" = x ] || for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0'

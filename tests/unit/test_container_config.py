@@ -249,7 +249,7 @@ def test_a_user_is_looked_up_inside_and_tini_stays_root_s() -> None:
 
 def test_who_waits_for_the_end_of_one_that_would_be_started_again_is_written_down() -> None:
     own = Paths().container("web")
-    assert "lxc.hook.stop" not in config(app("true"))
+    assert config(app("true"))["lxc.hook.stop"] == [stop_hook(own.stopping, own.pending)]
     for policy in (RestartPolicy.ALWAYS, RestartPolicy.ON_FAILURE, RestartPolicy.UNLESS_STOPPED):
         assert config(replace(app("true"), restart=Restart(policy)))["lxc.hook.stop"] == [stop_hook(own.stopping)]
 
@@ -275,6 +275,16 @@ def test_the_hook_finds_lxc_stop_and_looks_for_it_only_if_the_monitor_may_have_b
             found.append(file.read_text().count(f"{program}\0" + "1000\0") if file.exists() else 0)
         process.kill()
     assert found == [0, 1, 2, 3]
+    pending, found = tmp_path / "it's pending", []
+    with subprocess.Popen([program, "1000"]) as process:
+        for words in (None, "stop\n", "start\n"):
+            if words is not None:
+                pending.write_text(words)
+            monitor = [sys.executable, "-c", MONITOR, "2", stop_hook(file, pending)]
+            subprocess.run(monitor, stdin=subprocess.DEVNULL, check=True)
+            found.append(file.read_text().count(f"{program}\0" + "1000\0"))
+        process.kill()
+    assert found == [3, 3, 4], "only what ends during a start whose daemon was killed has to be told from a death"
     assert stopping.noted(b"lxc-stop\0-n\0other\0\nlxc-stop\0-n\0web\0\n", "web", "/var/lib/lxc")
     assert stopping.noted(file.read_bytes(), "1000", "/var/lib/lxc")
     assert not stopping.noted(file.read_bytes(), "web", "/var/lib/lxc")
