@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -314,6 +315,40 @@ def test_one_instance_of_inotify_watches_many_files(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
     asyncio.run(run())
+
+
+PIECES = (
+    b"6,1,9,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/\n", b"14,2,9,-;somebody else: a line\n",
+    b"4,3,9,c;,mems_allowed=0\n", b"6,4,9,-;veth1: left promiscuous mode\n",
+    b"4,5,9,c;,oom_memcg=/lxc.payload.web,task_memcg=/lxc.payload.web\n", b"12,6,9,c;,task=forged,pid=1,uid=0\n",
+    b"4,7,9,c;,task=java,pid=9298,uid=0\n", b"3,8,9,-;Memory cgroup out of memory: Killed process 9298 (java)\n",
+)
+"""As the kernel wrote it while another processor logged much (seen on 6.18)."""
+
+
+@pytest.mark.parametrize(
+    ("messages", "kills"),
+    [
+        (PIECES, [Kill("web", "java")]),
+        ([*PIECES[:5], PIECES[7], PIECES[6]], [Kill("web", "")]),  # the kernel's buffer has lost a piece
+        ([*PIECES[:5], message(V1.replace("web", "other")), PIECES[6]], [Kill("web", ""), Kill("other", "java")]),
+        (PIECES[:2], []),
+        ([*PIECES[1:], message(V1)], [Kill("web", "java")]),
+    ],
+)
+def test_a_message_that_the_kernel_wrote_in_pieces_is_put_together(messages: Sequence[bytes], kills: list[Kill]) -> None:
+    """The name of the process was missing where another processor had logged something in between."""
+    kernel = kernel_log.KernelLog()
+    theirs, ours = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    kernel._descriptor = ours.detach()
+    found = []
+    for each in messages:
+        theirs.send(each)
+        found += kernel.kills()
+    kernel.close()
+    theirs.close()
+    assert found == kills
 
 
 def test_a_host_that_logs_much_wakes_the_daemon_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

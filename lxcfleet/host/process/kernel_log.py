@@ -3,6 +3,9 @@
 The counter in a container's cgroup says that somebody was killed, and not whom; and it is gone as soon as the container has
 ended. Each read of /dev/kmsg gives one message (Documentation/ABI/testing/dev-kmsg, Linux), in which the kernel has spelled
 out whatever is no printable ASCII. It can be waited for, so nobody has to look again and again.
+
+The kernel writes such a message piece by piece (pr_cont). If another processor logs something at that moment, the rest comes
+as messages of their own, marked as pieces: they are put together again. No two kills are told at once (oom_lock).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _LONGEST = 8192
@@ -31,6 +34,9 @@ _PAYLOAD = re.compile(r"(/(?:[^/,]+/)*?lxc\.payload\.([^/,]+))")
 """The part before a container's own cgroup is the host's."""
 _VICTIM = re.compile(r"(.*),task=(.*),pid=(\d+),uid=\d+$")
 _TASK = ",task_memcg="
+_WHOLE = re.compile(rb",task=.*,pid=\d+,uid=\d+$")
+_AFTER = b": Killed process "
+"""What the kernel says next, in a message of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class KernelLog:
     def __init__(self) -> None:
         self._descriptor: int | None = None
         self._heard: Callable[[], None] | None = None
+        self._begun = b""
+        """A message about a kill of which not all pieces were read."""
         self._pause: asyncio.TimerHandle | None = None
         """Runs from one call of ``_heard`` until messages are waited for again."""
 
@@ -98,10 +106,22 @@ class KernelLog:
                 continue
             except OSError:  # all were read
                 break
-            kill = killed(message)
-            if kill is not None:
-                found.append(kill)
+            found += self._told(message)
         return found
+
+    def _told(self, message: bytes) -> Iterator[Kill]:
+        """The kills that are told once this message was read, too."""
+        piece = _piece(message)
+        if self._begun and piece is not None:
+            self._begun = self._begun[:_LONGEST] + piece
+        elif b"oom-kill:" in message or (self._begun and _is_kernels(message) and _AFTER in message):
+            yield from _kills(self._begun)  # the rest of it was lost, or the messages between were too many
+            self._begun = message.partition(b"\n")[0] if b"oom-kill:" in message else b""
+        else:
+            return
+        if _WHOLE.search(self._begun):
+            yield from _kills(self._begun)
+            self._begun = b""
 
     def close(self) -> None:
         """Read no more."""
@@ -112,6 +132,24 @@ class KernelLog:
                 asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = self._heard = self._pause = None
+
+
+def _kills(message: bytes) -> Iterator[Kill]:
+    kill = killed(message)
+    if kill is not None:
+        yield kill
+
+
+def _is_kernels(message: bytes) -> bool:
+    level = message.partition(b",")[0]
+    return level.isdigit() and int(level) < _KERNEL
+
+
+def _piece(message: bytes) -> bytes | None:
+    """The text of a message that goes on with one before; None: it does not."""
+    head, _, text = message.partition(b"\n")[0].partition(b";")
+    flags = head.split(b",")[3:4]
+    return text if _is_kernels(message) and flags and flags[0].startswith(b"c") else None
 
 
 def killed(message: bytes) -> Kill | None:
