@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,9 @@ from lxcfleet.api.records import ResultRecord
 from lxcfleet.api.requests import WaitRequest
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.events import Gone
+from lxcfleet.containers.exits import Exit
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.restarts import RestartCourse
 from lxcfleet.daemon.uses import waiting
 from lxcfleet.daemon.uses.waiting import Waiting
 from lxcfleet.errors import Broken
@@ -82,6 +85,37 @@ def test_a_destroyed_container_counts_as_stopped(tmp_path: Path) -> None:
     world = World(tmp_path, runs=True)
     result = world.wait("stopped", 86400, lambda: world.registry.forget("web"))
     assert (result["status"], result["error"]) == ("destroyed", None)
+
+
+PAST = Exit(1.0, 0, seconds=1.0)
+
+
+def test_the_exit_status_is_that_of_the_end_that_was_waited_for(tmp_path: Path) -> None:
+    """It was the one of an earlier run where that had ended well, and the last start failed, or a destroy ended the run."""
+    world = World(tmp_path, runs=False)
+    world.container.exit = PAST
+    assert world.wait("stopped", 1).get("exit_status", "none") == 0
+    world.container.course = RestartCourse(3, gave_up=True, cause="/srv/data is not there")
+    assert world.wait("stopped", 1).get("exit_status", "none") is None
+    world = World(tmp_path, runs=True)
+    world.container.exit = PAST
+    assert world.wait("stopped", 9, lambda: world.registry.forget("web")).get("exit_status", "none") is None
+
+
+def test_one_that_is_started_again_while_others_are_waited_for_keeps_its_status(tmp_path: Path) -> None:
+    world = World(tmp_path, runs=False)
+    world.container.exit = replace(PAST, status=7 << 8)
+    other = Container("other", Spec("other"), running=RUNNING)
+    world.registry.add(other)
+
+    async def run() -> list[ResultRecord]:
+        task = asyncio.create_task(world.waiting.wait(WaitRequest(Selection(("web", "other")), "stopped", 60)))
+        await asyncio.sleep(0.02)
+        world.container.exit = PAST
+        other.running, other.exit = None, PAST
+        return await task
+
+    assert {each["name"]: each.get("exit_status") for each in asyncio.run(run())} == {"web": 7, "other": 0}
 
 
 def test_an_event_ends_the_wait_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

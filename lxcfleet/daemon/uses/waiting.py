@@ -42,13 +42,19 @@ class Waiting:
         """
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
-        results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
-        records = [result_record(result) for result in results]
-        if ask.until == "stopped":
-            for container, record in zip(chosen, records, strict=True):
-                if record["error"] is None:
-                    record["exit_status"] = container.exit.exit_status if container.exit else None
-        return records
+        return [*await asyncio.gather(*(self._record(each, ask) for each in chosen))]
+
+    async def _record(self, container: Container, ask: WaitRequest) -> ResultRecord:
+        record = result_record(await self._wait_for(container, ask.until, ask.timeout))
+        if ask.until == "stopped" and record["error"] is None:  # of this end: others are waited for still
+            record["exit_status"] = self._status(container)
+        return record
+
+    def _status(self, container: Container) -> int | None:
+        """The exit status of a container that has ended; None: not known. What is kept is of an earlier run if its last
+        start failed, or if a destroy ended it."""
+        ran = self._registry.knows(container) and container.state is not State.BROKEN and not container.start_error
+        return container.exit.exit_status if ran and container.exit is not None else None
 
     async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
         deadline = time.monotonic() + timeout
