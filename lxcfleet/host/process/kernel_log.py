@@ -36,7 +36,7 @@ _VICTIM = re.compile(r"(.*),task=(.*),pid=(\d+),uid=\d+$")
 _TASK = ",task_memcg="
 _WHOLE = re.compile(rb",task=.*,pid=\d+,uid=\d+$")
 _AFTER = b": Killed process "
-"""What the kernel says next, in a message of its own."""
+"""Words of the message that comes next."""
 
 
 @dataclass(frozen=True)
