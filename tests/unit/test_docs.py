@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ import pytest
 from lxcfleet.cli.main import cli
 from lxcfleet.cli.session import Session
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.files import fleet_file
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.policies.rollout import RolloutSettings
 from lxcfleet.spec.policies.windows import PatchSettings
@@ -174,6 +177,47 @@ def test_each_verb_that_a_message_or_a_sentence_names_exists(tmp_path: Path, mon
         except (click.exceptions.Exit, InvalidInput):
             pass  # it shows a help, or has NAME for a name
     assert wrong == []
+
+
+OTHERS_YAML = {"ansible.md", "mask.md"}
+"""Pages whose YAML is Ansible's, or the mask's rules."""
+
+
+def yaml_of(page: Path) -> Iterator[str]:
+    """The YAML in the blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    yield from re.findall(r"```yaml\n([\s\S]*?)```", text)
+    for block in re.findall(r"(?:^    .*\n)+", re.sub(r"```[\s\S]*?```", "", text), re.MULTILINE):
+        if re.match(r"    [a-z_]+:( *#.*| *{.*)?\n", block):
+            yield textwrap.dedent(block)
+
+
+def readable(text: str) -> Iterator[str]:
+    """The reasons why a text is no settings, no profile, no fleet file and no part of one; nothing, if it is one of them."""
+    inner = textwrap.indent(text, "    ")
+    head = "" if "lxcfleet: 1" in text else "lxcfleet: 1\nfleet: shop\n"
+    files = {"common.env": "MODE=test\n"}
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: parse(text.encode(), "settings"),
+        lambda: parse(f"profiles:\n  p:\n{inner}".encode(), "profile"),
+        lambda: fleet_file.parse(Sources(head + text, "fleet", files), Config()),
+    )
+    reasons = []
+    for reader in readers:
+        try:
+            reader()
+        except InvalidInput as error:
+            reasons.append(error.why or error.message)
+        else:
+            return
+    yield from reasons
+
+
+def test_yaml_in_the_documents_is_read() -> None:
+    pages = [page for page in (ROOT / "docs").glob("*.md") if page.name not in {*SHAPES, *OTHERS_YAML}]
+    found = [(page.name, text, [*readable(text)]) for page in pages for text in yaml_of(page)]
+    assert len(found) > 15
+    assert [each for each in found if each[2]] == []
 
 
 def slug(head: str) -> str:
