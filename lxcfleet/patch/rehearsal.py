@@ -79,8 +79,11 @@ def clone_of(spec: Spec, ask: RehearseRequest) -> tuple[Spec, list[str]]:
     return made, differs
 
 
-def _in_a_line(error: FleetError) -> str:
-    return str(error).replace("\n", ": ")
+def _in_a_line(error: FleetError, clone: str) -> str:
+    """The error of ``clone``. A hint about the clone is left out, as that is destroyed."""
+    hint = "" if clone in error.hint else error.hint
+    lines = "\n".join(part for part in (error.message, error.why, hint) if part).splitlines()
+    return ": ".join(line.removesuffix(":") for line in lines)
 
 
 @dataclass(frozen=True)
@@ -217,14 +220,14 @@ class Rehearsals:
         (result,) = operation.results
         trials = trial.begin(tests)
         if result.error is not None:
-            return False, _in_a_line(from_body(result.error)), trials
+            return False, _in_a_line(from_body(result.error), clone), trials
         container = self._registry[clone]
         if source:
             notes += await self._copies.copy(source, container)
             try:
                 await self._actions.act(container, Action.START, 0.0)
             except FleetError as error:
-                return False, _in_a_line(error), trials
+                return False, _in_a_line(error, clone), trials
         why = await self._until_healthy(container)
         if why:
             return False, why, trials

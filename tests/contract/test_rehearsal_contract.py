@@ -75,10 +75,13 @@ def test_a_test_that_is_not_good_is_found(cli: Cli, web: Daemon) -> None:
 
 
 def test_a_clone_that_does_not_start_is_found_and_what_can_not_be_tried_is_an_error(cli: Cli, web: Daemon) -> None:
-    failure = HostError("no", why="oh")
-    web.model.during = lambda name: web.model.fails.update({name: failure} if name.startswith(PREFIX) else {})
+    def fail(name: str) -> None:
+        if name.startswith(PREFIX):
+            web.model.fails[name] = HostError("no", why="its last lines:\noh", hint=f"`lxcfleet info {name}`")
+
+    web.model.during = fail
     ran = cli("patch", "rehearse", "web1", "-f", "json")
-    assert (ran.status, json.loads(ran.out)["why"]) == (4, "no: oh")
+    assert (ran.status, json.loads(ran.out)["why"]) == (4, "no: its last lines: oh"), "a hint about the clone, which is gone"
     assert (names(web), notes(web)) == (["web1"], [])
     assert cli("patch", "rehearse", "web9").status == NotFound.exit_status
     assert cli("patch", "rehearse", "web1", "--on", "7").status == 1
