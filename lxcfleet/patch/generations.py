@@ -270,6 +270,8 @@ class Generations:
         running = {each.name: wanted[each.name] for each in moved if each.running is not None}
         stopped = [planned[each.name] for each in moved if each.running is None]
         if not ask.dry_run:
+            if running:
+                self._orders.refuse_second()  # before those that don't run have changed
             self._hold(chosen, wanted, to, day, ask.why)
         results = [] if ask.dry_run else await self._changing.carry_out(stopped)
         rollout = None

@@ -10,6 +10,7 @@ import pytest
 from lxcfleet.base.generations import packages, store
 from lxcfleet.base.generations.record import Generation, dump
 from lxcfleet.host.packages import database
+from lxcfleet.spec.states import State
 
 from .conftest import Cli
 from .real_daemon import Daemon
@@ -53,6 +54,18 @@ def test_a_container_whose_own_packages_would_break_is_left_alone_and_says_why(
     daemon.launcher.model.unfit = {"web1": ["x"]}
     assert cli("rollback", "web*", "--to", "host").status == 3
     assert bases(cli) == {"web1": generation, "web2": 0}
+
+
+def test_a_rollback_that_is_refused_for_a_rollout_changes_none_of_them(cli: Cli, daemon: Daemon, generation: int) -> None:
+    daemon.fleet.add("web1", state=State.STOPPED)
+    daemon.fleet.add("web2")
+    daemon.fleet.add("other")
+    assert cli("restart", "--rolling", "other", "--min-healthy-time", "600", "--no-wait").status == 0
+    ran = cli("rollback", "web*", "--to", str(generation), "--until", "2w")
+    assert (ran.status, "a rollout is under way" in ran.err) == (1, True)
+    assert bases(cli) == {"web1": 0, "web2": 0}
+    assert json.loads(cli("generation", "list", "-f", "json").out)[0]["held"] == []
+    assert cli("rollout", "abort").status == 0
 
 
 def test_the_way_to_the_hosts_root_tells_its_packages_as_the_way_back_does(
