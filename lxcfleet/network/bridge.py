@@ -146,8 +146,7 @@ class Bridge:
         self._context.up, self._flushed = True, self._losses != losses
         if self._flushed:
             self._repair_soon.kick()
-        if wanted:
-            self._publishing.distrust()
+        self._publishing.made_anew(wanted)
 
     async def _have_names(self, settings: NetworkSettings, gateway: IPv4Address | None) -> None:
         """Have the name server run. That it can't is told; containers start and run all the same."""

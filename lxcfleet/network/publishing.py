@@ -15,6 +15,7 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.events import PortsShared
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import flows, rules, shared_ports
+from lxcfleet.network.rules.member_maps import LoadedMaps
 from lxcfleet.network.rules.rules import Published
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.container.ports import Publication
@@ -32,6 +33,7 @@ class Publishing:
         self._context = context
         self._membership = membership
         self._applied: list[Published] | None = None
+        self._standing = LoadedMaps()
         self._lock = asyncio.Lock()
         self._asked = self._done = 0
         """How often the rules were asked for, and up to which time they are as they should be."""
@@ -79,10 +81,12 @@ class Publishing:
         """Have the rules follow soon."""
         self._soon.kick()
 
-    def distrust(self) -> None:
-        """The whole table was made anew: do it once more, as members may have changed meanwhile."""
-        self._applied, self._made_anew = None, True
-        self.kick()
+    def made_anew(self, loaded: Sequence[Published]) -> None:
+        """The whole table was, with these. If there are any, do it once more, as members may have changed meanwhile."""
+        self._standing = LoadedMaps(frozenset(rules.member_maps(loaded)))
+        if loaded:
+            self._applied, self._made_anew = None, True
+            self.kick()
 
     async def apply(self) -> None:
         """Come back once the rules are as they should be at this moment. Raises FleetError.
@@ -118,16 +122,20 @@ class Publishing:
         if not self._context.up:
             return  # the bridge is set up with what is wanted then
         bridge, dhcp = self._context.settings.bridge, self._context.settings.dhcp
+        text, standing = rules.publish(bridge, wanted, self._standing), self._standing.after(rules.member_maps(wanted))
+        unknown = self._standing = LoadedMaps()  # should this fail, so that the next try leads to no map that is not there
         await self._context.ask(
             PUBLISH,
             PublishItem(
                 bridge=bridge,
-                rules=rules.publish(bridge, wanted),
+                rules=text,
                 localhost=bool(wanted) and not dhcp,
                 forward=bool(wanted) and not self._forwards,
                 changed=changed,
             ),
         )
+        if self._standing is unknown:
+            self._standing = standing
         self._forwards = self._forwards or bool(wanted)
 
     async def _check_foreign(self, publications: Sequence[Publication]) -> list[str]:

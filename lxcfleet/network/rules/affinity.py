@@ -17,16 +17,9 @@ _SEED = 0x6C786366
 """The kernel would choose another one for each new rule, and so another member for each client."""
 
 
-def expression(family: str, members: Sequence[str]) -> str:
-    """The member for a packet's sender, as nft(8) has it: jhash. ``family``: ip or ip6."""
-    return f"jhash {family} saddr mod {SLOTS} seed {_SEED:#x} map {{ {', '.join(_slots(tuple(sorted(members))))} }}"
-
-
-@lru_cache(maxsize=64)
-def _slots(members: tuple[str, ...]) -> tuple[str, ...]:
-    """Each by itself: in a map of ranges the kernel (6.18) finds no member for a moment while rules with another one take its
-    place, and every client was refused then."""
-    return tuple(f"{slot} : {member}" for slot, member in enumerate(owners(members)))
+def key(family: str) -> str:
+    """The slot of a packet's sender, as nft(8) has it: jhash. ``family``: ip or ip6."""
+    return f"jhash {family} saddr mod {SLOTS} seed {_SEED:#x}"
 
 
 def owners(members: Sequence[str]) -> list[str]:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.addresses.ranges import Subnet
-from lxcfleet.network.rules import affinity
+from lxcfleet.network.rules.member_maps import LoadedMaps, MemberMap
 from lxcfleet.spec.container.ports import ALL4, ALL6, Publication
 from lxcfleet.spec.reading.terms import Affinity
+
+
+@lru_cache(maxsize=1 << 16)
+def _text(address: IPv4Address | IPv6Address) -> str:
+    """A thousand ports of a group are as many times its members."""
+    return str(address)
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,15 @@ class Published:
     ipv4: tuple[IPv4Address, ...]
     ipv6: tuple[IPv6Address, ...] = ()
     affinity: Affinity = Affinity.NONE
+
+    @cached_property
+    def maps(self) -> Mapping[int, MemberMap]:
+        """By version of IP, the one of its members that serves a connection; nothing where it leads to nobody."""
+        return {
+            version: MemberMap(family, tuple(sorted(map(_text, members))), self.affinity)
+            for version, family, members in ((4, "ip", self.ipv4), (6, "ip6", self.ipv6))
+            if members and version in self.publication.versions
+        }
 
 
 @dataclass(frozen=True)
@@ -123,10 +139,11 @@ def render(
         "  chain not_our_loopback {",
         "    type filter hook prerouting priority raw; policy accept;",
         f'    iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        f'    iifname "{bridge}" ip saddr 127.0.0.0/8 drop',  # route_localnet has the kernel look less closely, too
         "  }",
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
-        f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
+        f'    oifname "{bridge}" iifname != "{bridge}" ct state new,invalid ct status & dnat == 0 drop',
         # Packets that the bridge itself would not pass on must not take the way by the host.
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
@@ -180,7 +197,8 @@ def _to_the_host(served: Subnet | None, bridge: str, *, host_access: bool) -> li
         *(f"    {there} {often}" for there in served_at),
         "    ct state established,related accept",
         *(f"    {there} {limit}" for there in served_at),
-        "    meta l4proto { tcp, udp } th dport 53 accept",
+        # With no name server of the fleet's, containers ask those of the host, which may be the host itself.
+        *(f"    {there}meta l4proto {{ tcp, udp }} th dport 53 accept" for there in [f"{at} " for at in served_at] or [""]),
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
         *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
         "  }",
@@ -226,30 +244,44 @@ def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:
     for family, network in (("ip", subnet.ipv4), ("ip6", subnet.ipv6)):
         if network is not None:
             if nat:
-                yield f"    {family} saddr {network} {family} daddr != {network} masquerade"
+                # With br_netfilter, what the bridge passes on to many comes by here as well.
+                alone = "ip daddr < 224.0.0.0" if family == "ip" else "ip6 daddr < fe80::"
+                yield f"    {family} saddr {network} {family} daddr != {network} {alone} masquerade"
             # From one container to another by way of the host's port: the answer must come back the same way.
             yield f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade'
     yield f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade'
     yield "  }"
 
 
-def publish(bridge: str, published: Sequence[Published]) -> str:
-    """Replaces what is published, and nothing else; connections that there are stay where they are."""
-    own = table(bridge)
+def publish(bridge: str, published: Sequence[Published], standing: LoadedMaps) -> str:
+    """Replaces what is published, and nothing else; connections that there are stay where they are. ``standing``: the maps
+    that the table has; it may have more."""
+    own, wanted = table(bridge), member_maps(published)
     return "\n".join(
         [
             f"flush chain inet {own} published",
             f"flush chain inet {own} published6",
             f"table inet {own} {{",
-            *published_chains(published),
+            *(line for each in standing.added(wanted) for line in each.lines),
+            *_chains(published),
             "}",
+            *(line for each in standing.removed(wanted) for line in each.removal(f"inet {own}")),
             "",
         ]
     )
 
 
+def member_maps(published: Iterable[Published]) -> list[MemberMap]:
+    """The maps that the chains of these ports make, each once."""
+    return list(dict.fromkeys(found for each in published for found in each.maps.values()))
+
+
 def published_chains(published: Sequence[Published]) -> list[str]:
-    """The chains that say where the host's ports lead."""
+    """The chains that say where the host's ports lead, after the maps that they look into, in a table that is made."""
+    return [line for each in member_maps(published) for line in each.lines] + _chains(published)
+
+
+def _chains(published: Sequence[Published]) -> list[str]:
     return [
         "  chain published {",
         *_published(published, 4),
@@ -263,17 +295,13 @@ def published_chains(published: Sequence[Published]) -> list[str]:
 def _published(published: Sequence[Published], version: int) -> list[str]:
     rules = []
     for each in published:
-        publication = each.publication
-        members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
-        if version not in publication.versions or (version == 6 and not members and publication.address is None):
+        publication, chosen = each.publication, each.maps.get(version)
+        if version not in publication.versions or (version == 6 and chosen is None and publication.address is None):
             continue  # the chain of IPv4 says that it is taken
         where = _where(publication)
         match = f"    {where}{publication.protocol} dport {publication.host} "
-        if members:
-            family = "ip" if version == 4 else "ip6"
-            chosen = _one_of(members) if each.affinity is Affinity.NONE else affinity.expression(family, members)
-            target = f"dnat {family} to {chosen} : {publication.container}"
-            rules.append(match + target)
+        if chosen is not None:
+            rules.append(f"{match}dnat {chosen.family} to {chosen.expression} : {publication.container}")
         else:
             rules.append(match + "continue")  # so that other fleets see that it is taken
     # Only what is meant for this host, not what passes through it to a port of the same number elsewhere. It is there also if
@@ -316,12 +344,6 @@ def read_kept(rules: Iterable[Mapping[str, Any]]) -> list[str]:
                 case {"match": {"left": {"payload": {"field": "daddr"}}, "right": str(address)}}:
                     found.append(address)
     return found
-
-
-def _one_of(members: Sequence[str]) -> str:
-    """An expression that is one of ``members``, another for each connection; nft(8), numgen."""
-    pairs = ", ".join(f"{number} : {address}" for number, address in enumerate(members))
-    return f"numgen random mod {len(members)} map {{ {pairs} }}"
 
 
 def pause_names(bridge: str) -> str:
