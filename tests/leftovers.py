@@ -4,8 +4,8 @@
 
 A run notes in a file of its own what it is about to make, and holds a lock on that file for as long as it lives. A
 helper process outlives the run and then removes what is noted there; should the helper be killed too, the next run does
-it. Only what bears a mark of a noted fleet is ever touched: its directories, cgroups, bridge and nft tables have the
-fleet's random tag in their names, its processes have the directories in their environment or in their command line.
+it. Only what bears a mark of a noted fleet is ever touched: its directories, cgroups, interfaces, namespaces and nft tables
+have the fleet's random tag in their names, its processes have the directories in their environment or in their command line.
 """
 
 from __future__ import annotations
@@ -190,10 +190,12 @@ def _remove_fleet(tag: str) -> None:
 
 
 def _remove_from_network(tag: str) -> None:
-    """Its bridge, and the tables whose names end with the bridge's."""
+    """Its bridge, the interfaces and namespaces that its tests made, and the tables whose names end with the bridge's."""
     bridge = f"lt{tag}"
-    if Path("/sys/class/net", bridge).exists():
-        subprocess.run(["ip", "link", "del", bridge], stderr=subprocess.DEVNULL, check=False)
+    for directory, kind in (("/run/netns", "netns"), ("/sys/class/net", "link")):
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            if re.fullmatch(f"[a-z]{{1,2}}{tag}[a-z]?", name):
+                subprocess.run(["ip", kind, "del", name], stderr=subprocess.DEVNULL, check=False)
     if shutil.which("nft", path="/usr/sbin") is None:
         return
     said = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
