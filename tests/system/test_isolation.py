@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -207,6 +208,9 @@ def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: F
     with socket.create_server(("", 0)) as service:
         port = service.getsockname()[1]
         assert not reaches(fleet, one, home, port)
+        with _another_name_server(fleet.tag) as elsewhere:
+            assert reaches(fleet, free, elsewhere, 53)
+            assert not reaches(fleet, one, elsewhere, 53), "a name server of the host's own is not the fleet's"
         ask = ("exec", one, "--", "getent", "hosts", f"{free}.{fleet.tag}.test")
         until(lambda: fleet.run(*ask).status == 0, what="the name server answers")
     # The same holds after a container was restarted, and the daemon.
@@ -216,6 +220,21 @@ def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: F
     until(lambda: from_host(address(fleet, two)), what="the container is up again")
     subprocess.run([*by_host[:4], "ip", "route", "del", address(fleet, two)], check=True)
     assert not reaches(fleet, one, address(fleet, two))
+
+
+@contextlib.contextmanager
+def _another_name_server(tag: str) -> Iterator[str]:
+    """Something at port 53 of an address of the host's that is not the bridge's."""
+    where = f"198.18.{int(tag[:2], 16)}.{int(tag[2:4], 16)}"
+    subprocess.run(["ip", "addr", "add", f"{where}/32", "dev", "lo"], check=True)
+    try:
+        program = SERVER.replace("8080", "53").replace('""', repr(f"::ffff:{where}"))
+        with subprocess.Popen([sys.executable, "-c", program]) as served:
+            until(lambda: from_host(where, 53), what="it listens")
+            yield where
+            served.kill()
+    finally:
+        subprocess.run(["ip", "addr", "del", f"{where}/32", "dev", "lo"], check=True)
 
 
 def tables() -> str:
@@ -337,6 +356,26 @@ def test_no_container_sends_from_the_address_of_another(fleet: Fleet) -> None:
     assert ports_of(fleet, theirs) == at, "the thief gets no frames that are for the victim"
     must_reach(fleet, friend, address(fleet, victim))
     must_reach(fleet, victim, address(fleet, friend))
+
+
+def test_no_frame_with_a_tag_of_a_vlan_leaves_a_container(fleet: Fleet) -> None:
+    """The kernel puts a tag aside before the packet filter sees what is behind it: the container's own address."""
+    sender, friend = fleet.name("sender"), fleet.name("friend")
+    for name in (sender, friend):
+        fleet.ok("create", name, *SERVE)
+    honest = _datagram(fleet, friend, hardware(fleet, sender), address(fleet, sender))[:-8]
+    frames = [honest[:24] + tag + honest[24:] + mark for tag, mark in (
+        ("81000005", "7a67e401"), ("81000000", "7a67e402"), ("88a80005", "7a67e403"), ("8100000081000000", "7a67e404"),
+        ("", "600d600d"),
+    )]  # fmt: skip
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((interface_name(IPv4Address(address(fleet, friend))), ETH_P_ALL))
+        wire.settimeout(TIMEOUT)
+        fleet.ok("exec", sender, "--", "python3", "-c", RAW, *frames)
+        seen = ""
+        while "600d600d" not in seen:
+            seen += wire.recv(200).hex()
+    assert "7a67e4" not in seen
 
 
 def ports_of(fleet: Fleet, hardware: str) -> set[str]:

@@ -70,6 +70,11 @@ def test_the_last_rule_drops_every_other_packet() -> None:
     assert removal("br").count("table bridge lxcfleet_br") == 2
 
 
+def test_a_frame_with_a_tag_is_dropped_before_what_is_behind_the_tag_counts() -> None:
+    text = render(SUBNET, "br", guard=True)
+    assert text.index("ether type { 8021q, 8021ad } drop") < text.index("ip saddr @own4 accept")
+
+
 def test_a_question_about_an_address_goes_to_its_owner() -> None:
     text = render(SUBNET, "br", guard=True)
     assert "add element bridge lxcfleet_br owners4 { 10.201.0.1 : 02:4c:0a:c9:00:01 }" in text

@@ -238,9 +238,14 @@ def test_rules_are_in_a_table_of_their_own() -> None:
         assert any(later in each and "jump published" in each for each in chains)
     assert "daddr 10.201.0.1 meta" not in render(SUBNET, "br-1", nat=True, dns=False)
     assert text.count("table inet lxcfleet_br_1") == 3
-    assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 masquerade" in text
-    assert "daddr != 10.201.0.0/16 masquerade" not in render(SUBNET, "br-1", nat=False)
-    assert "ct state new ct status & dnat == 0 drop" in render(SUBNET, "br-1", nat=False)
+    # Neither what is for many: with br_netfilter, frames from one container to others come by here, too.
+    assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 ip daddr < 224.0.0.0 masquerade" in text
+    assert "ip6 daddr != fd00:1:2:3::/64 ip6 daddr < fe80:: masquerade" in text
+    assert "< 224.0.0.0 masquerade" not in render(SUBNET, "br-1", nat=False)
+    assert "ct state new,invalid ct status & dnat == 0 drop" in render(SUBNET, "br-1", nat=False)
+    loopback = text.partition("chain not_our_loopback {")[2].partition("  }")[0]
+    for way in ("daddr", "saddr"):  # nobody sends to a host's loopback, nor as if from it
+        assert f'iifname "br-1" ip {way} 127.0.0.0/8 drop' in loopback
     assert "flush ruleset" not in text + removal("br-1")
 
 
@@ -256,6 +261,16 @@ def test_only_the_fleets_own_name_server_has_a_limit_of_connections() -> None:
         ["ip6", "daddr", "fe80::/10", "fib", "daddr", "type", "local", "meta", "skuid", "<", "65536"],
     ]  # fmt: skip
     assert "@asking" not in render(SUBNET, "br-1", nat=True, dns=False)
+
+
+def test_what_is_closed_to_containers_is_open_at_the_fleets_name_server_alone() -> None:
+    """The host may have another one at an address of its own, that of an office for one."""
+    own = ["ip daddr 10.201.0.1 ", "ip6 daddr fd00:1:2:3::1 ", "ip6 daddr fe80::/10 "]
+    for dns, places in ((True, own), (False, [""])):
+        lines = [line.strip() for line in render(SUBNET, "br-1", nat=True, dns=dns).splitlines()]
+        assert [line for line in lines if line.endswith("th dport 53 accept")] == [
+            f"{place}meta l4proto {{ tcp, udp }} th dport 53 accept" for place in places
+        ]
 
 
 def test_questions_over_udp_are_counted_before_what_is_established_is_let_in() -> None:

@@ -147,6 +147,7 @@ def _guard(pattern: str) -> list[str]:
         "    type filter hook prerouting priority -300; policy accept;",
         f'    iifname != "{pattern}" accept',
         "    iifname . ether saddr != @hardware drop",
+        "    ether type { 8021q, 8021ad } drop",  # the kernel has put the tag aside: the rules below see what is behind it
         "    iifname . ip saddr @own4 accept",
         "    arp operation request ether daddr set arp daddr ip map @owners4",
         "    arp saddr ip 0.0.0.0 accept",

@@ -184,7 +184,7 @@ def _guard(*, ipv6: bool) -> list[str]:
         f"    iifname . arp saddr ether @hardware iifname . {_ARP_SOURCE} @leased accept",
         "    icmpv6 type { nd-router-advert, nd-redirect } drop",
         f"    icmpv6 type nd-neighbor-advert iifname . {_TARGET6} != @own6 drop",
-        *([] if ipv6 else ["    ip6 saddr != { ::, fe80::/10 } drop"]),
+        *([] if ipv6 else ["    ip6 saddr != fe80::/10 ip6 saddr != :: drop"]),
         f"    ether type ip6 iifname . {_SOURCE6} @own6 accept",
         "    ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         "    drop",
