@@ -257,6 +257,8 @@ class ProofRecord(TypedDict):
     """The packages that were asked for, with their version on the host; empty: all packages count."""
     renamed: dict[str, list[str]]
     """Names that were asked for and that no package has any more, with the packages that provide or replace these."""
+    gone: dict[str, int]
+    """Packages that were asked for and that the host has no more, with the number of their former files that are known."""
     reboot: list[str]
     """Packages whose new version takes a reboot of the host: until then the containers run an older version than the
     installed one. They count against the proof only where they were asked for."""

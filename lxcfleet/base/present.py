@@ -292,9 +292,10 @@ class Present:
 
     def resolve(self, path: str) -> str:
         """``path`` without links, ``.`` and ``..``, as the container follows them; as far as that leads."""
-        return follow(path, lambda here, _: self._link(here))
+        return follow(path, lambda here, _: self.link(here))
 
-    def _link(self, path: str) -> str:
+    def link(self, path: str) -> str:
+        """Where the symbolic link at ``path`` leads; empty: there is none."""
         found = self.find(path)
         if found.status is None or not stat.S_ISLNK(found.status.st_mode):
             return ""

@@ -102,6 +102,31 @@ def test_a_package_is_found_by_the_name_that_it_had_before_a_release_upgrade(cli
     assert "liblxc1" not in ran.err
 
 
+def test_a_package_that_is_gone_from_the_host_is_known_by_the_files_that_it_had(cli: Cli, daemon: Daemon) -> None:
+    """dpkg has nothing of it any more. What is not known is no proof."""
+    daemon.fleet.add("web1")
+    ran = cli("verify", "--package", "gone-lib")
+    assert ran.status == 1
+    assert "no package 'gone-lib' is installed on the host, and the files that it had are not known" in ran.err
+    assert "nor was it removed since lxcfleet's daemon first began" in ran.err
+    assert "`lxcfleet verify` without --package" in ran.err
+    files = ["/usr/lib/libgone.so.1", "/usr/bin/gone"]
+    daemon.paths.lost_files.write_text(json.dumps([["gone-lib:amd64", path, 1.0] for path in files]))
+    for name in ("gone-lib", "gone-lib:amd64"):
+        ran = cli("verify", "--package", name)
+        assert (ran.status, ran.out.splitlines()[0].endswith(": gone-lib:amd64 (removed; 2 files of it known)")) == (0, True)
+    proof = json.loads(cli("verify", "-f", "json", "--package", "gone-lib", "--package", "libc6").out)
+    assert (proof["proven"], proof["gone"], list(proof["packages"])) == (True, {"gone-lib:amd64": 2}, ["libc6:amd64"])
+    own = daemon.paths.container("web1").delta / "usr/bin"
+    own.mkdir(parents=True)
+    (own / "gone").write_text("#!/bin/sh\n")
+    ran = cli("verify", "-f", "json", "--package", "gone-lib")
+    assert (ran.status, json.loads(ran.out)["containers"][0]["reasons"]) == (
+        4, ["it has 1 file of gone-lib:amd64 of its own, which the host has no more: /usr/bin/gone"],
+    )  # fmt: skip
+    assert cli("verify").status == 0
+
+
 def test_a_container_that_a_patch_took_down_can_be_stopped_to_stay_down(cli: Cli, daemon: Daemon) -> None:
     web = daemon.fleet.add("web1")
     web.become(State.STOPPED)

@@ -232,6 +232,105 @@ def test_a_container_within_a_container_is_not_stale(fleet: Fleet, software: Sof
         assert old(fleet) == {}
 
 
+SANDBOX = """
+set -e
+mount -t tmpfs none /mnt
+mkdir -p /mnt/usr /mnt/opt /mnt/old /mnt/dev
+mount --rbind /dev /mnt/dev
+mount --bind /usr /mnt/usr
+mount --bind /opt /mnt/opt
+for link in bin lib lib64; do ln -s usr/$link /mnt/$link; done
+cd /mnt
+pivot_root . old
+exec "$@"
+"""
+"""A root of its own in a mount namespace of its own, as services with TemporaryFileSystem=/ and sandboxes have."""
+
+
+@pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["ids of its own", "privileged"])
+def test_a_process_with_a_root_of_its_own_runs_old_files_of_the_container(
+    fleet: Fleet, software: Software, options: Sequence[str]
+) -> None:
+    name, path, job = fleet.name("a"), software.directory / "one", software.directory / "job"
+    fleet.create(name, options=options)
+    both = f"{path} 1000 >/dev/null 2>&1 & exec sh {job}"
+    with running(fleet, name, "unshare", "-m", "sh", "-c", SANDBOX, "sh", "sh", "-c", both, called="one"):
+        assert old(fleet) == {}
+        software.replace("one")
+        software.replace("job")
+        assert old(fleet) == {name: [(str(job), "replaced", "base"), (str(path), "replaced", "base")]}
+
+
+IN_MEMORY = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+print("moving", flush=True)
+for line in open("/proc/self/maps").read().splitlines():
+    words = line.split()
+    if words[1][2] == "x" and len(words) == 6 and words[5].startswith("/"):
+        first, last = (int(word, 16) for word in words[0].split("-"))
+        new = libc.mmap(None, ctypes.c_size_t(last - first), 7, 0x22, -1, ctypes.c_long(0))
+        ctypes.memmove(new, first, last - first)
+        size = ctypes.c_size_t(last - first)
+        libc.mremap(ctypes.c_void_p(new), size, size, 3, ctypes.c_void_p(first))
+print("moved", flush=True)
+time.sleep(1000)
+"""
+"""Text in memory without a file, as programs have that want large pages for it."""
+
+
+def test_a_program_that_has_moved_itself_into_memory_is_looked_at(fleet: Fleet, software: Software) -> None:
+    name, path = fleet.name("a"), Path(shutil.copy(os.path.realpath("/usr/bin/python3"), software.directory / "snake"))
+    fleet.create(name, command=("--", str(path), "-c", IN_MEMORY))
+    until(lambda: "moved" in fleet.ok("logs", name), what="no file is mapped any more")
+    assert old(fleet) == {}
+    software.replace(path.name)
+    assert old(fleet) == {name: [(str(path), "replaced", "base")]}
+
+
+def test_a_script_behind_a_link_that_leads_elsewhere_by_now_is_old(fleet: Fleet, software: Software) -> None:
+    """As a package's scripts switch those of /etc/alternatives. The other file may be older than the process."""
+    name, link = fleet.name("a"), software.directory / "alternative"
+    software.write("other", SCRIPT)
+    link.symlink_to("job")
+    fleet.create(name, command=("--", "sh", str(link)))
+    assert old(fleet) == {}
+    (new := link.with_name("new")).symlink_to("other")
+    new.rename(link)
+    assert old(fleet) == {name: [(str(link), "replaced", "base")]}
+
+
+def test_a_script_in_a_directory_that_was_exchanged_is_old(fleet: Fleet, software: Software) -> None:
+    """Files that move with their directory keep their times."""
+    name, app, new = fleet.name("a"), software.directory / "app", software.directory / "new"
+    for each, text in ((app, SCRIPT), (new, f"{SCRIPT}# new\n")):
+        each.mkdir()
+        (each / "run").write_text(text)
+    fleet.create(name, command=("--", "sh", str(app / "run")))
+    assert old(fleet) == {}
+    app.rename(app.with_name("former"))
+    new.rename(app)
+    assert old(fleet) == {name: [(str(app / "run"), "replaced", "base")]}
+
+
+def test_a_script_that_is_gone_or_that_was_opened_for_its_interpreter_is_old(fleet: Fleet, software: Software) -> None:
+    gone, opened, number, box = (fleet.name(name) for name in ("gone", "opened", "number", "box"))
+    job, other = software.directory / "job", software.directory / "other"
+    software.write("other", SCRIPT)
+    fleet.create(gone, command=("--", "sh", str(other)))
+    fleet.create(opened, command=("--", "sh", "-c", f"exec sh <{job}"))
+    fleet.create(number, command=("--", "bash", "-c", f"exec bash /dev/fd/7 7<{job}"))
+    fleet.create(box, command=("--", "busybox", "sh", "-e", str(job)))
+    assert old(fleet) == {}
+    software.replace("job")
+    other.unlink()
+    replaced = [(str(job), "replaced", "base")]
+    assert old(fleet) == {
+        gone: [(str(other), "removed", "base")], opened: replaced, number: replaced, box: replaced,
+    }  # fmt: skip
+
+
 CHROOTED = """
 import ctypes, os, sys, time
 ctypes.CDLL(sys.argv[1])

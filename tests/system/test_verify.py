@@ -121,6 +121,30 @@ def test_files_that_a_patch_took_away_are_served_until_the_restart(fleet: Fleet,
     assert fleet.run("verify", "--package", one.name).status == 0
 
 
+def test_a_package_that_was_removed_is_proven_to_run_nowhere(fleet: Fleet, one: Package) -> None:
+    """dpkg forgets its files."""
+    (mapping,), (other,) = create_mapping(fleet, one, 1, 1)
+    own = fleet.name("own")
+    fleet.create(own)
+    assert fleet.inside(own, f"cp {one.script} /tmp/job; rm {one.script}; cp /tmp/job {one.script}") == ""
+    assert fleet.run("verify", "--package", one.name, mapping, other).status == 0
+    one.purge()
+    try:
+        ran = fleet.run("verify", "-f", "json", "--package", one.name)
+        assert (ran.status, ran.json["packages"], ran.json["gone"].keys()) == (4, {}, {one.name})
+        records = {record["name"]: record for record in ran.json["containers"]}
+        assert records[mapping]["reasons"] == ["1 of its processes runs old code"]
+        assert str(one.library) in [file["path"] for file in records[mapping]["old"]]
+        (why,) = records[own]["reasons"]
+        assert why == f"it has 1 file of {one.name} of its own, which the host has no more: {one.script}"
+        assert records[other]["proven"]
+        fleet.ok("stop", mapping)
+        assert fleet.run("verify", "--package", one.name, mapping, other).status == 0
+        assert fleet.run("verify", "--package", f"{one.name}-never").status == 1
+    finally:
+        one.dpkg("--install", one.deb("1"))
+
+
 def test_old_modules_that_an_interpreter_has_read_leave_its_container_unproven(fleet: Fleet, one: Package) -> None:
     module = f"lxcfleet_test_{os.getpid()}"
     path = f"/usr/lib/python3/dist-packages/{module}.py"

@@ -23,6 +23,8 @@ from lxcfleet.patch.stale.served import SLACK_SECONDS, CachedEntries, Candidates
 
 OLD, START = 1_000_000.0, 2_000_000.0
 
+ALTERNATIVES = lists.alternatives
+
 
 @pytest.fixture
 def info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -42,6 +44,7 @@ def info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lists, "changed_since", lambda moment: changed_since(moment, made))
     monkeypatch.setattr(lists, "of", lambda packages: of(packages, made))
     monkeypatch.setattr(lists, "generated", lambda: generated(made))
+    monkeypatch.setattr(lists, "alternatives", dict)
     return made
 
 
@@ -88,6 +91,27 @@ def test_a_file_that_a_packages_script_made_belongs_to_the_package(info: Path, m
     (made / "a.crt").touch()
     monkeypatch.setattr(lists, "GENERATED", {"old": (str(made),), "none": (str(info),)})
     assert chosen(ComparedFiles(changed=False, packages=("old",)), since=4e9) == {"old file", "old link", "made a.crt"}
+
+
+def test_a_link_of_update_alternatives_belongs_to_the_package_to_which_it_leads(
+    info: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = info.parent / "made" / "alternatives"
+    made.mkdir(parents=True)
+    targets = {name: str(info.parent / f"{package}/lib/file") for name, package in (("a", "new:amd64"), ("b", "old"))}
+    for name, target in {**targets, "c": "/nowhere"}.items():
+        (made / name).symlink_to(target)
+    (made / "README").touch()
+    found = ALTERNATIVES(made)
+    assert found == {f"{made}/{name}": target for name, target in {**targets, "c": "/nowhere"}.items()}
+    monkeypatch.setattr(lists, "alternatives", lambda: found)
+
+    def links(wanted: ComparedFiles, since: float) -> dict[str, str]:
+        return {each.name: each.package for each in Candidates(wanted, since).directories.get(str(made), ())}
+
+    assert links(ComparedFiles(), START) == {"a": "new:amd64", "b": "dpkg", "c": "dpkg"}
+    assert links(ComparedFiles(), 4e9) == {}
+    assert links(ComparedFiles(changed=False, packages=("old",)), 4e9) == {"b": "old"}
 
 
 def test_a_directory_is_known_by_its_real_name(info: Path) -> None:

@@ -31,10 +31,12 @@ from lxcfleet.launcher.client import Died
 from lxcfleet.patch.shadow.files import ShadowFindings
 from lxcfleet.patch.stale import scan as scanning
 from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.stale.interpreted import unknown
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
-from lxcfleet.patch.stale.scan import Target, place, places, scan
-from lxcfleet.patch.stale.scripts import script_of
+from lxcfleet.patch.stale.scan import Target, scan
+from lxcfleet.patch.stale.scripts import STDIN, script_of
 from lxcfleet.patch.stale.served import Notes
+from lxcfleet.patch.stale.views import MountView
 from lxcfleet.paths import Paths
 
 from .layers_in import directories, layer_in, put, stack_in
@@ -127,14 +129,14 @@ def test_a_script_goes_by_time(started: float, born: float | None, changed: floa
         ("/usr/bin/python3.11", ["/usr/bin/python3", "-u", "/usr/sbin/iotop"], "iotop", "/usr/sbin/iotop"),
         ("/usr/bin/awk", ["/usr/bin/awk", "-f", "/usr/bin/a-very-long-name"], "a-very-long-nam", "/usr/bin/a-very-long-name"),
         ("/usr/bin/python3.11", ["python3", "-W", "error", "-u", "serve.py"], "python3", "serve.py"),
-        ("/usr/bin/python3.11", ["python3", "-m", "http.server"], "python3", None),
+        ("/usr/bin/python3.11", ["python3", "-m", "http.server"], "python3", "./http/server"),
         ("/usr/bin/bash", ["bash", "-lc", "sleep 1"], "bash", None),
         ("/usr/bin/bash", ["bash", "-e", "/usr/bin/job"], "bash", "/usr/bin/job"),
         ("/usr/bin/perl", ["perl", "-e", "sleep"], "perl", None),
-        ("/usr/bin/bash", ["-bash"], "bash", None),
+        ("/usr/bin/bash", ["-bash"], "bash", STDIN),
         ("/usr/bin/sleep", ["sleep", "/usr/bin/job"], "sleep", None),
         ("/usr/bin/tail", ["tail", "/usr/bin/job"], "tail", None),
-        ("/usr/bin/python3.11", [], "python3", None),
+        ("/usr/bin/python3.11", [], "python3", STDIN),
         ("/usr/bin/node", ["node", "--inspect", "/srv/app.js"], "node", "/srv/app.js"),
     ],
 )
@@ -231,13 +233,27 @@ def test_the_place_in_the_layers() -> None:
         ("08:01", "/srv/tool", "/usr/local/bin/tool", "ext4"),
         (overlay, "/opt/app/one", "/srv/one", "overlay"),
     ]
-    mounted = places([maps.ProcessMount(*row, "lxcfleet") for row in rows], {overlay, part})
-    assert {path: place(path, mounted) for path in ("/opt/a", "/usr/bin/a", "/runs/a", "/run/a", "/usr/local/bin/tool")} == {
+    view = MountView.of([maps.ProcessMount(*row, "lxcfleet") for row in rows], {overlay}, {"08:01"})
+    assert view.devices == {overlay, part}
+    assert {path: view.place(path) for path in ("/opt/a", "/usr/bin/a", "/runs/a", "/run/a", "/usr/local/bin/tool")} == {
         "/opt/a": "/opt/a", "/usr/bin/a": "/usr/bin/a", "/runs/a": "/runs/a", "/run/a": None, "/usr/local/bin/tool": None,
     }  # fmt: skip
-    assert place("/run/jail/app/one", mounted) == "/opt/app/one"
-    assert place("/run/jail/lib/libc.so.6", mounted) == "/usr/lib/libc.so.6"
-    assert place("/srv/one", mounted) == "/opt/app/one"
+    assert view.place("/run/jail/app/one") == "/opt/app/one"
+    assert view.place("/run/jail/lib/libc.so.6") == "/usr/lib/libc.so.6"
+    assert view.place("/srv/one") == "/opt/app/one"
+    # A sandbox has a root of its own, with directories of the container's; a process in it may have shut itself in further.
+    sandbox = [
+        maps.ProcessMount(tmpfs, "/", "/", "tmpfs", "none"),
+        maps.ProcessMount(part, "/", "/usr", "overlay", "lxcfleet"),
+        maps.ProcessMount(overlay, "/opt", "/run/opt", "overlay", "lxcfleet"),
+        maps.ProcessMount("00:50", "/", "/srv", "overlay", "lxcfleet"),
+    ]
+    inner = view.within(sandbox, "/")
+    assert {path: inner.place(path) for path in ("/lib/a", "/usr/lib/a", "/run/opt/a", "/run/a", "/srv/a")} == {
+        "/lib/a": None, "/usr/lib/a": "/usr/lib/a", "/run/opt/a": "/opt/a", "/run/a": None, "/srv/a": None,
+    }  # fmt: skip
+    jailed = view.within([maps.ProcessMount(part, "/", "/usr", "overlay", "lxcfleet")], "/var/jail")
+    assert [jailed.place(path) for path in ("/var/jail/usr/a", "/usr/a")] == ["/usr/a", "/usr/a"]
 
 
 # processes and packages
@@ -412,7 +428,7 @@ def test_more_old_files_than_an_answer_has_room_for_are_told(
 ) -> None:
     monkeypatch.setattr(scanning, "_MOST_FOUND", 300)
     target = Target("web", 1, "/none", stack_in(layers))
-    looked = scanning._Container(target, None, cast(Any, None), Notes(), scanning._unknown)
+    looked = scanning._Container(target, None, cast(Any, None), Notes(), unknown)
     old = [(f"/usr/lib/{number:0>50}", Why.REPLACED, "base") for number in range(4)]
     assert looked._fitting(old[:2]) == old[:2]
     assert looked._fitting(old[2:3]) == []

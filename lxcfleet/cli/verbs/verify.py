@@ -104,6 +104,7 @@ def _lines(proof: ProofRecord) -> list[str]:
         f"{name} {version}{f' (asked for as {former[name]})' if name in former else ''}"
         for name, version in proof["packages"].items()
     ]
+    packages += [f"{name} (removed; {counted(files, 'file')} of it known)" for name, files in proof["gone"].items()]
     subject = ", ".join(packages) or "all packages"
     if proof["cves"]:
         subject = ", ".join(f"{each['cve']} ({', '.join(each['packages']) or 'in no package'})" for each in proof["cves"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 INFO = Path("/var/lib/dpkg/info")
 LIST = ".list"
+ALTERNATIVES = Path("/etc/alternatives")
 
-GENERATED = {"ca-certificates": ("/etc/ssl/certs",)}
+GENERATED = {"ca-certificates": ("/etc/ssl/certs",), "ca-certificates-java": ("/etc/ssl/certs/java",)}
 """Directories of files that packages' scripts make; dpkg does not list these files."""
 
 
@@ -62,6 +64,15 @@ def generated(info: Path = INFO) -> Iterator[tuple[str, str]]:
         if (info / f"{package}{LIST}").exists():
             for directory in directories:
                 yield from ((package, entry.path) for entry in _entries(Path(directory)))
+
+
+def alternatives(directory: Path = ALTERNATIVES) -> dict[str, str]:
+    """The links of update-alternatives(1), each with where it leads. Packages' scripts switch them, and dpkg lists none."""
+    found = {}
+    for entry in _entries(directory):
+        with suppress(OSError):
+            found[entry.path] = os.readlink(entry.path)
+    return found
 
 
 def _modified(entry: os.DirEntry[str]) -> int | None:

@@ -186,6 +186,16 @@ def directory(pid: int) -> str:
     return _link(pid, "cwd")
 
 
+def root_directory(pid: int) -> str:
+    """The process's root directory, as the paths of its mappings begin; another one than ``/`` after chroot(2)."""
+    return _link(pid, "root")
+
+
+def mount_namespace(pid: int) -> str:
+    """A name of the process's mount namespace; namespaces(7)."""
+    return _link(pid, "ns/mnt")
+
+
 def root_device(pid: int) -> int:
     """The device of the process's root directory; an overlay always has its own."""
     return _stat(pid, "root").st_dev

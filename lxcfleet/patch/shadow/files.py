@@ -18,6 +18,7 @@ from lxcfleet.base.present import Present, Shelf, Upper, has
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.kernel.entries import is_whiteout
+from lxcfleet.host.packages import database
 
 STATUS = "/var/lib/dpkg/status"
 _MAX_STATUS = 16 << 20
@@ -230,6 +231,25 @@ def _packages(present: Present) -> tuple[dict[str, str] | None, str]:
 def _reading(handle: int) -> Any:
     """A file object for the regular file of an O_PATH descriptor. (Opening other kinds of files may have effects.)"""
     return open(f"/proc/self/fd/{handle}", "rb")
+
+
+def in_layer(layer: Layer, paths: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``paths`` at which a container's layer has something else than a directory; none if it can't be read."""
+    try:
+        upper = Upper(layer)
+    except OSError:
+        return ()
+    try:
+        return tuple(path for path in paths if any(_is_file(upper, name) for name in database.names_of(path)))
+    except OSError:
+        return ()
+    finally:
+        upper.close()
+
+
+def _is_file(upper: Upper, path: str) -> bool:
+    found, _ = upper.find(path)
+    return found is not None and found.status is not None and not stat.S_ISDIR(found.status.st_mode)
 
 
 def remove(directory: str, paths: Iterable[str]) -> None:

@@ -15,12 +15,13 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciling.bases import for_now
 from lxcfleet.errors import from_body
 from lxcfleet.host.net import dhcp
-from lxcfleet.host.packages.losses import Losses
+from lxcfleet.host.packages import losses
+from lxcfleet.host.packages.losses import Loss, Losses
 from lxcfleet.host.packages.sightings import Sighting, Sightings
 from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.items.looks import StaleItem, UnshadowItem
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW
-from lxcfleet.patch.shadow.files import ShadowFindings
+from lxcfleet.patch.shadow.files import ShadowFindings, in_layer
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
 from lxcfleet.patch.stale.served import DOCUMENTATION, ComparedFiles
@@ -58,6 +59,20 @@ class Finder:
         """Note the files that packages have now, as a patch may take some of them away, and which packages changed."""
         await asyncio.to_thread(self._losses.update, time.time())
         self._seen = await asyncio.to_thread(self._sightings.update)
+
+    async def lost(self) -> list[Loss]:
+        """The files that packages had since lxcfleet began to look, and have no more. ``blind`` says why that may be less."""
+        await self.note_lists()
+        return await asyncio.to_thread(losses.read, self._paths.lost_files)
+
+    async def kept(self, containers: Iterable[Container], paths: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Those of ``paths`` that each container has in its delta, by name; without containers that have none.
+
+        A container whose delta can't be read is left out: ``shadows`` tells of that.
+        """
+        tops = {container.name: delta(self._paths, container.name) for container in containers} if paths else {}
+        found = await asyncio.to_thread(lambda: {name: in_layer(top, paths) for name, top in tops.items()})
+        return {name: there for name, there in found.items() if there}
 
     async def scan(self, containers: Iterable[Container], wanted: ComparedFiles | None = None) -> dict[str, StaleScan]:
         """The findings in each container by name; none for one that does not run. Raises FleetError.

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from lxcfleet.base import layers
 from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
-from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import cgroup, maps, outdated, proc
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.items.looks import ScanItem
-from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
-from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
+from lxcfleet.patch.stale.interpreted import History, Interpreted, unknown
+from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same
+from lxcfleet.patch.stale.scripts import DESCRIPTORS, kinds_of, may_be_script, script_of
 from lxcfleet.patch.stale.served import CachedEntries, Candidates, ComparedFiles, Notes, Served, compare
+from lxcfleet.patch.stale.views import MountView
 
 _ROUNDS = 5
 """How often the child looks for processes that began meanwhile."""
@@ -35,6 +37,8 @@ _MOST_FOUND = 2 << 20
 """Characters of the paths of old files, each path once, and 64 for each process that has one."""
 _MOST_FRESH = 50_000
 """Files that are known to be those of the layers and are remembered."""
+_MOST_VIEWS = 8
+"""Tables of mounts that are remembered; each process may have one of its own, with 100,000 mounts."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +74,8 @@ class Target:
         )  # fmt: skip
 
 
-class History(Protocol):
-    """The knowledge of the host's packages at the last starts of containers; see ``versions.Versions``."""
-
-    def as_at_start(self, name: str, package: str) -> bool:
-        """Whether the host has the same version of the package as at the last start of the container ``name``."""
-
-    def is_new(self, name: str, package: str, path: str, since: float) -> bool:
-        """Whether the package with the file ``path`` came to the host after ``since`` and the container's last start."""
-
-
-class _Unknown:
-    """Nothing is known."""
-
-    def as_at_start(self, _name: str, _package: str) -> bool:
-        return False
-
-    def is_new(self, _name: str, _package: str, _path: str, _since: float) -> bool:
-        return False
-
-
-_unknown = _Unknown()
-
-
 def scan(
-    targets: Iterable[Target], wanted: ComparedFiles | None = None, lost: Sequence[Loss] = (), history: History = _unknown
+    targets: Iterable[Target], wanted: ComparedFiles | None = None, lost: Sequence[Loss] = (), history: History = unknown
 ) -> Iterator[StaleScan]:
     """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too.
 
@@ -145,28 +126,6 @@ def _scan_one(looked: _Container, shelf: Shelf, devices: _Devices) -> StaleScan:
     return StaleScan(target.name, len(looked.seen), looked.mappings, looked.files(), looked.problem, looked.served.compared)
 
 
-@dataclass(frozen=True)
-class _View:
-    """The mounts that process 1 of a container sees."""
-
-    devices: Collection[str]
-    """The devices that files of the layers have in ``maps``."""
-    mounted: Sequence[tuple[str, str | None]]
-    """The result of ``places``."""
-    top: Collection[str]
-    """The devices of the overlays that are mounted as the root."""
-
-    @classmethod
-    def of(cls, table: Sequence[maps.ProcessMount], own: Collection[str], layers_devices: Collection[str]) -> _View:
-        """``own``: the devices of what process 1 maps; ``layers_devices``: those of the layers themselves."""
-        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
-        # The kernel version decides which device a mapping has, and process 1 shows it. If it is the layer's own device, a
-        # volume may have the same.
-        devices = overlays if overlays.intersection(own) else layers_devices
-        top = {mount.device for mount in table if mount.point == mount.root == "/"} & overlays
-        return cls(devices, places(table, overlays), top)
-
-
 class _Container:
     """One container while it is looked at."""
 
@@ -189,7 +148,8 @@ class _Container:
         self.served = Served()
         self._fresh: set[maps.MappedFile] = set()
         """Files that other processes of the container map, too, and that are known to be those of the layers."""
-        self._packages: dict[str, str] = {}
+        self._views: dict[tuple[str, str], MountView] = {}
+        """The views of processes with mounts of their own, by mount namespace and root."""
         self._plain = False
         """Whether process 1 has the layers' root, and maps nothing but the present files there."""
 
@@ -202,7 +162,8 @@ class _Container:
             for path, package, layer in sorted(self.served.files)
             if path not in known
         ]
-        return (*(replace(file, package=self._packages.get(file.path, "")) for file in had), *served)
+        packages = self._interpreted.packages if "_interpreted" in vars(self) else {}
+        return (*(replace(file, package=packages.get(file.path, "")) for file in had), *served)
 
     def read(self, present: Present, devices: set[str], one_file_system: bool) -> None:
         """Look at all processes of the container, until no new ones come.
@@ -231,14 +192,35 @@ class _Container:
                 self._memory.close()
 
     @cached_property
-    def _view(self) -> _View:
+    def _view(self) -> MountView:
         """The mounts in the container. Read only where they matter, as that takes as long as reading three processes."""
-        return _View.of(maps.mounts(self._one), {file.device for _, file in self._first}, self._layers)
+        return MountView.of(maps.mounts(self._one), {file.device for _, file in self._first}, self._layers)
+
+    @cached_property
+    def _namespace(self) -> str:
+        return maps.mount_namespace(self._one)
+
+    def _view_of(self, pid: int) -> MountView:
+        """The mounts that a process sees: a service, or a sandbox, may have some of its own."""
+        namespace = maps.mount_namespace(pid)
+        if namespace == self._namespace:
+            return self._view
+        root = maps.root_directory(pid)
+        key = namespace, root
+        if key not in self._views:
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            self._views[key] = self._view.within(maps.mounts(pid), root)
+        return self._views[key]
 
     @cached_property
     def _memory(self) -> CachedEntries:
         view = self._view
         return CachedEntries(self._one, view.top, view.mounted, self._present, self._alike, self._notes)
+
+    @cached_property
+    def _interpreted(self) -> Interpreted:
+        return Interpreted(self.target.name, self._present, self._memory, self._candidates, self._history)
 
     def _read_companions(self) -> None:
         """Check the monitor and the DHCP client: they map the host's own files, and the kernel says which were replaced."""
@@ -305,18 +287,21 @@ class _Container:
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self._one else maps.executable(pid)
         rooted = maps.root_device(pid) == self._root
-        if not mapped or not (rooted or maps.top_device(pid) == self._root):
-            # The process has ended, or its number belongs to another one by now; or a container inside the container has
-            # another root, with software of its own.
-            return
+        # A container inside the container, or a sandbox, has another root: software of its own, or files of this container
+        # at places of their own. And the number may belong to a process of the host by now.
+        inside = rooted or maps.top_device(pid) == self._root
         old, present = self._mapped(pid, mapped)
         if pid == self._one:
             self._plain = rooted and present
+        # A process that has moved its program into memory without a file maps no file at all, and has its program still.
         program, deleted = maps.program(pid)
-        if all(file.path != program for _, file in mapped) and (path := place(program, self._view.mounted)) is not None:
-            old += self._compare(path, maps.program_file(pid), deleted, f"/proc/{pid}/exe")
-        old += self._script(pid, program)
-        old += self._modules(pid, program)
+        view = None if inside and any(file.path == program for _, file in mapped) else self._view_of(pid)
+        place = program if view is None else view.place(program)
+        if view is not None and place is not None:
+            old += self._compare(place, maps.program_file(pid), deleted, f"/proc/{pid}/exe")
+        if place is not None:
+            old += self._script(pid, program)
+            old += self._modules(pid, program, mapped)
         if old:
             process = Process(self._leaders.get(pid, pid), maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
@@ -332,7 +317,7 @@ class _Container:
                 self.mappings += 1
                 plain += file.device == self._root_name
                 self._remember(file)
-            elif file.device in self._view.devices and (path := place(file.path, self._view.mounted)) is not None:
+            elif file.device in self._view.devices and (path := self._view_of(pid).place(file.path)) is not None:
                 identity = maps.mapped_file(pid, name)
                 if self._late():
                     break
@@ -394,73 +379,33 @@ class _Container:
         comm = maps.command(pid)
         if not may_be_script(program, comm):
             return []
-        path = script_of(program, maps.arguments(pid), comm)
-        if path is None:
+        script = script_of(program, maps.arguments(pid), comm)
+        if script is None:
             return []
-        path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
-        path = place(path, self._view.mounted)
-        if path is None:
-            return []
-        now = self._present.find(path)
-        # A patch of the host changes only scripts of the host.
-        if not now.layer.hosts or now.status is None:
-            return []
-        began, born = self._began(pid), syscalls.born(now.layer.outside(path))
-        status = now.status
-        if began is None or not written_since(proc.as_time(began), born, status.st_ctime, status.st_nlink):
-            return []
-        if self._memory.has_same(path):
-            return []
-        return [(path, Why.REPLACED, now.layer.name)]
+        view = self._view_of(pid)
+        if (number := DESCRIPTORS.fullmatch(script)) is not None:
+            return self._open_script(pid, view, number[1] or "0")
+        began = self._began(pid)
+        above = f"{maps.root_directory(pid).rstrip('/')}/" if script.startswith("/") else f"{maps.directory(pid)}/"
+        return [] if began is None else self._interpreted.script(script, above, view, proc.as_time(began))
 
-    def _modules(self, pid: int, program: str) -> list[tuple[str, Why, str]]:
+    def _open_script(self, pid: int, view: MountView, number: str) -> list[tuple[str, Why, str]]:
+        """The script that an interpreter reads from an open file: the kernel says which file that is."""
+        where = f"/proc/{pid}/fd/{number}"
+        try:
+            path, status = os.readlink(where), os.stat(where)
+        except FileNotFoundError:
+            return []
+        gone = path.endswith(" (deleted)")
+        place = view.place(path.removesuffix(" (deleted)")) if path.startswith("/") and stat.S_ISREG(status.st_mode) else None
+        return [] if place is None else self._compare(place, maps.Identity.of(status), gone, where)
+
+    def _modules(self, pid: int, program: str, mapped: Sequence[maps.Mapping]) -> list[tuple[str, Why, str]]:
         """Modules that changed since an interpreter began, one of each package: the interpreter may have read them."""
-        kind = kind_of(program)
-        if self._candidates is None or kind not in MODULES:
+        if self._candidates is None or not (kinds := kinds_of(program, (file.path for _, file in mapped))):
             return []
         began = self._began(pid)
         if began is None:
             return []
         moment = proc.as_time(began)
-        old: dict[str, tuple[str, Why, str]] = {}
-        for package, path in self._candidates.modules(kind, moment):
-            now = self._present.find(path)
-            if package in old or not now.layer.hosts or self._memory.has_same(path):
-                continue
-            if self._may_be_old(package, path, moment):
-                old[package] = path, Why.MODULES, now.layer.name
-                self._packages[path] = package
-        return list(old.values())
-
-    def _may_be_old(self, package: str, path: str, began: float) -> bool:
-        """Whether a process that began at that moment may have read another version of the file. After the way back to the
-        version that the container began with, only a file that it looked up meanwhile is old."""
-        name = self.target.name
-        if self._history.is_new(name, package, path, began):
-            return False
-        return not self._history.as_at_start(name, package) or self._memory.differs(path) is not None
-
-
-def places(table: Iterable[maps.ProcessMount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
-    """The mounts, for ``place``: each mount point with its place in the layers, or None. The deepest comes first.
-
-    ``overlays``: the devices of the overlays over the layers; each of them may be mounted more than once (bind mounts).
-    """
-    homes: dict[str, str] = {}
-    found: dict[str, str | None] = {}
-    for mount in table:
-        real = None
-        if mount.device in overlays:
-            home = homes.setdefault(mount.device, mount.point.rstrip("/"))
-            real = (home + mount.root).rstrip("/")
-        if mount.point != "/":
-            found[mount.point] = real
-    return sorted(found.items(), key=lambda item: len(item[0]), reverse=True)
-
-
-def place(path: str, mounted: Iterable[tuple[str, str | None]]) -> str | None:
-    """The place in the layers of a container's ``path``; None if that is in a file system of another kind."""
-    for point, real in mounted:
-        if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
-            return None if real is None else real + path[len(point) :]
-    return path
+        return [each for kind in kinds for each in self._interpreted.modules(kind, moment)]

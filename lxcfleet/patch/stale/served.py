@@ -133,12 +133,14 @@ class Candidates:
         self._seen: set[str] = set()
         self._modules: dict[str, list[tuple[str, str, float]]] = {}
         self.directories: dict[str, list[Candidate]] = {}
-        for package, paths in lists.of(wanted.packages).items():
+        asked = lists.of(wanted.packages)
+        lately = lists.changed_since(self._since) if wanted.changed else {}
+        for package, paths in asked.items():
             self._add(package, paths, always=True)
-        if wanted.changed:
-            for package, paths in lists.changed_since(self._since).items():
-                if package != OWN_PACKAGE:
-                    self._add(package, paths, always=False)
+        for package, paths in lately.items():
+            if package != OWN_PACKAGE:
+                self._add(package, paths, always=False)
+        self._add_alternatives({**lately, **asked})
         for package, path in lists.generated():
             if wanted.changed or package in wanted.packages:
                 self._add(package, [path], always=package in wanted.packages)
@@ -190,6 +192,20 @@ class Candidates:
                 self._seen.add(whole)
                 candidate = Candidate(name, package, changed, always)
                 self.directories.setdefault(directory, []).append(candidate)
+
+    def _add_alternatives(self, known: Mapping[str, Collection[str]]) -> None:
+        """Add the links of update-alternatives: each is a file of the package to which it leads, or else of dpkg.
+
+        ``known``: the files of the packages that are asked for, and of those that changed.
+        """
+        links = lists.alternatives()
+        targets = set(links.values())
+        owners = {path: package for package, paths in known.items() for path in targets.intersection(paths)}
+        for link, target in links.items():
+            package = owners.get(target, "dpkg")
+            always = package in self.wanted.packages
+            if always or self.wanted.changed:
+                self._add(package, [link], always=always)
 
     def _add_lost(self, loss: Loss, *, always: bool) -> None:
         directory, name = self._split(loss.path)
@@ -272,7 +288,7 @@ class CachedEntries:
 
     def differing(self, directory: str, names: Sequence[str]) -> Iterator[tuple[str, Found]]:
         """The same for many files of a directory: those that differ, by their names."""
-        handle = self._directory(directory)
+        handle = self._directory(directory) if self.rooted else None
         if handle is None:
             return
         for start in range(0, len(names), _AT_ONCE):
@@ -290,7 +306,7 @@ class CachedEntries:
     def has_same(self, path: str) -> bool:
         """Whether the kernel's cached file is another one than that of a fresh mount, with the same content."""
         directory, _, name = path.rpartition("/")
-        handle = self._directory(directory)
+        handle = self._directory(directory) if self.rooted else None
         file = None if handle is None else self._remembered(handle, [name]).get(name)
         if file is None:
             return False

@@ -14,10 +14,12 @@ from lxcfleet.patch.shadow.files import Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify.apps import Brought
-from lxcfleet.units import counted
+from lxcfleet.units import counted, some
 
 _NAMED = 10
 """The most packages that a reason names."""
+_FILES = 3
+"""The most files that a reason names."""
 CONFIGURATION = "/etc/"
 """Directories of settings: a container's own settings keep no fix out."""
 
@@ -51,6 +53,8 @@ class Evidence:
     """Packages with files below each place where it mounts something: patches of these files do not reach it."""
     app: Brought | None = None
     """The things that its app brings along; None: it has no app."""
+    kept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Files in its delta of packages that the host has no more, by package."""
     lost: str | None = None
     """Services of the host's that it is to run, and that the host does not have any more; None: there are none such."""
 
@@ -114,6 +118,10 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     for word, why in (("may run old modules of", Why.MODULES), ("serves old files of", Why.SERVED)):
         if whose := sorted({file.package for file in old if file.why is why}):
             reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
+    reasons += [
+        f"it has {counted(len(paths), 'file')} of {package} of its own, which the host has no more: {some(paths, _FILES)}"
+        for package, paths in sorted(seen.kept.items())
+    ]
     reasons += _keeping([each.shadow.layer for each in shadows if _counts(each.shadow) and not each.shadow.same])
     return Proof(old, shadows, tuple(reasons))
 

@@ -29,7 +29,7 @@ from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import ComparedFiles
 from lxcfleet.patch.verify import apps, covers, evidence
 from lxcfleet.patch.verify.apps import Brought
-from lxcfleet.patch.verify.evidence import Evidence, OwnedShadow, Proof
+from lxcfleet.patch.verify.evidence import Evidence, OwnedShadow, Proof, is_same
 from lxcfleet.patch.verify.whole import WholeDecision, is_meant, whole
 from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.results import Result
@@ -84,12 +84,14 @@ class Prover:
         all packages count. ``deep``: of packages that changed since a container's start, all files are compared, whatever the
         settings say. ``prove``: judges a container instead of ``evidence.judge``.
 
-        Raises NotFound for a package that the host does not have, and HostError if the host's packages can't be read, as then
-        nothing can be proven.
+        Raises NotFound for a package that the host does not have, unless its former files are known, and HostError if the
+        host's packages can't be read, as then nothing can be proven.
         """
         installed = await asyncio.to_thread(database.installed)
         meant, renamed = await asyncio.to_thread(_meant, names, installed)
-        chosen = sorted(meant)
+        gone = await self._gone([name for name, found in renamed.items() if not found])
+        renamed = {name: found for name, found in renamed.items() if found}
+        chosen = sorted(meant | gone.keys())
         containers = await self._registry.chosen(selection)
         sight = await self.see(containers, installed, ComparedFiles(self._finder.data or deep, deep, tuple(chosen)))
         records = []
@@ -107,14 +109,36 @@ class Prover:
             "system": _system(),
             "kernel": platform.release(),
             "base": evidence.fingerprint(installed),
-            "packages": {name: installed[name] for name in chosen},
+            "packages": {name: installed[name] for name in chosen if name in installed},
             "renamed": renamed,
+            "gone": {package: len(paths) for package, paths in gone.items()},
             "reboot": await asyncio.to_thread(reboot.due),
             "cves": [],
             "proven": all(record["proven"] for record in records) and not any(part["stale"] for part in parts),
             "containers": records,
             "parts": parts,
         }
+
+    async def _gone(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """The packages of these names, which the host has no more, with the files that they had. Raises NotFound if those of
+        one name are not known."""
+        if not names:
+            return {}
+        found: dict[str, list[str]] = {}
+        for loss in await self._finder.lost():
+            if any(is_same(loss.package, name) for name in names):
+                found.setdefault(loss.package, []).append(loss.path)
+        if unknown := [name for name in names if not any(is_same(package, name) for package in found)]:
+            blind, what = self._finder.blind, f"no package {', '.join(map(repr, unknown))} is installed on the host"
+            raise NotFound(
+                f"{what}, and the files that it had are not known",
+                why=f"what packages lose can't be noted: {blind}" if blind else
+                "no installed package provides or replaces it, nor was it removed since lxcfleet's daemon first began after"
+                " the boot",
+                hint="`dpkg -l` shows those that are installed; what a container may have of a former one ends with its"
+                " restart, and `lxcfleet verify` without --package proves that nothing old runs",
+            )  # fmt: skip
+        return found
 
     async def see(
         self, containers: Sequence[Container], installed: Mapping[str, str], wanted: ComparedFiles,
@@ -130,12 +154,13 @@ class Prover:
         due = await asyncio.to_thread(reboot.pending, [*wanted.packages, *pending])
         scans = await self._finder.scan(containers, wanted)
         deltas = await self._finder.shadows(containers)
-        files = await self._files(wanted.packages)
+        files = await self._files([package for package in wanted.packages if package in installed])
         old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files if not file.package)
         owned = await self._owned(deltas.values(), installed, files)
         covered = await covers.covered(containers)
         lost = await services.lost(containers)
         brought = await self._apps(containers, installed)
+        kept = await self._kept(containers, [package for package in wanted.packages if package not in installed])
         found = {}
         for container in containers:
             delta = deltas[container.name]
@@ -146,10 +171,20 @@ class Prover:
             base = await self._behind(container, installed)
             fell = (why, stopped, base, due, covered[container.name])
             seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
-            found[container.name] = replace(seen, app=brought.get(container.name), lost=lost.get(container.name))
+            name = container.name
+            found[name] = replace(seen, app=brought.get(name), lost=lost.get(name), kept=kept.get(name, {}))
         if not half_done and await asyncio.to_thread(dpkg.stamp) != stamp:
             half_done = _CHANGED  # some containers were compared with other files than the rest
         return KnownState(found, half_done, old, wanted)
+
+    async def _kept(self, containers: Sequence[Container], gone: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+        """The files that containers have of their own of packages that the host has no more, by package."""
+        packages = {loss.path: loss.package for loss in await self._finder.lost() if loss.package in gone} if gone else {}
+        found: dict[str, dict[str, list[str]]] = {}
+        for name, paths in (await self._finder.kept(containers, packages)).items():
+            for path in paths:
+                found.setdefault(name, {}).setdefault(packages[path], []).append(path)
+        return found
 
     async def _apps(
         self, containers: Sequence[Container], installed: Mapping[str, str]
@@ -300,19 +335,12 @@ class Prover:
 
 
 def _meant(names: Sequence[str], installed: Mapping[str, str]) -> tuple[set[str], dict[str, list[str]]]:
-    """The installed packages that names stand for: with every architecture, if a name has none; and the packages of those
-    names that no package has now, but that another one took over. Raises FleetError.
-    """
+    """The installed packages that names stand for: with every architecture, if a name has none; and by name the packages that
+    took over names which no package has now, none if there are none such. Raises FleetError."""
     direct = {name: {each for each in installed if name in (each, each.partition(":")[0])} for name in names}
     gone = {name: name.partition(":")[0] for name, found in direct.items() if not found}
     successors = database.substitutes(gone.values())
     renamed = {name: sorted(set(successors.get(base, ())) & installed.keys()) for name, base in gone.items()}
-    if lost := [name for name, found in renamed.items() if not found]:
-        raise NotFound(
-            f"no package {', '.join(map(repr, lost))} is installed on the host",
-            why="no installed package provides or replaces one of that name, either",
-            hint="`dpkg -l` shows those that are installed",
-        )
     return set().union(*direct.values(), *renamed.values()), renamed
 
 
