@@ -18,7 +18,7 @@ from typing import Any
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import Broken, WrongState
-from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.host.lxc import monitor
 from lxcfleet.paths import Paths
 from lxcfleet.spec.reading import ondisk
@@ -37,6 +37,7 @@ def restore(paths: Paths, container: str, name: str, kept: Snapshot | None, aske
         return  # it is asked for once more, as the answer got lost
     snapshots.get(paths, container, name)
     own = paths.container(container)
+    mounts.refuse_removal(f"the present delta of {container}", [own.delta])
     staged = snapshots.new(paths, container, _STAGE if kept is None else kept.name)
     snapshots.copy(paths, container, paths.snapshot(container, name).delta, staged, asker)
     try:

@@ -284,12 +284,7 @@ def retire(paths: Paths, container: str, name: str) -> str:
 
 def _retire(paths: Paths, container: str, name: str) -> str:
     own = paths.snapshot(container, name)
-    below = f"{own.directory}/"
-    if mounted := sorted(point for point in mounts.points() if point.startswith(below)):
-        raise HostError(
-            f"the snapshot {name} of {container} can't be removed", why=f"something is mounted at {mounted[0]}",
-            hint="unmount it first",
-        )  # fmt: skip
+    mounts.refuse_removal(f"the snapshot {name} of {container}", [own.directory])
     return _rename_away(paths, container, own.directory, name)
 
 

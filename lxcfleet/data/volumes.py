@@ -237,13 +237,7 @@ def clone(source: int, path: str, flags: int, first_id: int, shown: int) -> int:
 
 def retire(paths: Paths, name: str) -> None:
     """Take the volume's name away, by one rename. Raises HostError."""
-    below = f"{paths.volume(name).directory}/"
-    mounted = sorted(point for point in mounts.points() if point.startswith(below))
-    if mounted:
-        raise HostError(
-            f"the volume {name} can't be removed", why=f"something is mounted at {mounted[0]}",
-            hint="unmount it first: files on it are not removed",
-        )  # fmt: skip
+    mounts.refuse_removal(f"the volume {name}", [paths.volume(name).directory])
     for number in range(_TRIES):
         gone = paths.gone_volume(f"{name}.{number}").directory
         try:

@@ -380,6 +380,32 @@ def test_a_running_container_whose_directory_vanished_can_be_destroyed(fleet: Fl
     assert fleet.states() == {}
 
 
+def test_a_container_in_which_something_is_mounted_is_not_destroyed_not_even_in_part(fleet: Fleet) -> None:
+    """It lost its name and part of its files, and was broken. The launcher sees such mounts where / is shared, as systemd
+    makes it; so this test mounts in both namespaces."""
+    name = fleet.name("a")
+    fleet.create(name)
+    disk, file = fleet.delta(name) / "srv/disk", fleet.delta(name) / "srv/file"
+    disk.mkdir(parents=True)
+    file.write_text("kept")
+    places = [[], ["nsenter", "-t", str(fleet.servants()["launcher"]), "-m"]]
+    for within in places:
+        subprocess.run([*within, "mount", "-t", "tmpfs", "lxcfleet", str(disk)], check=True)
+    try:
+        (disk / "file").write_text("of the operator")
+        for more in (["--dry-run"], []):
+            ran = fleet.run("destroy", name, "--force", *more)
+            assert ran.status == FAILED
+            assert f"something is mounted at {disk}" in ran.err + ran.out, ran
+        assert fleet.states() == {name: "running"}
+        assert (file.read_text(), (disk / "file").read_text()) == ("kept", "of the operator")
+    finally:
+        for within in places:
+            subprocess.run([*within, "umount", str(disk)], check=True)
+    fleet.ok("destroy", name, "--force")
+    assert fleet.states() == {}
+
+
 def test_a_container_of_plain_lxc_keeps_its_name_and_files(fleet: Fleet) -> None:
     name = fleet.name("a")
     directory = fleet.paths.lxc / name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.host.kernel.mounts import Mount
 
@@ -54,3 +55,30 @@ def test_identities_tell_file_systems_apart(tmp_path: Path) -> None:
 def test_a_directory_without_marks(tmp_path: Path) -> None:
     (tmp_path / "usr").mkdir()
     assert mounts.marked(str(tmp_path)) == {}
+
+
+def test_nothing_in_which_something_is_mounted_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a link of the operator's leads to the directory: the mount table has real paths."""
+    (tmp_path / "disk/web").mkdir(parents=True)
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    web, real = tmp_path / "state/web", tmp_path / "disk/web"
+    for place, tops, told in (
+        (f"{real}/delta/home", True, True),
+        (f"{real}", True, True),
+        (f"{real}", False, False),
+        (f"{real}/delta", False, True),
+        (f"{real}2/delta", True, False),
+        (f"{tmp_path}/disk", True, False),
+    ):
+        monkeypatch.setattr(mounts, "points", lambda place=place: frozenset(("/", place)))
+        if told:
+            with pytest.raises(HostError, match=f"web can't be removed\nsomething is mounted at {place}\nunmount it first"):
+                mounts.refuse_removal("web", [web], tops=tops)
+        else:
+            mounts.refuse_removal("web", [web], tops=tops)
+
+
+def test_a_link_itself_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "web").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(mounts, "points", lambda: frozenset((f"{tmp_path}/elsewhere/disk",)))
+    mounts.refuse_removal("web", [tmp_path / "web"])

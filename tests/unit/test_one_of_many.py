@@ -120,6 +120,15 @@ def test_what_is_left_of_one_is_looked_for_by_its_name(tmp_path: Path, monkeypat
     assert one.own.directory.is_dir()
 
 
+def test_a_container_in_which_something_is_mounted_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = OneContainer(tmp_path)
+    monkeypatch.setattr("lxcfleet.host.lxc.monitor.runs", lambda *_: False)
+    monkeypatch.setattr("lxcfleet.host.kernel.mounts.points", lambda: frozenset((f"{os.path.realpath(one.own.delta)}/home",)))
+    with pytest.raises(HostError, match="something is mounted at"):
+        one.lifecycle.retire("web")
+    assert one.own.directory.is_dir()
+
+
 def test_nobody_looks_for_secrets_in_a_fleet_without_them(tmp_path: Path) -> None:
     some = many(tmp_path)
     secrets = Secrets(own_paths(tmp_path), some, NOBODY, Bus(), {}, dict)

@@ -245,6 +245,19 @@ def test_a_container_that_runs_keeps_its_delta(paths: Paths, monkeypatch: pytest
     assert snapshots.leftovers(paths) == []
 
 
+@pytest.mark.parametrize("kept", [KEPT, None])
+def test_a_delta_in_which_something_is_mounted_is_not_exchanged(
+    kept: Snapshot | None, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount would go with the former delta, which is removed if it is not kept."""
+    place = os.path.realpath(paths.container("web").delta) + "/home"
+    monkeypatch.setattr("lxcfleet.host.kernel.mounts.points", lambda: frozenset(("/", place)))
+    with pytest.raises(HostError, match=f"something is mounted at {place}"):
+        restoring.restore(paths, "web", "a", kept, 0)
+    assert has(paths) == ("two", "two")
+    assert snapshots.leftovers(paths) == []
+
+
 def kill_at(monkeypatch: pytest.MonkeyPatch, where: str, *, after: bool) -> None:
     """End the process just before or after a step. Nothing that it would do then is done."""
     module, name = where.split(".")

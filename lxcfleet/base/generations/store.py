@@ -168,12 +168,7 @@ def remove(paths: Paths, number: int) -> None:
         file = paths.generation_record(number)
         if not file.exists():
             raise _missing(number)
-        below = tuple(f"{directory}/" for directory in places.directories(paths))
-        mounted = sorted(point for point in mounts.points() if point.startswith(below))
-        if mounted:
-            raise HostError(
-                f"generation {number} can't be removed", why=f"something is mounted at {mounted[0]}", hint="unmount it first"
-            )
+        mounts.refuse_removal(f"generation {number}", places.directories(paths), tops=False)
         file.unlink()
         tree.sync_directory(paths.generations)
         _tidy(paths)

@@ -27,7 +27,7 @@ from lxcfleet.containers.reconciling.preparer import Preparer
 from lxcfleet.containers.reconciling.specs import Specs
 from lxcfleet.containers.secrets.keeper import Secrets
 from lxcfleet.errors import Broken, FleetError, HostError, NotStarted, WrongState, from_body
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import mounts, tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Hung
@@ -218,6 +218,7 @@ class Lifecycle:
                 f"{name} can't be removed", why="its monitor runs again: somebody else started it",
                 hint=f"stop it: lxcfleet stop {name}",
             )  # fmt: skip
+        mounts.refuse_removal(name, [self._paths.container(name).directory])
         cgroup.remove(cgroup.usual(name))
         for gone in self._retired_names(name):
             try:

@@ -27,6 +27,7 @@ from lxcfleet.containers.reconciling.reconciler import Reconciler, refuse_unseen
 from lxcfleet.containers.requests.reboots import Reboots
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
+from lxcfleet.host.kernel import mounts
 from lxcfleet.host.process import proc
 from lxcfleet.runtime.operations import Job, Operation
 from lxcfleet.spec.results import Result
@@ -127,10 +128,9 @@ class Actions:
     def _foresee(self, container: Container, ask: ActionRequest) -> tuple[Result, list[str]]:
         if ask.action is Action.DESTROY:
             try:
-                moving.refuse_destroy(self._paths, container.name)
-                self._snapshots.refuse(container.name, removed=ask.with_snapshots)
+                self._refuse_destroy(container.name, with_snapshots=ask.with_snapshots)
             except FleetError as error:
-                return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
+                return Result(container.name, "failed", False, error.body()), str(error).splitlines()
         return self.foresee(
             container, ask.action, force=ask.force, no_deps=ask.no_deps, lasting=not ask.until_boot
         )
@@ -144,8 +144,7 @@ class Actions:
             _check_state(container, action)
             wanted = self._reconciler.plan(container, plan.WANTED[action], no_deps=no_deps)
         except FleetError as error:
-            lines = [part for part in (error.message, error.hint) if part]
-            return Result(container.name, "failed", False, error.body()), lines
+            return Result(container.name, "failed", False, error.body()), str(error).splitlines()
         if not wanted and (other := _other_for(container, action, lasting=lasting)):
             return Result(container.name, "planned", True), [f"{container.name}: {other}"]
         changes = bool(wanted) and not waits(wanted)
@@ -212,8 +211,7 @@ class Actions:
         """
         name = container.name
         if action is Action.DESTROY:
-            moving.refuse_destroy(self._paths, name)
-            self._snapshots.refuse(name, removed=with_snapshots)
+            self._refuse_destroy(name, with_snapshots=with_snapshots)
         if action is Action.RESTART and container.foreground is not None:
             return await self._renew(container, container.foreground, timeout, drain)
         want = replace(plan.WANTED[action], lasting=lasting)
@@ -240,6 +238,13 @@ class Actions:
             return Result(name, "unchanged", False)
         self._bus.publish(ActionDone(name, _DONE[action]))
         return Result(name, _DONE[action], True)
+
+    def _refuse_destroy(self, name: str, *, with_snapshots: bool) -> None:
+        """Refuse to destroy what may be needed, before the container is stopped for it. Raises FleetError."""
+        moving.refuse_destroy(self._paths, name)
+        self._snapshots.refuse(name, removed=with_snapshots)
+        removed = [self._paths.container(name).directory, *([self._paths.snapshots_of(name)] if with_snapshots else [])]
+        mounts.refuse_removal(name, removed)
 
     async def check(self, container: Container) -> None:
         """See that a container that runs could start again, before it is stopped for something else. Raises FleetError."""

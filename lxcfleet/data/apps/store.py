@@ -241,12 +241,7 @@ def show_tree(directory: Path, first_id: int | None = RANGE_SIZE, flags: int = 0
 
 def retire(paths: Paths, name: str, version: str) -> None:
     """Take the release's name away, by one rename. Raises HostError."""
-    below = f"{paths.release(name, version).directory}/"
-    mounted = sorted(point for point in mounts.points() if point.startswith(below))
-    if mounted:
-        raise HostError(
-            f"the app {name}@{version} can't be removed", why=f"something is mounted at {mounted[0]}", hint="unmount it first"
-        )
+    mounts.refuse_removal(f"the app {name}@{version}", [paths.release(name, version).directory])
     for number in range(_TRIES):
         gone = paths.gone_release(name, f"{version}.{number}").directory
         try:

@@ -7,9 +7,11 @@ directory there.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import syscalls
 
 CANDIDATES = ("/usr", "/var", "/opt", "/usr/local", "/usr/share", "/var/lib")
@@ -76,6 +78,24 @@ def unescape(field: bytes) -> bytes:
 def points() -> frozenset[str]:
     """Every path of this process's root at which something is mounted."""
     return frozenset(mount.point for mount in table())
+
+
+def refuse_removal(what: str, directories: Iterable[Path], *, tops: bool = True) -> None:
+    """Raise HostError if something is mounted at or below one of ``directories``, which are to be removed.
+
+    No removal leads onto a mount; but one that meets a mount has removed by then what came before it. The mount table has
+    real paths, and directories of ours may be reached through links of the operator's. ``what``: what is to be removed, in
+    words; ``tops``: whether mounts at the directories themselves count.
+    """
+    present = points()
+    for directory in directories:
+        place = os.path.join(os.path.realpath(directory.parent), directory.name)
+        mounted = sorted(each for each in present if each.startswith(f"{place}/") or (tops and each == place))
+        if mounted:
+            raise HostError(
+                f"{what} can't be removed", why=f"something is mounted at {mounted[0]}",
+                hint="unmount it first: files on it are not removed",
+            )  # fmt: skip
 
 
 def can_be_part(mount: Mount, root: str = "") -> bool:
