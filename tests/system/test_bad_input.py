@@ -388,13 +388,13 @@ def test_a_container_in_which_something_is_mounted_is_not_destroyed_not_even_in_
     disk, file = fleet.delta(name) / "srv/disk", fleet.delta(name) / "srv/file"
     disk.mkdir(parents=True)
     file.write_text("kept")
-    places = [[], ["nsenter", "-t", str(fleet.servants()["launcher"]), "-m"]]
+    places: tuple[list[str], ...] = ([], ["nsenter", "-t", str(fleet.servants()["launcher"]), "-m"])
     for within in places:
         subprocess.run([*within, "mount", "-t", "tmpfs", "lxcfleet", str(disk)], check=True)
     try:
         (disk / "file").write_text("of the operator")
-        for more in (["--dry-run"], []):
-            ran = fleet.run("destroy", name, "--force", *more)
+        for force in (("--force", "--dry-run"), ("--force",)):
+            ran = fleet.run("destroy", name, *force)
             assert ran.status == FAILED
             assert f"something is mounted at {disk}" in ran.err + ran.out, ran
         assert fleet.states() == {name: "running"}

@@ -5,10 +5,12 @@ Limits need a kernel with project quotas. tests/vm/test_system.py runs these tes
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.kernel import quota
+from lxcfleet.host.process import copying
 
 from . import hogs
 from .harness import SLEEP, Fleet, Ran, fleet_on_disk, source, until
@@ -343,3 +346,30 @@ def test_the_log_of_starts_does_not_grow_for_ever(plain_disk: Fleet) -> None:
         fleet.ok("restart", name)
     sizes = [path.stat().st_size for path in own.directory.glob("lxc.log*")]
     assert sum(sizes) < (2 << 20) + SLACK
+
+
+def test_what_is_mounted_in_a_delta_is_neither_counted_nor_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bind mount has the number of the same file system. The files of the operator that it shows were counted for the
+    container, and were in its snapshots."""
+    delta, home, work, to = (tmp_path / name for name in ("delta", "home", "work", "copy"))
+    for each in (delta / "home", delta / "disk", delta / "etc", home / "joe", work, to):
+        each.mkdir(parents=True)
+    for each in (delta / "etc/own", delta / "etc/conf", home / "joe/file", tmp_path / "single"):
+        each.write_text(each.name)
+    link = home / "joe/link"
+    link.symlink_to("file")
+    former = link.lstat().st_ino
+    marked: set[str] = set()
+    monkeypatch.setattr(quota, "_mark", lambda handle, _: marked.add(os.readlink(f"/proc/self/fd/{handle}")))
+    asker, _other = socket.socketpair()
+    mounted = {"home": f"--bind {home}", "etc/conf": f"--bind {tmp_path}/single", "disk": "-t tmpfs lxcfleet"}
+    with contextlib.ExitStack() as undo:
+        for place, how in mounted.items():
+            subprocess.run(["mount", *how.split(), str(delta / place)], check=True)
+            undo.callback(lambda place=place: subprocess.run(["umount", str(delta / place)], check=True))
+        quota._mark_tree(delta, 5, work)
+        copying.copy(delta, to, asker.fileno())
+    assert marked == {str(path) for path in (delta, delta / "etc", delta / "etc/own")}
+    assert link.lstat().st_ino == former
+    assert sorted(str(path.relative_to(to)) for path in to.rglob("*")) == ["disk", "etc", "etc/conf", "etc/own", "home"]
+    assert (to / "etc/conf").read_text() == "conf"

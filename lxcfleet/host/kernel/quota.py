@@ -43,7 +43,7 @@ _ATTRIBUTES = struct.Struct("=5I8x")
 _INHERIT = 0x200
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 _HOW = {
     "ext4": "`tune2fs -O project,quota -Q prjquota` while it is not mounted, and mount it with prjquota",
@@ -234,18 +234,30 @@ def _mark_tree(top: Path, project: int, scratch: Path) -> None:
 
 
 def _mark_entry(directory: int, name: str, project: int, scratch: Path) -> int | None:
-    """Have the entry ``name`` counted; returns a descriptor if it is a directory, whose entries are still to be done."""
-    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
-        return os.open(name, _DIRECTORY, dir_fd=directory)
-    if stat.S_ISREG(found.st_mode):
-        handle = os.open(name, _FILE, dir_fd=directory)
-        try:
-            _mark(handle, project)
-        finally:
-            os.close(handle)
-    else:
-        _make_anew(directory, name, found, scratch)
+    """Have the entry ``name`` counted; returns a descriptor if it is a directory, whose entries are still to be done.
+
+    What is mounted there is somebody else's, and stays as it is: also a bind mount, which has the number of this file system.
+    """
+    try:
+        entry = syscalls.look_beneath(directory, name)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return None
+        raise
+    try:
+        found = os.fstat(entry)
+        if stat.S_ISDIR(found.st_mode):
+            return os.open(".", _DIRECTORY, dir_fd=entry)
+        if stat.S_ISREG(found.st_mode):
+            handle = os.open(f"/proc/self/fd/{entry}", _FILE)
+            try:
+                _mark(handle, project)
+            finally:
+                os.close(handle)
+        else:
+            _make_anew(directory, name, found, scratch)
+    finally:
+        os.close(entry)
     return None
 
 

@@ -40,7 +40,7 @@ def copy(source: Path, target: Path, asker: int) -> None:
 
 def copy_to(source: Path, to: int, asker: int) -> None:
     """The same; ``to``: a descriptor of the empty directory."""
-    from_ = os.open(source, _DIRECTORY)
+    from_ = _alone(source)
     try:
         command = [*_CP, f"/proc/self/fd/{from_}/.", f"/proc/self/fd/{to}/."]
         with subprocess.Popen(
@@ -55,6 +55,15 @@ def copy_to(source: Path, to: int, asker: int) -> None:
         why = lines[0].removeprefix("cp: ")[:_LONGEST] if lines else f"cp ended with {process.returncode}"
         hint = "make room on the disk, then try again" if "No space left" in why or "quota exceeded" in why else ""
         raise HostError(f"not all of {source} can be copied", why=why, hint=hint)
+
+
+def _alone(source: Path) -> int:
+    """A descriptor of the directory without what is mounted below it. cp goes into bind mounts of the same file system."""
+    handle = os.open(source, _DIRECTORY)
+    try:
+        return syscalls.clone_apart(handle, 0, None, os.fspath(source))
+    finally:
+        os.close(handle)
 
 
 def _follow(process: subprocess.Popen[bytes], asker: int) -> bytes:
