@@ -46,6 +46,11 @@ class Lack:
     remedy: str = ""
     """The command by which somebody has it there, if it does not come by itself."""
 
+    @property
+    def words(self) -> str:
+        """The reason, and what follows."""
+        return f"{self.reason}; it starts by itself after that" + (f" (`{self.remedy}`)" if self.remedy else "")
+
 
 @dataclass(frozen=True)
 class Desired:

@@ -194,10 +194,10 @@ class Held(Event):
     """A container that is to run is blocked, or is blocked by something else than before."""
 
     name: str
-    reason: str
+    words: str
 
     def told(self) -> Told:
-        return Told("blocked", self.name, f"{self.reason}; it starts by itself after that")
+        return Told("blocked", self.name, self.words)
 
 
 @dataclass(frozen=True)

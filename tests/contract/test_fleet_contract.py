@@ -998,7 +998,7 @@ def test_a_job_that_failed_runs_again_with_the_next_apply(cli: Cli, daemon: Daem
     assert ran.status == 3, ran
     assert "job has run, and is not completed: exit status 1" in ran.err
     assert "no table" in ran.err
-    assert "web1: blocked: job not completed: exit status 1; it starts by itself once that is so: `lxcfleet start" in ran.err
+    assert "web1: blocked: job not completed: exit status 1; it starts by itself after that (`lxcfleet start job" in ran.err
     shown = cli("diff", "-f", str(file))
     assert (shown.status, "has to be completed before web1" in shown.out) == (4, True), shown
     ran = apply(1, 1)

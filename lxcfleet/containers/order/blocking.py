@@ -72,7 +72,7 @@ class Blocking:
             if lack.again is not None:
                 pauses.append(lack.again)
             if lack.reason != before.reason:
-                self._bus.publish(Held(each.name, lack.reason))
+                self._bus.publish(Held(each.name, lack.words))
         if pauses:
             self._timer = asyncio.get_running_loop().call_later(max(min(pauses), 0.0), self._look)
         if free:

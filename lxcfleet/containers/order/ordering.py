@@ -140,8 +140,5 @@ class Ordering:
 
 def blocked(container: Container, *, changed: bool) -> Result:
     """The result for a container that is to run, and lacks something before."""
-    reason = "" if container.lack is None else container.lack.reason
-    if container.lack is not None and container.lack.remedy:
-        words = f"{BLOCKED}: {reason}; it starts by itself once that is so: `{container.lack.remedy}`"
-        return Result(container.name, BLOCKED, changed, notes=(words,))
-    return Result(container.name, BLOCKED, changed, notes=(f"{BLOCKED}: {reason}; it starts by itself after that",))
+    words = "" if container.lack is None else container.lack.words
+    return Result(container.name, BLOCKED, changed, notes=(f"{BLOCKED}: {words}",))

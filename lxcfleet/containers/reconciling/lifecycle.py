@@ -150,7 +150,7 @@ class Lifecycle:
     def hold(self, container: Container, lack: Lack) -> None:
         """Have it wait until nothing is lacking."""
         container.lack = lack
-        self._bus.publish(Held(container.name, lack.reason))
+        self._bus.publish(Held(container.name, lack.words))
 
     async def thaw(self, container: Container) -> None:
         """Unfreeze its processes. Raises FleetError."""
