@@ -296,6 +296,7 @@ def _broken_off(path: str, call: AnyCall[Any], error: Exception) -> FleetError:
     hint = "the same command again asks the next daemon"
     if not call.harmless:
         hint = "`lxcfleet list` and `lxcfleet events` show what was done; the same command again does the rest"
+        hint += " (`create`: with --ensure, or -n and how many are missing)"
     why = "its answer broke off" if isinstance(error, http.client.IncompleteRead) else str(error) or type(error).__name__
     return BrokenOff("the daemon went away before it had answered", why=why, hint=hint)
 

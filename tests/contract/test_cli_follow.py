@@ -207,7 +207,7 @@ def test_a_daemon_that_dies_during_an_operation(spawn: Spawn, daemon: Daemon) ->
     assert lost == f"lxcfleet: the daemon went away before operation {daemon.operation.id} had ended"
     assert why.endswith("; of the create, 1 of 2 were told to be done")
     assert "`lxcfleet events -f` follows that" in "".join(hint)
-    assert "the same command again does the rest" in "".join(hint)
+    assert "`create` with -n and how many are missing does the rest" in "".join(hint), "the same again would create two more"
 
 
 def test_a_daemon_that_dies_before_a_cancel(spawn: Spawn, daemon: Daemon) -> None:

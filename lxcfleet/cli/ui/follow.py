@@ -178,11 +178,14 @@ class _Following:
         """The error for a daemon that ends before the operation. A restarted daemon finishes the containers that had begun,
         but it no longer knows the operation's id."""
         done, total = len(self._seen), self._operation["total"]
+        again = "the same command again"
+        if self._operation["action"] == "create":
+            again = "`create` with -n and how many are missing"
         return Unreachable(
             f"the daemon went away before operation {self._id} had ended",
             why=f"{why}; of the {self._operation['action']}, {done} of {total} were told to be done",
             hint="what had begun is finished once the daemon is back: `lxcfleet events -f` follows that, `lxcfleet list`"
-            " shows how far it is; the same command again does the rest",
+            f" shows how far it is; {again} does the rest",
         )
 
 
