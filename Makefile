@@ -53,7 +53,7 @@ help:
 	echo 'make bench       measure it beside bare LXC'
 	echo 'make bench-curves  measure 10 to 1,000 containers, and write docs/performance.md'
 	echo 'make bench-endurance  create and destroy 10,000 containers, restart a group 2,000 times, and see what grows'
-	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema, the journal's catalogue and Ansible's fields anew from the code'
+	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema, the catalogue of events and the fields for Ansible, from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'

@@ -89,7 +89,7 @@ def _completion(shell: str) -> str:
 
 def _roff(text: str) -> str:
     """``text`` as a line that means itself. `code` and ``code`` become bold."""
-    plain = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    plain = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("…", "...")
     bold = re.sub(r"(`{1,2})([^`]+)\1", r"\\fB\2\\fR", plain)
     return f"\\&{bold}" if bold.startswith(".") else bold
 

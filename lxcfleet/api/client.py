@@ -275,9 +275,10 @@ def answers(paths: Paths) -> bool:
 
 def _no_answer(path: str, error: Exception) -> FleetError:
     if isinstance(error, PermissionError):
+        readers = "" if path.endswith("attach.sock") else ", and to the group lxcfleet-ro for looking"
         return Denied(
             f"you may not use {path}",
-            why="it is open to root and the group lxcfleet, and to the group lxcfleet-ro for looking",
+            why=f"it is open to root and the group lxcfleet{readers}",
             hint="run the command with sudo, or have yourself added: adduser YOU lxcfleet",
         )
     log = os.path.join(os.path.dirname(path), "daemon.log")  # a daemon that systemd started logs to the journal

@@ -138,6 +138,8 @@ def test_zsh_answers_the_first_tab(tmp_path: Path) -> None:
     script = (tmp_path / "completion.zsh").read_text()
     assert script.startswith("#compdef lxcfleet\n")
     assert "\n_lxcfleet_completion \"$@\"\n" in script.replace("\n    ", "\n")
+    for page in ("lxcfleet.1", "lxcfleet.yaml.5", "lxcfleetd.8"):
+        assert (tmp_path / page).read_text().isascii(), "in the locale C man leaves other characters out"
 
 
 def seen(terminal: int, text: str) -> None:
