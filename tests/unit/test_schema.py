@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck as Check
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 from lxcfleet.containers import store
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.spec.container.fields import stored
 from lxcfleet.spec.container.spec import Spec
-from lxcfleet.spec.files import schema
+from lxcfleet.spec.files import fleet_file, schema
+from lxcfleet.spec.files.fleet_sources import Sources
 from lxcfleet.spec.files.settings import Config, describe, parse
 from lxcfleet.spec.reading import strict_yaml
 from lxcfleet.spec.reading.rows import rows_of
@@ -23,6 +28,7 @@ from .test_round_trip import CONFIGS
 
 SETTINGS = Draft202012Validator(schema.settings())
 SPEC = Draft202012Validator(schema.spec())
+FLEET = Draft202012Validator(schema.fleet())
 OLD = """
 version: 1
 init: "app"
@@ -79,6 +85,72 @@ def test_settings_that_the_reader_refuses_are_not_valid(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse(text.encode(), "f")
     assert not SETTINGS.is_valid(load(text))
+
+
+ODD: list[Any] = [
+    None, True, False, 0, 1, -1, 1001, 1 << 62, 0.5, -0.5, "", " ", "0", "25%", "101%", "max", "none", "no", "512M", "1 G",
+    "10m", "1 MIN", "2H", "inf", "auto", "Sat 22:00-04:00", "a b", "é", "/srv", "tcp 80", "10.0.0.0/8", "fd00::/64",
+    "SIGTERM", "app", "host", "daemon:daemon", "on-failure", "80:80", "data:/srv", [], {}, ["a"], ["80:80"], ["data:/srv"],
+    [1], {"a": "b"}, {"db": "healthy"}, {"tcp": 80}, {"every": "1d", "keep": 3}, {"policy": False}, {"policy": "always"},
+]  # fmt: skip
+"""Values that some field may have, and that most fields refuse."""
+
+
+def places(of: dict[str, Any], depth: int = 2) -> Iterator[tuple[str, ...]]:
+    """The keys that a schema has, each with the keys above it."""
+    for each in (*of.get("anyOf", ()), *of.get("oneOf", ())):
+        yield from places(each, depth)
+    for key, inner in of.get("properties", {}).items():
+        yield (key,)
+        if depth > 1:
+            yield from ((key, *below) for below in places(inner, depth - 1))
+
+
+def odd(of: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Mappings with one value, each of the odd ones at each place that the schema has."""
+    for place in sorted({*places(of)}):
+        for value in ODD:
+            whole = value
+            for key in reversed(place):
+                whole = {key: whole}
+            yield whole
+
+
+def refused(of: Draft202012Validator, values: Iterable[Any], read: Callable[[bytes], object]) -> list[str]:
+    """The values that the reader takes, and the schema refuses."""
+    found = []
+    for value in values:
+        text = json.dumps(value)
+        with contextlib.suppress(FleetError):
+            read(text.encode())
+            if not of.is_valid(load(text)):
+                found.append(text)
+    return found
+
+
+def test_settings_that_the_reader_takes_are_valid() -> None:
+    assert refused(SETTINGS, odd(schema.settings()), lambda text: parse(text, "f")) == []
+
+
+def test_specs_that_the_reader_takes_are_valid() -> None:
+    old = load(OLD)
+    specs = ({**old, **each} for each in odd(schema.spec()))
+    assert refused(SPEC, specs, lambda text: store.parse("web", text, "f")) == []
+
+
+def test_fleet_files_that_the_reader_takes_are_valid() -> None:
+    groups = odd(schema.fleet()["properties"]["groups"]["additionalProperties"])
+    files = ({"lxcfleet": 1, "fleet": "shop", "groups": {"web": each}} for each in groups)
+    assert refused(FLEET, files, lambda text: fleet_file.parse(Sources(text.decode(), "f"), Config())) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["stop_timeout: 2M", "stop_timeout: 1 Min", "rollout: {bake: 1H}", "profiles: {a: {restart: no}}"]
+)
+def test_words_that_the_reader_takes_in_several_forms_are_valid(text: str) -> None:
+    parse(text.encode(), "f")
+    SETTINGS.validate(yaml.safe_load(text))
+    SETTINGS.validate(load(text))
 
 
 def test_specs_of_this_version_and_of_the_former_one_are_valid() -> None:

@@ -139,17 +139,20 @@ class RestartType(ValueType[Restart]):
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
         mapping = {**schema_of(rows().values()), "required": ["policy"]}
-        return {"oneOf": [{"enum": [str(each) for each in RestartPolicy]}, mapping]}
+        return {"oneOf": [{"enum": _WORDS}, mapping]}
 
     def part(self) -> dict[str, Any]:
         """See ValueType."""
-        return {"oneOf": [{"enum": [str(each) for each in RestartPolicy]}, schema_of(rows().values())]}
+        return {"oneOf": [{"enum": _WORDS}, schema_of(rows().values())]}
 
     def render(self, value: Restart) -> Any:
         """See ValueType."""
         said = value.to_json()
         return said if len(said) > 1 else said["policy"]
 
+
+_WORDS = [*map(str, RestartPolicy), False]
+"""The policies as files have them. YAML 1.1 reads the word no as false, and the reader takes that for the policy."""
 
 _FORM = "write it as " + shlex.quote("on-failure delay=1 attempts=5") + ", with any of " + ", ".join(
     key for key in rows_of(Restart) if key != "policy"

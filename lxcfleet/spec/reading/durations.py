@@ -9,7 +9,7 @@ from lxcfleet.spec.reading.reader import Fields
 from lxcfleet.spec.reading.types import Number, ValueType
 from lxcfleet.units import as_duration, parse_duration
 
-_TEXT = {"type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,6})? *(s|m|min|h|d)?$"}
+_TEXT = {"type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,6})? *([sSmMhHdD]|[mM][iI][nN])?$"}
 """A length of time as a text, in JSON Schema."""
 
 
