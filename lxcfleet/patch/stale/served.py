@@ -204,7 +204,8 @@ class Candidates:
         for link, target in links.items():
             package = owners.get(target, "dpkg")
             always = package in self.wanted.packages
-            if always or self.wanted.changed:
+            # A generation that was removed has moved the change time of each link of the host.
+            if always or (self.wanted.changed and _made(link) > self._since):
                 self._add(package, [link], always=always)
 
     def _add_lost(self, loss: Loss, *, always: bool) -> None:
@@ -413,6 +414,14 @@ class CachedEntries:
         while here and here not in self._mounted:
             here = here.rpartition("/")[0]
         return here if not here or self._mounted[here] == here else None
+
+
+def _made(link: str) -> float:
+    """When a link was made that no package has brought, in seconds since the epoch."""
+    try:
+        return os.lstat(link).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read_access_list(layer: Upper | Made | Bottom, directory: str) -> None:
