@@ -186,6 +186,9 @@ def test_members_of_two_groups_may_not_be_the_same_unless_hosts_tell_them_apart(
         ("groups: 3", "f:1: groups: expected a mapping"),
         ("fleet: Shop", "f:1: fleet: 'Shop' can't be"),
         ("groups: {a: {members: 3}}", "f:1: groups: a: members: expected a mapping"),
+        ("groups: {a: {rollout: {canary: null}}}", "f:1: groups: a: rollout: canary: unknown key: did you mean canaries?"),
+        ("groups: {a: {health: {typo: null, tcp: 80}}}", "f:1: groups: a: health: typo: unknown key"),
+        ("profiles: {a: {logs: {rat: null}}}", "f:1: profiles: a: logs: rat: unknown key"),
         ("groups: {a: {network: none, publish: ['80:80']}}", "f:1: groups: a: publish: a container with"),
     ],
 )  # fmt: skip

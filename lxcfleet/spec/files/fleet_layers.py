@@ -90,7 +90,9 @@ class Layers:
             layer.pop(name, None)
         self._add_env_files(inner, layer)
         for row in self._rows.values():
-            if isinstance(layer.get(row.key), Marked):
+            said = layer.get(row.key)
+            if isinstance(said, Marked):
+                self._check_nulls(inner, row, said)
                 inner.drop_nulls(row.key)
         checked = [row for row in self._rows.values() if row.type.whole]
         read_said(checked, inner)
@@ -120,6 +122,17 @@ class Layers:
             for key, value in (own or {}).items():
                 found.put(key, value, own.places[key] if isinstance(own, Marked) else place)
             layer.put("environment", found, layer.places.get("environment", place))
+
+    def _check_nulls(self, fields: Fields, row: Row, said: Marked) -> None:
+        """Complain of unknown keys without a value in a value: nothing is left of them by the time it is read."""
+        nulls = [key for key, value in said.items() if value is None]
+        shape = row.schema(part=True) if nulls else {}
+        if shape.get("additionalProperties") is not False:
+            return
+        known = shape["properties"]
+        for number, key in enumerate(each for each in nulls[:MOST] if each not in known):
+            suggestion = did_you_mean(key, known, number) if number < _SUGGESTED else ""
+            fields.complain(f"{row.key}: {key}", f"unknown key{suggestion}", said.places[key])
 
     def close(self, fields: Fields, known: Iterable[str]) -> None:
         """Complain of what is left of a mapping."""
