@@ -115,7 +115,7 @@ def test_a_container_is_admitted_and_published_as_soon_as_the_daemon_sees_it(pla
         run(world.web2)
         world.network.began(world.web2)
         await turns()
-        assert "map { 0 : 10.201.0.2, 1 : 10.201.0.3 } : 8080" in world.rules()
+        assert "elements = { 0 : 10.201.0.2, 1 : 10.201.0.3 };" in world.rules()
 
     play(story)
 
@@ -421,7 +421,7 @@ def test_a_container_that_could_not_be_stopped_stays_withdrawn(play: Play) -> No
         run(world.web1)  # once more, by plain lxc-start
         world.network.began(world.web1)
         await turns()
-        assert "0 : 10.201.0.2" in world.rules()
+        assert "to 10.201.0.2 :" in world.rules()
 
     play(story)
 
@@ -432,7 +432,7 @@ def test_a_container_that_ends_is_withdrawn_whatever_is_done_to_it(play: Play) -
         run(world.web1)
         world.network.publish(world.web1)
         await turns()
-        assert "0 : 10.201.0.2" in world.rules()
+        assert "to 10.201.0.2 :" in world.rules()
         world.web1.busy = "freeze"
         world.network.set_frozen(world.web1, True)
         world.web1.running = None

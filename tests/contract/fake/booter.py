@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -52,7 +53,7 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         name, console, *rest = words
         end = rest.index("")
-        listener = socket.socket(socket.AF_UNIX)
+        listener = numbered_after_connections(socket.socket(socket.AF_UNIX))
         listener.bind(f"\0{lxc_path}/{name}/command")
         listener.listen(64)
         tell(fifo, 0, name, 1)
@@ -67,6 +68,9 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
         with contextlib.suppress(OSError):  # all of its session; its number is its own until it is waited for
             os.killpg(pid, signal.SIGKILL)
         tell(fifo, 2, name, os.waitpid(pid, 0)[1])
+        # liblxc's monitor has a hook that notes who waits, for a daemon that looks too late. This one has none, so the daemon
+        # must see either the connections, or no socket at all.
+        listener.close()
         for connection in held.values():
             connection.close()
     except OSError as error:
@@ -74,6 +78,12 @@ def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) ->
         print(f"booter: {error}", file=sys.stderr)
     finally:
         os._exit(0)
+
+
+def numbered_after_connections(listener: socket.socket) -> socket.socket:
+    """The same socket with a higher number than all connections will have, so that who lists them comes to it last."""
+    with listener:
+        return socket.socket(fileno=fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, 512))
 
 
 def answer_until_end(listener: socket.socket, pid: int) -> dict[int, socket.socket]:
