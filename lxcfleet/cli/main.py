@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from lxcfleet import __version__
-from lxcfleet.cli.options import CLOSE, Suggesting
+from lxcfleet.cli.options import Suggesting, nearest
 from lxcfleet.cli.session import Session, session_of
 from lxcfleet.cli.ui.output import FORMATS, say_error
 from lxcfleet.errors import FleetError, HostError, InvalidInput
@@ -221,10 +221,7 @@ def _message_of(error: click.ClickException) -> str:
     """The message of ``error``, with suggestions as for a verb. click's own for an option are all that begin alike."""
     if not isinstance(error, click.NoSuchOption) or not error.possibilities:
         return error.format_message()
-    import difflib
-
-    known = [each.strip("-") for each in error.possibilities]
-    near = difflib.get_close_matches(error.option_name.strip("-"), known, 1, CLOSE)
+    near = nearest(error.option_name.strip("-"), [each.strip("-") for each in error.possibilities])
     meant = f" Did you mean '--{near[0]}'?" if near else ""
     return f"No such option '{error.option_name}'.{meant}"
 

@@ -22,7 +22,7 @@ INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
 """Plain words, as click from 8.2 on would offer the names of an enumeration's members instead of their values."""
 
-CLOSE = 0.7
+_CLOSE = 0.7
 """How similar a typo and a verb, or an option, must be. With a smaller value `help` would suggest `shell`."""
 
 _SENTENCE = 500
@@ -211,9 +211,7 @@ class Suggesting(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, CLOSE)
+            close = nearest(args[0], self.list_commands(ctx))
             close = [self.meant[args[0]]] if args[0] in self.meant else close
             close = close or self._below(ctx, args[0])
             if close:
@@ -224,6 +222,13 @@ class Suggesting(click.Group):
         """The verbs of groups in this one that have this name, such as `patch rehearse`."""
         groups = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         return [f"{name} {verb}" for name, group in groups if isinstance(group, click.Group) and verb in group.commands]
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The one of ``known`` that a typo most likely stands for, if one is like it at all."""
+    import difflib
+
+    return difflib.get_close_matches(word, list(known), 1, _CLOSE)
 
 
 class TakesCommand(click.Command):

@@ -93,7 +93,8 @@ class Prover:
         renamed = {name: found for name, found in renamed.items() if found}
         chosen = sorted(meant | gone.keys())
         containers = await self._registry.chosen(selection)
-        sight = await self.see(containers, installed, ComparedFiles(self._finder.data or deep, deep, tuple(chosen)))
+        wanted = ComparedFiles(self._finder.data or deep, deep, tuple(chosen))
+        sight = await self.see(containers, installed, wanted, gone=gone)
         records = []
         for container in containers:
             seen = sight.evidence[container.name]
@@ -142,12 +143,12 @@ class Prover:
 
     async def see(
         self, containers: Sequence[Container], installed: Mapping[str, str], wanted: ComparedFiles,
-        pending: Sequence[str] = (),
+        pending: Sequence[str] = (), gone: Mapping[str, Sequence[str]] | None = None,
     ) -> KnownState:
         """All that is known about these containers. Raises FleetError.
 
         ``installed``: the host's packages; ``wanted``: the files that are compared; ``pending``: further packages that may
-        take a reboot of the host.
+        take a reboot of the host; ``gone``: by package that the host has no more, the files that it had.
         """
         before = {container.name: container.running for container in containers}
         stamp, half_done = await asyncio.to_thread(lambda: (dpkg.stamp(), dpkg.half_done()))
@@ -160,7 +161,7 @@ class Prover:
         covered = await covers.covered(containers)
         lost = await services.lost(containers)
         brought = await self._apps(containers, installed)
-        kept = await self._kept(containers, [package for package in wanted.packages if package not in installed])
+        kept = await self._kept(containers, gone or {})
         found = {}
         for container in containers:
             delta = deltas[container.name]
@@ -177,9 +178,11 @@ class Prover:
             half_done = _CHANGED  # some containers were compared with other files than the rest
         return KnownState(found, half_done, old, wanted)
 
-    async def _kept(self, containers: Sequence[Container], gone: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    async def _kept(
+        self, containers: Sequence[Container], gone: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, list[str]]]:
         """The files that containers have of their own of packages that the host has no more, by package."""
-        packages = {loss.path: loss.package for loss in await self._finder.lost() if loss.package in gone} if gone else {}
+        packages = {path: package for package, paths in gone.items() for path in paths}
         found: dict[str, dict[str, list[str]]] = {}
         for name, paths in (await self._finder.kept(containers, packages)).items():
             for path in paths:

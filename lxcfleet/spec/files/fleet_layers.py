@@ -131,8 +131,7 @@ class Layers:
             return
         known = shape["properties"]
         for number, key in enumerate(each for each in nulls[:MOST] if each not in known):
-            suggestion = did_you_mean(key, known, number) if number < _SUGGESTED else ""
-            fields.complain(f"{row.key}: {key}", f"unknown key{suggestion}", said.places[key])
+            fields.complain(f"{row.key}: {key}", _unknown(key, known, number), said.places[key])
 
     def close(self, fields: Fields, known: Iterable[str]) -> None:
         """Complain of what is left of a mapping."""
@@ -142,7 +141,12 @@ class Layers:
             if key in OTHERWISE:
                 fields.complain(key, f"there is no such key: {OTHERWISE[key]}")
             else:
-                fields.complain(key, "unknown key" + (did_you_mean(key, known, number) if number < _SUGGESTED else ""))
+                fields.complain(key, _unknown(key, known, number))
+
+
+def _unknown(key: str, known: Iterable[str], number: int) -> str:
+    """The complaint about an unknown key. ``number``: how many of the same mapping were complained of before."""
+    return "unknown key" + (did_you_mean(key, known, number) if number < _SUGGESTED else "")
 
 
 def size_of(values: Mapping[str, Any]) -> int:
